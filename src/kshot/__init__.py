@@ -1,0 +1,62 @@
+"""kshot: few-shot semantic segmentation on frozen backbones.
+
+Show one to five example images of a class, get that class's masks in all your other images::
+
+    import kshot
+
+    seg = kshot.Segmenter()
+    task = seg.fit(kshot.SupportSet.from_folder("support/"))
+    seg.predict(task, "query.jpg").save("query.png")
+
+Importing this package loads nothing heavy: torch and the rest come with the first name that needs them.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Prediction": "kshot.types",
+    "Segmenter": "kshot.segmenter",
+    "Shot": "kshot.types",
+    "SupportSet": "kshot.types",
+    "Task": "kshot.methods.base",
+    "errors": "kshot",
+    "load_task": "kshot.methods.base",
+    "names": "kshot.segmenter",
+}
+
+__all__ = [
+    "Prediction",
+    "Segmenter",
+    "Shot",
+    "SupportSet",
+    "Task",
+    "__version__",
+    "errors",
+    "load_task",
+    "names",
+]
+
+if TYPE_CHECKING:
+    from kshot import errors as errors
+    from kshot.methods.base import Task as Task
+    from kshot.methods.base import load_task as load_task
+    from kshot.segmenter import Segmenter as Segmenter
+    from kshot.segmenter import names as names
+    from kshot.types import Prediction as Prediction
+    from kshot.types import Shot as Shot
+    from kshot.types import SupportSet as SupportSet
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("kshot.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'kshot' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Data sets, read where they lie: one family per file."""

@@ -1,0 +1,105 @@
+"""Everything that kshot raises on purpose.
+
+The tree; whoever catches `KshotError` catches all of it::
+
+    KshotError
+    ├── InputError            (also a ValueError) something handed in is wrong
+    │   ├── ImageReadError        not an image, damaged, or missing
+    │   │   └── ImageTooLargeError    over the pixel limit
+    │   ├── ShapeError            an array of another shape or kind than expected
+    │   ├── MaskError             labels that nobody declared, or another size than the image
+    │   │   └── EmptyMaskError        marks no patch of the backbone's grid
+    │   ├── SupportError          an empty support set, a class without a shot, an unknown folder layout
+    │   ├── DatasetError          a data set that is not there or not what it says
+    │   ├── SettingError          a setting out of its range
+    │   └── UnknownNameError      no such backbone, method, refiner, format or data set
+    ├── BackboneError         a backbone that cannot be loaded
+    │   └── WeightsNotFoundError  its weights are neither here nor reachable
+    ├── TaskError             a task that cannot be used
+    │   ├── TaskFileError         damaged, or not a task file
+    │   ├── TaskVersionError      written by a newer kshot
+    │   └── BackboneMismatchError fitted on features of another backbone
+    └── OutputError           (also an OSError) a result that cannot be written
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class KshotError(Exception):
+    """Root of the tree."""
+
+
+class InputError(KshotError, ValueError):
+    """Something handed in is wrong; the message names it and the way out."""
+
+
+class ImageReadError(InputError):
+    """Not an image, damaged, or missing."""
+
+
+class ImageTooLargeError(ImageReadError):
+    """More pixels than the limit allows."""
+
+
+class ShapeError(InputError):
+    """An array of another shape or kind than expected; the message prints both."""
+
+
+class MaskError(InputError):
+    """Labels that nobody declared, or another size than the image."""
+
+
+class EmptyMaskError(MaskError):
+    """A mask that marks no patch of the backbone's grid."""
+
+
+class SupportError(InputError):
+    """An empty support set, a class without a shot, or an unknown folder layout."""
+
+
+class DatasetError(InputError):
+    """A data set that is not there, or not what it says."""
+
+
+class SettingError(InputError):
+    """A setting out of its range."""
+
+
+class UnknownNameError(InputError):
+    """No member of a family has this name; the message lists the choices."""
+
+    def __init__(self, family: str, name: str, choices: Iterable[str]):
+        listed = sorted(choices)
+        close = get_close_matches(name, listed, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        super().__init__(f"no {family.rstrip('s')} is called {name!r}.{hint} Choices: {', '.join(listed)}")
+        self.family, self.name, self.choices = family, name, listed
+
+
+class BackboneError(KshotError):
+    """A backbone that cannot be loaded."""
+
+
+class WeightsNotFoundError(BackboneError):
+    """Weights that are neither on this machine nor reachable."""
+
+
+class TaskError(KshotError):
+    """A task that cannot be used."""
+
+
+class TaskFileError(TaskError):
+    """A damaged file, or one that is not a task."""
+
+
+class TaskVersionError(TaskError):
+    """A task file in a layout that this version does not read."""
+
+
+class BackboneMismatchError(TaskError):
+    """A task fitted on features of another backbone."""
+
+
+class OutputError(KshotError, OSError):
+    """A result that cannot be written."""

@@ -1,0 +1,207 @@
+"""Decode pictures and masks of every common kind into plain arrays.
+
+Orientation tags are applied, alpha is laid over white, and deeper images come down to 8 bits by their bit
+depth (10, 12, 14 or 16, the smallest that holds the brightest pixel), not by a stretch per image, so that
+two frames of one camera keep their relation.
+"""
+
+import io
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from kshot.errors import ImageReadError, ImageTooLargeError, ShapeError
+from kshot.types import ImageLike, MaskLike
+
+SUFFIXES = frozenset(
+    {
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".jp2",
+        ".tga",
+    }
+)
+MAX_PIXELS = 200_000_000
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    IndexError,
+    KeyError,
+    TypeError,
+)
+_BIT_DEPTHS = (8, 10, 12, 14, 16)
+_pillow_limit = threading.Lock()
+
+
+def read_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Read a path, encoded bytes, a PIL image or an array into (h, w, 3) uint8 RGB.
+
+    Arrays may be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4); uint8, uint16, bool, or floats in 0..1.
+    Raises `ImageReadError` (missing, not an image, damaged), `ImageTooLargeError` and `ShapeError`.
+    """
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    with _opened(image, max_pixels) as picture:
+        return _rgb(ImageOps.exif_transpose(picture))
+
+
+def read_mask(mask: MaskLike, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Read a label map into (h, w) uint8: palette indices, grey values or truth values, never colours.
+
+    A picture that holds only 0 and 255 is taken as a drawn mask (255 -> 1) when it is grey or black and white;
+    in palette images and arrays 255 keeps its meaning, ignore. Raises `ImageReadError` and `ShapeError`.
+    """
+    if isinstance(mask, np.ndarray):
+        return _labels(mask, "the mask")
+    name = name_of(mask)
+    with _opened(mask, max_pixels) as picture:
+        drawn = picture.mode in {"1", "L", "LA", "RGB", "RGBA"}
+        if picture.mode in {"RGB", "RGBA", "LA"}:
+            picture = _grey_if_same(picture, name)
+        labels = _labels(np.asarray(ImageOps.exif_transpose(picture)), name)
+    return (labels > 0).astype(np.uint8) if drawn and set(np.unique(labels)) <= {0, 255} else labels
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(h, w) of an image file as displayed, from its header alone."""
+    with _opened(path, MAX_PIXELS) as picture:
+        width, height = picture.size
+        turned = picture.getexif().get(0x0112, 1) in {5, 6, 7, 8}
+    return (width, height) if turned else (height, width)
+
+
+def name_of(image: Any) -> str:
+    """What to call an image in a message."""
+    if isinstance(image, str | Path):
+        return str(image)
+    return {bytes: "the image given as bytes", np.ndarray: "the image array"}.get(type(image), "the image")
+
+
+@contextmanager
+def _opened(image: Any, max_pixels: int) -> Iterator[Image.Image]:
+    """An open PIL image whose size was checked; whatever goes wrong inside is said in kshot's words."""
+    name = name_of(image)
+    try:
+        picture = image if isinstance(image, Image.Image) else _open(image)
+        width, height = picture.size
+        if width * height > max_pixels:
+            raise ImageTooLargeError(
+                f"{name}: {width} x {height} = {width * height:,} pixels, over the limit of {max_pixels:,}; "
+                "raise the limit (--max-pixels, or KSHOT_MAX_PIXELS) or cut the image into tiles"
+            )
+        if min(width, height) < 1:
+            raise ImageReadError(f"{name}: the image is empty ({width} x {height})")
+        yield picture
+    except (ImageReadError, ShapeError):
+        raise
+    except FileNotFoundError as error:
+        raise ImageReadError(f"{name}: no such file; check the path") from error
+    except IsADirectoryError as error:
+        raise ImageReadError(f"{name}: a folder, where an image file was expected") from error
+    except PermissionError as error:
+        raise ImageReadError(f"{name}: not readable for this user; check its permissions") from error
+    except MemoryError as error:
+        raise ImageTooLargeError(f"{name}: does not fit the memory; cut it into tiles") from error
+    except _DAMAGE as error:
+        reason = str(error) or type(error).__name__
+        if "cannot identify" in reason:
+            reason = "not an image, or of a kind that cannot be read"
+        raise ImageReadError(f"{name}: {reason}; open it in a viewer and save it again, or leave it out") from error
+
+
+def _open(image: Any) -> Image.Image:
+    source: Any = io.BytesIO(image) if isinstance(image, bytes | bytearray | memoryview) else image
+    if not isinstance(source, str | Path | io.BytesIO):
+        raise ShapeError(f"expected a path, bytes, a PIL image or an array as the image, got {type(image).__name__}")
+    # Pillow's own bomb limit is a global that raises before our size check can name the file and the setting.
+    with _pillow_limit:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(source)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _rgb(picture: Image.Image) -> NDArray[np.uint8]:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _from_array(_to_8_bits(np.asarray(picture)))
+    if picture.has_transparency_data:
+        opaque = Image.new("RGBA", picture.size, "white")
+        opaque.alpha_composite(picture.convert("RGBA"))
+        picture = opaque
+    return np.array(picture.convert("RGB"))
+
+
+def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in {1, 3, 4} or 0 in array.shape:
+        raise ShapeError(
+            f"expected an image array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), got {array.shape}"
+        )
+    array = _to_8_bits(array)
+    if array.shape[2] == 4:
+        alpha = array[..., 3:].astype(np.float32) / 255
+        array = np.rint(array[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
+def _to_8_bits(array: NDArray[Any]) -> NDArray[np.uint8]:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite([low, high]).all():
+        raise ShapeError("expected finite pixel values, got NaN or infinity")
+    if array.dtype.kind == "f" and low >= 0 and high <= 1:
+        return np.rint(array * 255).astype(np.uint8)
+    if low < 0 or high >= 2**16:
+        raise ShapeError(
+            "expected pixel values of 8 to 16 bits, or floats in 0..1, "
+            f"got {array.dtype} in {low:g}..{high:g}; scale them first"
+        )
+    depth = next(d for d in _BIT_DEPTHS if high < 2**d)
+    return np.floor(array / 2.0 ** (depth - 8)).astype(np.uint8)
+
+
+def _labels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim != 2 or 0 in array.shape:
+        raise ShapeError(f"{name}: expected a mask of shape (h, w), got {array.shape}")
+    if array.dtype.kind not in "biu":
+        raise ShapeError(f"{name}: expected a mask of truth values or integer labels, got {array.dtype}")
+    if array.size and (array.min() < 0 or array.max() > 255):
+        raise ShapeError(f"{name}: expected labels in 0..255, got {array.min()}..{array.max()}")
+    return array.astype(np.uint8)
+
+
+def _grey_if_same(picture: Image.Image, name: str) -> Image.Image:
+    bands = np.asarray(picture.convert("RGB"))
+    if (bands != bands[..., :1]).any():
+        raise ShapeError(
+            f"{name}: a colour picture where a mask was expected; save the mask as an index (palette) or grey image"
+        )
+    return Image.fromarray(np.ascontiguousarray(bands[..., 0]))

@@ -1,0 +1,269 @@
+"""The three things that travel through kshot: `Shot`, `SupportSet` and `Prediction`.
+
+Numpy only. All are checked when they are made, and a message prints what was expected and what came.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kshot import _plugins
+from kshot.errors import MaskError, ShapeError, SupportError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    ImageLike: TypeAlias = "str | Path | bytes | NDArray[Any] | Image.Image"
+    MaskLike: TypeAlias = "str | Path | bytes | NDArray[Any] | Image.Image"
+else:
+    ImageLike = MaskLike = Any
+
+IGNORE = 255
+MAX_CLASSES = 254
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """One support: an image and one kind of prompt that says where the class is.
+
+    image: path, encoded bytes, PIL image, or array (h, w[, 1 | 3 | 4]); None only with `text`.
+    mask: (h, w) truth values or labels, of the image's size, or a path to it; 255 = ignore.
+    label: the class of every marked pixel, or {label in the mask: class} for several classes at once.
+    boxes: (n, 4) xyxy, pixels. points, negative_points: (n, 2) xy, pixels: on the class, and off it.
+    scribbles, negative_scribbles: polylines, each (n, 2) xy, pixels. text: words instead of an image.
+    With an image and no prompt at all the salient region of the image is taken.
+
+    Raises `ShapeError`, `MaskError` and `SupportError`.
+    """
+
+    image: ImageLike | None = None
+    mask: MaskLike | None = None
+    label: str | Mapping[int, str] = "object"
+    boxes: ArrayLike | None = None
+    points: ArrayLike | None = None
+    negative_points: ArrayLike | None = None
+    scribbles: Sequence[ArrayLike] | None = None
+    negative_scribbles: Sequence[ArrayLike] | None = None
+    text: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, columns in (("boxes", 4), ("points", 2), ("negative_points", 2)):
+            _replace(self, name, _rows(getattr(self, name), columns, name))
+        for name in ("scribbles", "negative_scribbles"):
+            lines = getattr(self, name) or ()
+            _replace(self, name, tuple(_rows(line, 2, name) for line in lines) or None)
+        _check_labels(self.label)
+        self._check_prompts()
+        if isinstance(self.mask, np.ndarray) and isinstance(self.image, np.ndarray):
+            check_same_size(self.mask.shape[:2], self.image.shape[:2], "the mask")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that this shot can show, in the order of their labels."""
+        return (self.label,) if isinstance(self.label, str) else tuple(self.label.values())
+
+    @property
+    def prompt(self) -> str:
+        """The kind of prompt: mask, boxes, points, scribbles, text or none."""
+        marks = {"mask": self.mask, "boxes": self.boxes, "points": self.points, "scribbles": self.scribbles}
+        return next((kind for kind, value in marks.items() if value is not None), "text" if self.text else "none")
+
+    def _check_prompts(self) -> None:
+        kinds = [k for k in ("mask", "boxes", "points", "scribbles", "text") if getattr(self, k) is not None]
+        if len(kinds) > 1 and set(kinds) != {"points", "boxes"}:
+            raise SupportError(f"a shot takes one kind of prompt, got {' and '.join(kinds)}; make one shot of each")
+        if self.image is None and not self.text:
+            raise SupportError("a shot needs an image (or text alone): Shot('dog.jpg', mask='dog.png', label='dog')")
+        if self.image is not None and self.text:
+            raise SupportError("a text shot has no image: make one shot of the text and one of the image")
+        if self.mask is None and not isinstance(self.label, str):
+            raise SupportError("only a mask can show several classes: give the other kinds of prompt one label each")
+        if (self.negative_points is not None or self.negative_scribbles is not None) and not set(kinds) & {
+            "points",
+            "boxes",
+            "scribbles",
+        }:
+            raise SupportError("negative marks need at least one positive point, scribble or box beside them")
+
+
+@dataclass(frozen=True, eq=False)
+class SupportSet:
+    """The shots of one task: N classes (ways) with K shots each, in any mixture of prompts.
+
+    shots: at least one. classes: their order in the masks (1..N); by default the order of appearance.
+    Raises `SupportError` when there is no shot, when a class has none, or beyond 254 classes.
+    """
+
+    shots: tuple[Shot, ...]
+    classes: tuple[str, ...] = ()
+    source: str = "a list of shots"
+
+    def __init__(self, shots: Iterable[Shot], classes: Sequence[str] = (), source: str = "a list of shots"):
+        kept = tuple(shots)
+        for shot in kept:
+            if not isinstance(shot, Shot):
+                raise SupportError(f"expected kshot.Shot, got {type(shot).__name__}")
+        if not kept:
+            raise SupportError(f"no shot in {source}; give at least one image with its mask")
+        shown = tuple(dict.fromkeys(name for shot in kept for name in shot.classes))
+        missing = [name for name in classes if name not in shown]
+        if missing:
+            raise SupportError(f"no shot shows {', '.join(missing)}; the shots show {', '.join(shown)}")
+        ordered = tuple(classes) or shown
+        if len(ordered) > MAX_CLASSES:
+            raise SupportError(f"{len(ordered)} classes; an index mask holds at most {MAX_CLASSES}")
+        _replace(self, "shots", kept)
+        _replace(self, "classes", ordered)
+        _replace(self, "source", source)
+
+    def __len__(self) -> int:
+        return len(self.shots)
+
+    def __iter__(self) -> Iterator[Shot]:
+        return iter(self.shots)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, classes: Sequence[str] = ()) -> "SupportSet":
+        """Read a support folder of any layout that a format recognises; `.source` says which it was.
+
+        classes: keep these alone, in this order. Raises `SupportError` with what was looked for.
+        """
+        support: SupportSet = _plugins.load("formats", "folders").read_support(Path(folder), tuple(classes))
+        return support
+
+    @classmethod
+    def from_paths(cls, pairs: Iterable[tuple[str | Path, str | Path | None]], label: str = "object") -> "SupportSet":
+        """Pairs of image and mask paths of one class; None as the mask means the salient region."""
+        return cls([Shot(image, mask=mask, label=label) for image, mask in pairs], source="a list of paths")
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What was found in one image.
+
+    mask: (h, w) uint8 at the image's own size, 0 = background, 1..N = `classes`.
+    scores: (N+1, h, w) float32, non-negative, sums to 1 over the first axis; 0 = background.
+    present: {class: probability in 0..1 that the image holds it}.
+    picture: (h, w, 3) uint8, the image itself, for overlays. Raises `ShapeError`.
+    """
+
+    mask: NDArray[np.uint8]
+    scores: NDArray[np.float32]
+    present: Mapping[str, float]
+    classes: tuple[str, ...]
+    picture: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        ways, size = len(self.classes), self.mask.shape
+        if self.mask.ndim != 2 or self.mask.dtype != np.uint8:
+            raise ShapeError(f"expected a mask (h, w) of uint8, got {self.mask.shape} of {self.mask.dtype}")
+        if self.scores.shape != (ways + 1, *size):
+            raise ShapeError(f"expected scores of shape {(ways + 1, *size)}, got {self.scores.shape}")
+        if self.picture is not None and self.picture.shape != (*size, 3):
+            raise ShapeError(f"expected a picture of shape {(*size, 3)}, got {self.picture.shape}")
+        if self.mask.max(initial=0) > ways:
+            raise ShapeError(f"expected labels in 0..{ways}, got {self.mask.max()}")
+        if set(self.present) != set(self.classes):
+            raise ShapeError(f"expected a presence for each of {self.classes}, got {tuple(self.present)}")
+
+    @classmethod
+    def from_scores(
+        cls,
+        scores: NDArray[np.float32],
+        classes: Sequence[str],
+        present: Mapping[str, float] | None = None,
+        picture: NDArray[np.uint8] | None = None,
+        presence_threshold: float = 0.5,
+    ) -> "Prediction":
+        """Decide: each pixel takes its best class among those that are present.
+
+        scores: (N+1, h, w), sums to 1. present: by default the highest score of each class.
+        """
+        names = tuple(classes)
+        if present is None:
+            present = {name: float(scores[i + 1].max()) for i, name in enumerate(names)}
+        kept = [0] + [i + 1 for i, name in enumerate(names) if present[name] >= presence_threshold]
+        return cls(_argmax(scores, kept), scores, dict(present), names, picture)
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the image in pixels."""
+        return self.mask.shape[0], self.mask.shape[1]
+
+    def areas(self) -> dict[str, int]:
+        """{class: pixels} of every class."""
+        counts = np.bincount(self.mask.ravel(), minlength=len(self.classes) + 1)
+        return {name: int(counts[i + 1]) for i, name in enumerate(self.classes)}
+
+    def mask_of(self, name: str) -> NDArray[np.bool_]:
+        """(h, w) truth values of one class."""
+        if name not in self.classes:
+            raise MaskError(f"no class {name!r} in this prediction; it has {', '.join(self.classes)}")
+        found: NDArray[np.bool_] = self.mask == self.classes.index(name) + 1
+        return found
+
+    def overlay(self, alpha: float = 0.5) -> "Image.Image":
+        """The image with each class in its colour and outlined, as a PIL image."""
+        drawn: Image.Image = _plugins.load("formats", "overlay").draw(self, alpha)
+        return drawn
+
+    def save(self, path: str | Path) -> Path:
+        """Write in the format that the suffix names: .png index mask, .jpg overlay, .npz scores, .json COCO."""
+        written: Path = _plugins.load("formats", "writing").save(self, Path(path))
+        return written
+
+
+def check_same_size(got_hw: tuple[int, ...], expected_hw: tuple[int, ...], name: str) -> None:
+    """Raise `MaskError` that prints both sizes unless they are the same."""
+    if tuple(got_hw) != tuple(expected_hw):
+        raise MaskError(
+            f"{name} is {got_hw[1]} x {got_hw[0]} pixels and its image {expected_hw[1]} x {expected_hw[0]}; "
+            "they must agree (an image with an orientation tag counts as it is displayed)"
+        )
+
+
+def _argmax(scores: NDArray[np.float32], kept: list[int]) -> NDArray[np.uint8]:
+    mask = np.zeros(scores.shape[1:], np.uint8)
+    best = scores[0]
+    for index in kept[1:]:
+        better = scores[index] > best
+        mask[better] = index
+        if index != kept[-1]:
+            best = np.maximum(best, scores[index])
+    return mask
+
+
+def _replace(thing: Any, name: str, value: Any) -> None:
+    object.__setattr__(thing, name, value)  # the one door into a frozen dataclass, used while it is made
+
+
+def _rows(value: ArrayLike | None, columns: int, name: str) -> NDArray[np.float64] | None:
+    if value is None:
+        return None
+    try:
+        rows = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"expected {name} as (n, {columns}) numbers, got {value!r}") from error
+    if rows.size == 0:
+        return None
+    if rows.ndim == 1:
+        rows = rows[None]
+    if rows.ndim != 2 or rows.shape[1] != columns or not np.isfinite(rows).all():
+        raise ShapeError(f"expected {name} as (n, {columns}) finite pixel numbers, got shape {rows.shape}")
+    if columns == 4 and ((rows[:, 2] <= rows[:, 0]) | (rows[:, 3] <= rows[:, 1])).any():
+        raise ShapeError(f"expected boxes as x0, y0, x1, y1 with x0 < x1 and y0 < y1, got {rows.tolist()}")
+    return rows
+
+
+def _check_labels(label: str | Mapping[int, str]) -> None:
+    named = [label] if isinstance(label, str) else list(label.values())
+    if not named or not all(isinstance(name, str) and name.strip() for name in named):
+        raise SupportError(f"expected a class name, or {{label: class name}}, got {label!r}")
+    if not isinstance(label, str):
+        wrong = [key for key in label if not isinstance(key, int | np.integer) or not 0 < key < IGNORE]
+        if wrong:
+            raise SupportError(f"expected labels in 1..254, got {wrong}; 0 is background and 255 is ignore")
