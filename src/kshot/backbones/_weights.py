@@ -1,0 +1,95 @@
+"""Find a model's folder: a local folder, the Hub's own cache, or the Hub when it answers."""
+
+import threading
+from pathlib import Path
+
+from kshot.errors import WeightsNotFoundError
+
+PATTERNS = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
+_PROBE_SECONDS = 0.8
+
+
+def find_folder(source: str, name: str, *, download: bool = True) -> Path:
+    """The folder that holds `source` (a folder, or a Hub id), downloading it when that is allowed and possible.
+
+    Raises `WeightsNotFoundError` within a second when it is not here and the Hub does not answer.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    cached = cached_folder(source)
+    if cached is not None:
+        return cached
+    if not download or not hub_answers():
+        raise WeightsNotFoundError(_not_found(source, name))
+    return pull(source, name)
+
+
+def cached_folder(source: str) -> Path | None:
+    """Where the Hub's cache holds a whole copy of `source`, or None."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(source, allow_patterns=list(PATTERNS), local_files_only=True))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError):
+        return None
+    return folder if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) else None
+
+
+def pull(source: str, name: str) -> Path:
+    """Download the weights of a Hub id into the Hub's own cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=list(PATTERNS)))
+    except GatedRepoError as error:
+        raise WeightsNotFoundError(
+            f"{name}: the Hub asks you to accept the licence of {source}; do so on its page, "
+            "then set HF_TOKEN to a token of yours"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise WeightsNotFoundError(
+            f"{name}: the Hub knows no model {source!r} (or it is private: set HF_TOKEN); check the spelling"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise WeightsNotFoundError(_not_found(source, name)) from error
+
+
+def hub_answers() -> bool:
+    """Whether the Hub can be reached, known within a second even where packets vanish."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    done, reached = threading.Event(), []
+
+    def knock() -> None:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=_PROBE_SECONDS)
+            reached.append(True)
+        except Exception:  # whatever stops the request, the answer is the same: not reachable
+            reached.clear()
+        finally:
+            done.set()
+
+    # Name resolution has no timeout of its own: a thread that is not waited for keeps the promise of a second.
+    threading.Thread(target=knock, daemon=True).start()
+    done.wait(_PROBE_SECONDS)
+    return bool(reached)
+
+
+def _not_found(source: str, name: str) -> str:
+    from huggingface_hub import constants
+
+    return (
+        f"{name}: no weights on this machine and the Hub cannot be reached. Looked for a folder {source!r} and in the "
+        f"Hub's cache {constants.HF_HUB_CACHE}. Either run `kshot models pull {name}` where there is a network "
+        "(HF_HOME names the cache to copy over), or work without downloads: --backbone classic"
+    )

@@ -1,0 +1,5 @@
+"""`kshot demo`."""
+
+
+def demo() -> None:
+    """Demo."""

@@ -1,0 +1,106 @@
+"""`kshot doctor`: what this machine has, and what would go wrong."""
+
+import importlib.metadata as metadata
+import importlib.util
+import os
+import platform
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+
+from kshot import __version__
+from kshot.cli.output import print_json
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "safetensors",
+    "huggingface_hub",
+    "numpy",
+    "pillow",
+    "scikit-image",
+    "pycocotools",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. state: ok, note or problem."""
+
+    what: str
+    state: str
+    text: str
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False) -> None:
+    """Check this installation; exit code 1 when something would not work."""
+    findings = [_kshot(), _python(), *_packages(), _torch(), _torchvision(), _backbone(), _hub()]
+    if json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.state:8} {finding.what:16} {finding.text}")
+    if any(finding.state == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _kshot() -> Finding:
+    return Finding("kshot", "ok", __version__)
+
+
+def _python() -> Finding:
+    return Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+
+
+def _packages() -> list[Finding]:
+    findings = []
+    for name in _PACKAGES:
+        try:
+            findings.append(Finding(name, "ok", metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            findings.append(Finding(name, "problem", f"not installed: pip install {name}"))
+    return findings
+
+
+def _torch() -> Finding:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return Finding("device", "ok", ", ".join(gpus) or f"CPU, {torch.get_num_threads()} threads; no CUDA GPU")
+
+
+def _torchvision() -> Finding:
+    """transformers imports torchvision when it finds it, so one built for another torch breaks it."""
+    if importlib.util.find_spec("torchvision") is None:
+        return Finding("torchvision", "ok", "not installed; kshot never needs it")
+    try:
+        import torchvision  # noqa: F401
+    except Exception as error:  # a broken binary raises whatever its loader feels like
+        text = f"installed, but does not load ({error}): it breaks transformers; pip uninstall torchvision"
+        return Finding("torchvision", "problem", text)
+    return Finding("torchvision", "note", f"{metadata.version('torchvision')} loads; kshot does not use it")
+
+
+def _backbone() -> Finding:
+    from kshot.backbones.base import DEFAULT, load_backbone
+    from kshot.errors import KshotError
+
+    try:
+        spec = load_backbone(DEFAULT, device="cpu").spec
+    except KshotError as error:
+        return Finding("backbone", "problem", str(error))
+    return Finding("backbone", "ok", f"{spec.name} (default) loads, {spec.patch} px patches")
+
+
+def _hub() -> Finding:
+    from huggingface_hub import constants
+
+    from kshot.backbones._weights import hub_answers
+
+    if constants.HF_HUB_OFFLINE:
+        return Finding("Hub", "note", f"switched off by HF_HUB_OFFLINE; cache: {constants.HF_HUB_CACHE}")
+    if hub_answers():
+        token = "with a token" if os.environ.get("HF_TOKEN") else "without a token"
+        return Finding("Hub", "ok", f"reachable, {token}; cache: {constants.HF_HUB_CACHE}")
+    return Finding("Hub", "note", f"not reachable: only local models work; cache: {constants.HF_HUB_CACHE}")

@@ -1,0 +1,75 @@
+"""`kshot models`: which backbones there are, what is known of each, and fetching one."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kshot.backbones import _weights
+from kshot.backbones.base import DEFAULT, Spec, load_backbone, specs
+from kshot.cli.output import print_json
+from kshot.errors import UnknownNameError
+
+app = typer.Typer(help="Backbones: list them, look at one, download one.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="Short name, Hub id or local folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+@app.command("list")
+def list_models(json: Json = False) -> None:
+    """Every backbone with a short name, and whether it is on this machine."""
+    rows = [_facts(spec) for name, (_, spec) in sorted(specs().items()) if name != "toy"]
+    if json:
+        return print_json(rows)
+    typer.echo(f"{'name':24}{'patch':>6}{'dim':>6}  {'here':6}licence")
+    for row in rows:
+        star = " (default)" if row["name"] == DEFAULT else ""
+        licence = row["licence"].partition(" (")[0]
+        typer.echo(
+            f"{row['name'] + star:24}{row['patch']:>6}{row['dim']:>6}  {'yes' if row['here'] else 'no':6}{licence}"
+        )
+    typer.echo("Any ViT, DINOv2, DINOv3 or CLIP folder, and any Hub id of one, works as --backbone too.")
+    return None
+
+
+@app.command("info")
+def info(name: Name, json: Json = False) -> None:
+    """The facts of one backbone; one that is on this machine is loaded and fingerprinted."""
+    facts = _facts(_spec(name))
+    if facts["here"]:
+        backbone = load_backbone(name, device="cpu")
+        facts |= asdict(backbone.spec) | {"here": True, "identity": backbone.identity}
+    if json:
+        return print_json(facts)
+    for key, value in facts.items():
+        if value not in ("", ()):
+            typer.echo(f"{key:10} {value}")
+    return None
+
+
+@app.command("pull")
+def pull(name: Name, json: Json = False) -> None:
+    """Download a backbone's weights into the Hub's own cache (HF_HOME)."""
+    spec = _spec(name)
+    folder = _weights.find_folder(spec.source, name) if "/" in spec.source else None
+    where = str(folder) if folder else "comes with kshot: nothing to download"
+    if json:
+        return print_json({"name": name, "folder": where})
+    typer.echo(f"{name}: {where}")
+    return None
+
+
+def _spec(name: str) -> Spec:
+    known = specs()
+    if name in known:
+        return known[name][1]
+    if "/" in name or Path(name).is_dir():
+        return Spec(name, 0, 0, source=name)
+    raise UnknownNameError("backbones", name, known)
+
+
+def _facts(spec: Spec) -> dict[str, Any]:
+    in_hub = "/" in spec.source
+    here = not in_hub or Path(spec.source).is_dir() or _weights.cached_folder(spec.source) is not None
+    return asdict(spec) | {"here": here}

@@ -1,0 +1,166 @@
+"""Options that several commands share, and the things that they make."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from kshot.errors import SettingError, SupportError
+from kshot.formats.images import MAX_PIXELS
+from kshot.segmenter import Segmenter, names
+from kshot.types import Shot, SupportSet
+
+
+def _option(*flags: str, panel: str, help: str, env: str | None = None, **more: Any) -> Any:
+    return typer.Option(*flags, help=help, envvar=f"KSHOT_{env}" if env else None, rich_help_panel=panel, **more)
+
+
+_MODEL, _PROMPTS, _RUN = "Model", "Supports without a folder (NAME= names the class)", "Run"
+
+Backbone: TypeAlias = Annotated[
+    str | None, _option("--backbone", panel=_MODEL, env="BACKBONE", help="Short name, Hub id or local folder.")
+]
+Method: TypeAlias = Annotated[
+    str | None, _option("--method", panel=_MODEL, env="METHOD", help="How classes are told apart.")
+]
+Refiner: TypeAlias = Annotated[
+    str | None, _option("--refiner", panel=_MODEL, env="REFINER", help="How masks meet the edges: edges or none.")
+]
+Size: TypeAlias = Annotated[
+    int | None, _option("--size", panel=_MODEL, env="SIZE", help="Side of the working area in pixels. [default: 448]")
+]
+Layers: TypeAlias = Annotated[
+    str | None, _option("--layers", panel=_MODEL, env="LAYERS", help="Blocks of the backbone, e.g. 10,12.")
+]
+Device: TypeAlias = Annotated[str, _option("--device", panel=_MODEL, env="DEVICE", help="auto, cpu, cuda, cuda:1, ...")]
+Dtype: TypeAlias = Annotated[str, _option("--dtype", panel=_MODEL, env="DTYPE", help="float32 or bfloat16.")]
+MaxPixels: TypeAlias = Annotated[
+    int, _option("--max-pixels", panel=_RUN, env="MAX_PIXELS", help="Refuse larger images.")
+]
+Formats: TypeAlias = Annotated[
+    str, _option("--format", panel=_RUN, env="FORMAT", help="Comma-separated: png, overlay, scores, coco.")
+]
+Out: TypeAlias = Annotated[Path, _option("--out", "-o", panel=_RUN, help="Folder for the results.")]
+Resume: TypeAlias = Annotated[bool, _option("--resume", panel=_RUN, help="Continue a run that was stopped.")]
+Overwrite: TypeAlias = Annotated[bool, _option("--overwrite", panel=_RUN, help="Replace the results in the folder.")]
+Limit: TypeAlias = Annotated[int | None, _option("--limit", panel=_RUN, min=1, help="Stop after this many images.")]
+DryRun: TypeAlias = Annotated[bool, _option("--dry-run", panel=_RUN, help="Say what would be done, and stop.")]
+Json: TypeAlias = Annotated[bool, _option("--json", panel=_RUN, help="Print one JSON document on stdout.")]
+Supports: TypeAlias = Annotated[
+    list[str] | None, _option("--support", panel=_PROMPTS, help="[NAME=]IMAGE:MASK, or IMAGE alone.")
+]
+Boxes: TypeAlias = Annotated[list[str] | None, _option("--box", panel=_PROMPTS, help="[NAME=]IMAGE:x0,y0,x1,y1")]
+Points: TypeAlias = Annotated[
+    list[str] | None, _option("--point", panel=_PROMPTS, help="[NAME=]IMAGE:x,y; off the class: IMAGE:x,y,-")
+]
+Texts: TypeAlias = Annotated[list[str] | None, _option("--text", panel=_PROMPTS, help="[NAME=]words")]
+ClassNames: TypeAlias = Annotated[
+    list[str] | None,
+    _option("--class", panel=_PROMPTS, help="Name of the class of such supports; with a folder: keep these alone."),
+]
+
+
+def make_segmenter(
+    *,
+    backbone: str | None,
+    method: str | None,
+    refiner: str | None,
+    size: int | None,
+    layers: str | None,
+    **rest: Any,
+) -> Segmenter:
+    """A Segmenter of those options that were given."""
+    given = {"backbone": backbone, "method": method, "refiner": refiner, "size": size, "layers": parse_layers(layers)}
+    return Segmenter(**{name: value for name, value in given.items() if value is not None}, **rest)
+
+
+def parse_layers(text: str | None) -> tuple[int, ...] | None:
+    """Layers from "10,12"."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise SettingError(f"--layers {text}: expected block numbers such as 10,12") from error
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """Formats from "png,coco"; an unknown one lists the choices."""
+    chosen = tuple(part.strip() for part in text.split(",") if part.strip())
+    known = names("formats")
+    for name in chosen:
+        if name not in known:
+            raise SettingError(f"no format is called {name!r}; choices: {', '.join(known)}")
+    return chosen
+
+
+def read_supports(
+    folder: str | None,
+    supports: Sequence[str] | None,
+    boxes: Sequence[str] | None,
+    points: Sequence[str] | None,
+    texts: Sequence[str] | None,
+    classes: Sequence[str] | None,
+) -> SupportSet:
+    """A support set from a folder, or from --support, --box, --point and --text."""
+    if folder is not None:
+        if any((supports, boxes, points, texts)):
+            raise SupportError("give a support folder or --support/--box/--point/--text, not both")
+        return SupportSet.from_folder(folder, classes=tuple(classes or ()))
+    if classes and len(classes) > 1:
+        raise SupportError("several classes: name each support's own with NAME=, as in --box cat=a.jpg:10,20,90,80")
+    label = classes[0] if classes else "object"
+    shots = [_mask_shot(text, label) for text in supports or ()]
+    shots += [_box_shot(text, label) for text in boxes or ()]
+    shots += _point_shots(points or (), label)
+    shots += [Shot(text=words, label=name) for name, words in (_named(text, label) for text in texts or ())]
+    return SupportSet(shots, source="the command line")
+
+
+def _named(text: str, label: str) -> tuple[str, str]:
+    name, found, rest = text.partition("=")
+    # A path may hold "=", but a class name never holds a slash, a dot or a colon.
+    return (name, rest) if found and not set(name) & set("/\\.:") else (label, text)
+
+
+def _mask_shot(text: str, label: str) -> Shot:
+    label, rest = _named(text, label)
+    image, found, mask = rest.rpartition(":")
+    if not found or (len(image) == 1 and mask[:1] in "/\\"):  # C:\images\a.jpg is one path
+        return Shot(rest, label=label)
+    return Shot(image, mask=mask, label=label)
+
+
+def _box_shot(text: str, label: str) -> Shot:
+    label, image, numbers = _located(text, label, "--box", "IMAGE:x0,y0,x1,y1")
+    if len(numbers) != 4:
+        raise SupportError(f"--box {text}: expected IMAGE:x0,y0,x1,y1")
+    return Shot(image, boxes=[numbers], label=label)
+
+
+def _point_shots(texts: Sequence[str], label: str) -> list[Shot]:
+    """Points on the same image and class make one shot."""
+    groups: dict[tuple[str, str], tuple[list[list[float]], list[list[float]]]] = {}
+    for text in texts:
+        off = text.endswith(",-")
+        name, image, numbers = _located(text.removesuffix(",-").removesuffix(",+"), label, "--point", "IMAGE:x,y")
+        if len(numbers) != 2:
+            raise SupportError(f"--point {text}: expected IMAGE:x,y or IMAGE:x,y,-")
+        groups.setdefault((name, image), ([], []))[off].append(numbers)
+    return [
+        Shot(image, points=on or None, negative_points=off or None, label=name)
+        for (name, image), (on, off) in groups.items()
+    ]
+
+
+def _located(text: str, label: str, flag: str, form: str) -> tuple[str, str, list[float]]:
+    label, rest = _named(text, label)
+    image, _, numbers = rest.rpartition(":")
+    try:
+        return label, image, [float(number) for number in numbers.split(",")]
+    except ValueError as error:
+        raise SupportError(f"{flag} {text}: expected {form}") from error
+
+
+DEFAULT_MAX_PIXELS = MAX_PIXELS

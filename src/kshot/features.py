@@ -1,0 +1,66 @@
+"""From pictures to `FeatureMap`s: resize, pad, normalise once, encode.
+
+The preparation is kshot's own and the same everywhere: bicubic with antialiasing on 8-bit pixels, aspect ratio kept,
+the padding filled by repeating the border (the least foreign thing a patch that straddles it can see).
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from kshot.backbones.base import Backbone, Spec
+from kshot.ops.geometry import FeatureMap, Frame
+
+
+def extract(backbone: Backbone, picture: NDArray[np.uint8], size: int) -> FeatureMap:
+    """Features of one picture (h, w, 3) uint8, resized to about `size` x `size` pixels of area."""
+    return extract_many(backbone, [picture], size)[0]
+
+
+def extract_many(
+    backbone: Backbone, pictures: Sequence[NDArray[np.uint8]], size: int, batch_size: int = 8
+) -> list[FeatureMap]:
+    """Features of several pictures, in their order; those of the same grid share a batch."""
+    frames = [Frame.fit((p.shape[0], p.shape[1]), size, backbone.spec.patch) for p in pictures]
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, frame in enumerate(frames):
+        groups[frame.padded_hw].append(index)
+    found: dict[int, FeatureMap] = {}
+    for indices in groups.values():
+        for start in range(0, len(indices), batch_size):
+            batch = indices[start : start + batch_size]
+            pixels = torch.stack([prepare(pictures[i], frames[i], backbone.spec) for i in batch])
+            found.update(zip(batch, _maps(backbone, pixels, [frames[i] for i in batch]), strict=True))
+    return [found[index] for index in range(len(pictures))]
+
+
+def prepare(picture: NDArray[np.uint8], frame: Frame, spec: Spec) -> Tensor:
+    """(3, H, W) float32 normalised pixels of the padded frame."""
+    height, width = frame.inner_hw
+    resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div_(255)
+    mean, std = torch.tensor(spec.mean_rgb), torch.tensor(spec.std_rgb)
+    pixels = (pixels - mean[:, None, None]) / std[:, None, None]
+    down, right = frame.padded_hw[0] - height, frame.padded_hw[1] - width
+    return F.pad(pixels[None], (0, right, 0, down), mode="replicate")[0]
+
+
+def _maps(backbone: Backbone, pixels: Tensor, frames: Sequence[Frame]) -> list[FeatureMap]:
+    encoding = backbone.encode(pixels)
+    dense = F.normalize(encoding.dense.float(), dim=1).to("cpu")
+    return [
+        FeatureMap(
+            dense[i],
+            frame,
+            backbone.identity,
+            None if encoding.token is None else encoding.token[i].float().cpu(),
+            None if encoding.objectness is None else encoding.objectness[i].float().cpu(),
+        )
+        for i, frame in enumerate(frames)
+    ]

@@ -1,0 +1,1 @@
+"""Methods of few-shot segmentation: one paper family per file."""

@@ -1,0 +1,203 @@
+"""What every method is: settings, and a frozen `Task` that scores features.
+
+A method's file defines `Settings`, a frozen dataclass, and `Task`, a subclass of the one here with `_fitted` and
+`_score`. Fitting is a pure function of the supports, so a task file holds the supports and nothing of the method's
+own: what was saved by one version is fitted anew, and exactly, by the next.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from kshot import _plugins
+from kshot.errors import BackboneMismatchError, SettingError, ShapeError, SupportError, TaskFileError
+from kshot.formats.task_file import digest, read_task, write_task
+from kshot.ops.geometry import FeatureMap, Frame
+from kshot.types import Shot
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """One encoded support image.
+
+    features: its FeatureMap. masks: (N, gh, gw) in 0..1, the part of each cell that shows each class.
+    known: (gh, gw) in 0..1, the part that is labelled at all: ignored pixels and padding are not.
+    """
+
+    features: FeatureMap
+    masks: Tensor
+    known: Tensor
+
+    def __post_init__(self) -> None:
+        grid_hw = self.features.grid_hw
+        if self.masks.ndim != 3 or tuple(self.masks.shape[1:]) != grid_hw:
+            raise ShapeError(f"expected masks (N, *{grid_hw}), got {tuple(self.masks.shape)}")
+        if tuple(self.known.shape) != grid_hw:
+            raise ShapeError(f"expected known {grid_hw}, got {tuple(self.known.shape)}")
+
+    @property
+    def background(self) -> Tensor:
+        """(gh, gw): the part of each cell that is labelled and shows none of the classes."""
+        return (self.known - self.masks.sum(0)).clamp(min=0)
+
+    def with_ways(self, ways: int) -> "Support":
+        """The same with empty masks for classes that came later."""
+        extra = self.masks.new_zeros(ways - self.masks.shape[0], *self.masks.shape[1:])
+        return replace(self, masks=torch.cat([self.masks, extra]))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How the features were made: enough to make more of the same.
+
+    backbone: name or folder. identity: sha256 over its weights and settings. size: side in pixels.
+    """
+
+    backbone: str
+    identity: str
+    layers: tuple[int, ...]
+    size: int
+    patch: int
+
+
+class Encoder(Protocol):
+    """Who turns shots into supports; the Segmenter does."""
+
+    def encode(self, shots: Iterable[Shot], classes: Sequence[str]) -> tuple[Support, ...]:
+        """Supports with masks in the order of `classes`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Task(ABC):
+    """A fitted task: frozen, so threads may share it, and saveable.
+
+    classes: N names. supports: encoded, in their order. settings: the method's. origin: of the features.
+    """
+
+    classes: tuple[str, ...]
+    supports: tuple[Support, ...]
+    origin: Origin
+    settings: Any = None
+    fitted: Any = field(init=False, repr=False)
+
+    method: ClassVar[str]
+    Settings: ClassVar[type]
+
+    def __post_init__(self) -> None:
+        if self.settings is None:
+            object.__setattr__(self, "settings", self.Settings())
+        if not self.supports:
+            raise SupportError("a task needs at least one support")
+        ways = {support.masks.shape[0] for support in self.supports}
+        if ways != {len(self.classes)}:
+            raise ShapeError(f"expected support masks of {len(self.classes)} classes, got {sorted(ways)}")
+        with torch.inference_mode():
+            object.__setattr__(self, "fitted", self._fitted())
+
+    def score(self, features: FeatureMap) -> Tensor:
+        """Class logits (N+1, gh, gw): row 0, the background, is zero, and a class wins where it is above zero.
+
+        Raises `BackboneMismatchError` for features of another backbone.
+        """
+        if features.identity != self.origin.identity:
+            raise BackboneMismatchError(
+                f"this task was fitted on {self.origin.backbone} ({self.origin.identity[:12]}), "
+                f"the features come from another backbone ({features.identity[:12]}); "
+                f"use backbone={self.origin.backbone!r} with the same weights and layers, or fit again"
+            )
+        with torch.inference_mode():
+            return self._score(features)
+
+    def with_shots(self, shots: Iterable[Shot], encoder: Encoder) -> Self:
+        """A new task with more shots or classes; the old supports are not encoded again.
+
+        encoder: the Segmenter. New classes come after the old ones.
+        """
+        added = tuple(shots)
+        shown = [name for shot in added for name in shot.classes]
+        classes = tuple(dict.fromkeys([*self.classes, *shown]))
+        old = tuple(support.with_ways(len(classes)) for support in self.supports)
+        return replace(self, classes=classes, supports=old + encoder.encode(added, classes))
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file with a JSON header; raises `OutputError`."""
+        header = {
+            "method": self.method,
+            "settings": asdict(self.settings),
+            "classes": self.classes,
+            "origin": asdict(self.origin),
+            "frames": [asdict(support.features.frame) for support in self.supports],
+        }
+        write_task(Path(path), header, self._tensors())
+        return Path(path)
+
+    def digest(self) -> str:
+        """sha256 over everything that decides the masks, for manifests."""
+        facts = repr((self.method, self.settings, self.classes, self.origin)).encode()
+        return hashlib.sha256(facts + digest(self._tensors()).encode()).hexdigest()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {}
+        for index, support in enumerate(self.supports):
+            parts = {
+                "features": support.features.features,
+                "masks": support.masks,
+                "known": support.known,
+                "token": support.features.token,
+                "objectness": support.features.objectness,
+            }
+            tensors |= {f"{index}.{name}": part.contiguous() for name, part in parts.items() if part is not None}
+        return tensors
+
+    @abstractmethod
+    def _fitted(self) -> Any:
+        """What scoring needs of the supports, computed once."""
+
+    @abstractmethod
+    def _score(self, features: FeatureMap) -> Tensor:
+        """(N+1, gh, gw) logits."""
+
+
+def load_task(path: str | Path) -> Task:
+    """Read a task file. Raises `TaskFileError` (missing, damaged, no task) and `TaskVersionError`."""
+    header, tensors = read_task(Path(path))
+    try:
+        return _build(header, tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TaskFileError(f"{path}: damaged header ({error}); copy or fit it again") from error
+
+
+def settings_of(module: Any, values: Mapping[str, Any]) -> Any:
+    """A method's or refiner's settings from keyword values; an unknown one lists the choices."""
+    known = [f.name for f in fields(module.Settings)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        name = module.__name__.rpartition(".")[2]
+        raise SettingError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    return module.Settings(**values)
+
+
+def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Task:
+    origin = header["origin"] | {"layers": tuple(header["origin"]["layers"])}
+    module = _plugins.load("methods", header["method"])
+    supports = []
+    for index, frame in enumerate(header["frames"]):
+        lies = Frame(tuple(frame["size_hw"]), tuple(frame["inner_hw"]), frame["patch"])
+        features = FeatureMap(
+            tensors[f"{index}.features"],
+            lies,
+            origin["identity"],
+            tensors.get(f"{index}.token"),
+            tensors.get(f"{index}.objectness"),
+        )
+        supports.append(Support(features, tensors[f"{index}.masks"], tensors[f"{index}.known"]))
+    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header["settings"].items()}
+    task: Task = module.Task(tuple(header["classes"]), tuple(supports), Origin(**origin), settings_of(module, settings))
+    return task

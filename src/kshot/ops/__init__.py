@@ -1,0 +1,1 @@
+"""Laws: pure functions on tensors."""

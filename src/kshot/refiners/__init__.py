@@ -1,0 +1,1 @@
+"""Refiners: from scores on the grid to scores at the image's own size."""

@@ -1,0 +1,115 @@
+"""The flow: support images in, a frozen task; a query image in, its masks out."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kshot import _plugins
+from kshot.backbones import base as backbones
+from kshot.backbones.base import Backbone
+from kshot.errors import SettingError
+from kshot.features import extract
+from kshot.formats.folders import list_images
+from kshot.formats.images import MAX_PIXELS, read_image
+from kshot.methods.base import Origin, Support, Task, settings_of
+from kshot.ops.geometry import FeatureMap
+from kshot.ops.presence import presence
+from kshot.prompts import encode_shots
+from kshot.types import ImageLike, Prediction, Shot, SupportSet
+
+
+class Segmenter:
+    """Everything that does not change between images: backbone, method, refiner and their settings.
+
+    backbone: short name, Hub id, local folder, or a loaded Backbone. method, refiner: names, see `kshot.names`.
+    size: images are resized to about size x size pixels of area, aspect ratio kept. layers: of the backbone,
+    counted from 1. device: auto, cpu, cuda, cuda:N. dtype: float32 or bfloat16.
+    method_settings, refiner_settings: values other than the published ones. max_pixels: larger images are refused.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: str | Backbone = backbones.DEFAULT,
+        method: str = "density",
+        refiner: str = "edges",
+        size: int = 448,
+        layers: Sequence[int] | None = None,
+        device: str = "auto",
+        dtype: str = "float32",
+        method_settings: Mapping[str, Any] | None = None,
+        refiner_settings: Mapping[str, Any] | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ):
+        self.method, self.refiner = _plugins.load("methods", method), _plugins.load("refiners", refiner)
+        self.settings = settings_of(self.method, method_settings or {})
+        self.refiner_settings = settings_of(self.refiner, refiner_settings or {})
+        self.size, self.max_pixels = size, max_pixels
+        if isinstance(backbone, str):
+            backbone = backbones.load_backbone(backbone, device=device, dtype=dtype, layers=layers)
+        self.backbone = backbone
+        if size < backbone.spec.patch:
+            raise SettingError(f"size {size} is smaller than one patch of {backbone.spec.patch} pixels")
+
+    @classmethod
+    def for_task(cls, task: Task, **settings: Any) -> "Segmenter":
+        """The Segmenter that a saved task was fitted with; keyword settings override."""
+        origin = task.origin
+        made = {"backbone": origin.backbone, "layers": origin.layers or None, "size": origin.size}
+        return cls(**(made | {"method": task.method} | settings))
+
+    def fit(self, support: SupportSet | Iterable[Shot]) -> Task:
+        """A frozen task of the support set; raises `InputError`s that name the shot."""
+        shots = support if isinstance(support, SupportSet) else SupportSet(support)
+        supports = self.encode(shots, shots.classes)
+        task: Task = self.method.Task(shots.classes, supports, self.origin, self.settings)
+        return task
+
+    def predict(self, task: Task, image: ImageLike) -> Prediction:
+        """Masks of one image: path, encoded bytes, PIL image or array (h, w, 3)."""
+        picture = read_image(image, max_pixels=self.max_pixels)  # (h, w, 3) uint8
+        features = self.features(picture)  # (c, gh, gw)
+        return self.decide(task, features, picture)
+
+    def decide(self, task: Task, features: FeatureMap, picture: NDArray[np.uint8]) -> Prediction:
+        """The cheap part: from features of a picture to its masks."""
+        with torch.inference_mode():
+            logits = task.score(features)  # (n+1, gh, gw), 0 = background
+            present = presence(logits, features.frame)  # (n,)
+            fine = self.refiner.refine(logits, features.frame, picture, self.refiner_settings)  # (n+1, h, w)
+            scores = fine.softmax(0).numpy()
+        named = dict(zip(task.classes, present.tolist(), strict=True))
+        return Prediction.from_scores(scores, task.classes, named, picture)
+
+    def predict_many(self, task: Task, images: str | Path | Iterable[ImageLike]) -> Iterator[Prediction]:
+        """Masks of a folder (with its sub-folders), a glob pattern or any iterable of images, one by one in order."""
+        found = list_images(images) if isinstance(images, str | Path) else images
+        for image in found:
+            yield self.predict(task, image)
+
+    def features(self, picture: NDArray[np.uint8]) -> FeatureMap:
+        """The dear part: features of a picture (h, w, 3) uint8."""
+        return extract(self.backbone, picture, self.size)
+
+    def encode(self, shots: Iterable[Shot], classes: Sequence[str]) -> tuple[Support, ...]:
+        """Supports of shots, with soft masks on the grid in the order of `classes`."""
+        return encode_shots(shots, classes, self.features, self.max_pixels)
+
+    @property
+    def origin(self) -> Origin:
+        """What a task must know of this Segmenter to refuse another backbone's features."""
+        spec = self.backbone.spec
+        layers = tuple(getattr(self.backbone, "layers", ()))
+        return Origin(spec.name, self.backbone.identity, layers, self.size, spec.patch)
+
+
+def names(family: str) -> list[str]:
+    """What can be chosen: "backbones", "methods", "refiners", "formats" or "datasets"."""
+    if family == "backbones":
+        return sorted(backbones.specs())
+    folder = {"datasets": "data"}.get(family, family)
+    return [name.replace("_", "-") for name in _plugins.names(folder)]
