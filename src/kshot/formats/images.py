@@ -51,6 +51,7 @@ _DAMAGE = (
     TypeError,
 )
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
+_GREY, _INDEX = {"1", "L"}, {"P", "I", "F"}
 _pillow_limit = threading.Lock()
 
 
@@ -61,26 +62,33 @@ def read_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.
     Raises `ImageReadError` (missing, not an image, damaged), `ImageTooLargeError` and `ShapeError`.
     """
     if isinstance(image, np.ndarray):
-        return _from_array(image)
+        return _from_array(image, name_of(image))
     with _opened(image, max_pixels) as picture:
-        return _rgb(ImageOps.exif_transpose(picture))
+        return _rgb(ImageOps.exif_transpose(picture), name_of(image))
 
 
-def read_mask(mask: MaskLike, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def read_mask(mask: MaskLike, *, drawn: bool = True, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read a label map into (h, w) uint8: palette indices, grey values or truth values, never colours.
 
-    A picture that holds only 0 and 255 is taken as a drawn mask (255 -> 1) when it is grey or black and white;
-    in palette images and arrays 255 keeps its meaning, ignore. Raises `ImageReadError` and `ShapeError`.
+    A grey picture that was drawn in black and white, hard or with soft edges, or any JPEG, is cut at 128 into 0 and 1.
+    In palette images and arrays, and in grey pictures that hold other labels, 255 keeps its meaning, ignore.
+    drawn: False says that a picture is known to hold labels, so that a grey 255 is always ignore.
+    Raises `ImageReadError` and `ShapeError`.
     """
-    if isinstance(mask, np.ndarray):
-        return _labels(mask, "the mask")
     name = name_of(mask)
-    with _opened(mask, max_pixels) as picture:
-        drawn = picture.mode in {"1", "L", "LA", "RGB", "RGBA"}
-        if picture.mode in {"RGB", "RGBA", "LA"}:
+    if isinstance(mask, np.ndarray):
+        return _labels(mask, name)
+    with _opened(mask, max_pixels) as opened:
+        lossy = opened.format in {"JPEG", "MPO"}
+        picture = ImageOps.exif_transpose(opened)
+        if picture.mode not in _GREY | _INDEX and not picture.mode.startswith("I;"):
             picture = _grey_if_same(picture, name)
-        labels = _labels(np.asarray(ImageOps.exif_transpose(picture)), name)
-    return (labels > 0).astype(np.uint8) if drawn and set(np.unique(labels)) <= {0, 255} else labels
+        labels = _labels(np.asarray(picture), name)
+    if lossy and labels.max() < 128 and labels.any():
+        raise ShapeError(f"{name}: labels do not survive in a JPEG; save the mask as PNG")
+    if lossy or (drawn and picture.mode in _GREY and _looks_drawn(labels)):
+        return (labels > 127).astype(np.uint8)
+    return labels
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -143,9 +151,9 @@ def _open(image: Any) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _rgb(picture: Image.Image) -> NDArray[np.uint8]:
+def _rgb(picture: Image.Image, name: str) -> NDArray[np.uint8]:
     if picture.mode.startswith("I") or picture.mode == "F":
-        return _from_array(_to_8_bits(np.asarray(picture)))
+        return _from_array(np.asarray(picture), name)
     if picture.has_transparency_data:
         opaque = Image.new("RGBA", picture.size, "white")
         opaque.alpha_composite(picture.convert("RGBA"))
@@ -153,33 +161,34 @@ def _rgb(picture: Image.Image) -> NDArray[np.uint8]:
     return np.array(picture.convert("RGB"))
 
 
-def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
+def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in {1, 3, 4} or 0 in array.shape:
-        raise ShapeError(
-            f"expected an image array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), got {array.shape}"
-        )
-    array = _to_8_bits(array)
+        raise ShapeError(f"{name}: expected the shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), got {array.shape}")
+    array = _to_8_bits(array, name)
     if array.shape[2] == 4:
         alpha = array[..., 3:].astype(np.float32) / 255
         array = np.rint(array[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 
-def _to_8_bits(array: NDArray[Any]) -> NDArray[np.uint8]:
+def _to_8_bits(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype.kind not in "uif":
+        raise ShapeError(f"{name}: expected pixels that are numbers or truth values, got {array.dtype}")
     low, high = float(array.min()), float(array.max())
     if not np.isfinite([low, high]).all():
-        raise ShapeError("expected finite pixel values, got NaN or infinity")
+        raise ShapeError(f"{name}: expected finite pixel values, got NaN or infinity")
     if array.dtype.kind == "f" and low >= 0 and high <= 1:
-        return np.rint(array * 255).astype(np.uint8)
+        stretched: NDArray[np.uint8] = np.rint(array * 255).astype(np.uint8)
+        return stretched
     if low < 0 or high >= 2**16:
         raise ShapeError(
-            "expected pixel values of 8 to 16 bits, or floats in 0..1, "
+            f"{name}: expected pixel values of 8 to 16 bits, or floats in 0..1, "
             f"got {array.dtype} in {low:g}..{high:g}; scale them first"
         )
     depth = next(d for d in _BIT_DEPTHS if high < 2**d)
@@ -196,6 +205,13 @@ def _labels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
     if array.size and (array.min() < 0 or array.max() > 255):
         raise ShapeError(f"{name}: expected labels in 0..255, got {array.min()}..{array.max()}")
     return array.astype(np.uint8)
+
+
+def _looks_drawn(labels: NDArray[np.uint8]) -> bool:
+    """Whether a grey picture is black and white, with soft edges or without, rather than labels and 255 for ignore."""
+    between = set(np.unique(labels).tolist()) - {0, 255}
+    # A brush leaves many greys up to the brightest; a list of classes seldom gets to 192, and not in one picture.
+    return not between or (len(between) >= 8 and max(between) >= 192)
 
 
 def _grey_if_same(picture: Image.Image, name: str) -> Image.Image:

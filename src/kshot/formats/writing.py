@@ -2,9 +2,10 @@
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from kshot import _plugins
 from kshot.errors import OutputError, SettingError
@@ -17,18 +18,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Missing parent folders are made. Raises `OutputError` that names the path when the disk refuses.
     """
+    # A short name of its own: the target's may already be as long as the file system allows.
+    beside = path.parent / f".kshot-{secrets.token_hex(8)}{path.suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A short name of its own: the target's may already be as long as the file system allows.
-        handle, name = tempfile.mkstemp(prefix=".kshot-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
+        # Not tempfile, whose 0600 would keep results from the user's group; the umask applies to this mode.
+        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from error
-    beside = Path(name)
     try:
         yield beside
-        beside.chmod(0o666 & ~_umask())
         beside.replace(path)
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
@@ -42,18 +44,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save(prediction: Prediction, path: Path) -> Path:
-    """Write one prediction in the format whose `WRITES` holds the path's suffix; returns the path."""
-    writers = {s: m for m in _plugins.members("formats").values() for s in getattr(m, "WRITES", ())}
+    """Write one prediction in the first format, by name, whose `WRITES` holds the path's suffix; returns the path."""
+    writers: dict[str, ModuleType] = {}
+    for module in _plugins.members("formats").values():
+        for suffix in getattr(module, "WRITES", ()):
+            writers.setdefault(suffix, module)
     if path.suffix.lower() not in writers:
         raise SettingError(
             f"{path}: no format writes {path.suffix or 'a name without suffix'}; use {', '.join(writers)}"
         )
     writers[path.suffix.lower()].write(prediction, path)
     return path
-
-
-def _umask() -> int:
-    # There is no way to read the umask but to set it; mkstemp's 0600 would keep results from the user's group.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

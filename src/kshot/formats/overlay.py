@@ -1,0 +1,102 @@
+"""Overlays for people: the picture with each class as a translucent colour inside a crisp outline."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kshot.errors import SettingError
+from kshot.formats.png import palette
+from kshot.formats.writing import atomic_path
+from kshot.types import Prediction
+
+FOLDER = "overlays"
+WRITES = (".jpg", ".jpeg", ".webp")
+
+# Okabe and Ito's colours, which colour-blind people tell apart, dealt so that neighbours differ most. Blue goes first
+# because fur, skin, soil and leaves are none; black stays out because photographs are full of it.
+CLASS_COLOURS = (
+    (0, 114, 178),  # blue
+    (213, 94, 0),  # vermilion
+    (240, 228, 66),  # yellow
+    (0, 158, 115),  # bluish green
+    (204, 121, 167),  # reddish purple
+    (86, 180, 233),  # sky blue
+    (230, 159, 0),  # orange
+)
+_LINE, _LINE_SIDE = 2, 1500  # pixels, and the longest side up to which they suffice
+
+
+def write(prediction: Prediction, path: Path) -> None:
+    """Write `draw(prediction)` as JPEG or WebP by the suffix. Raises `SettingError` and `OutputError`."""
+    picture = draw(prediction)
+    kind = "WEBP" if path.suffix.lower() == ".webp" else "JPEG"
+    with atomic_path(path) as beside:
+        try:
+            # No chroma subsampling: it smears a two pixel line.
+            picture.save(beside, format=kind, quality=92, subsampling=0)
+        except ValueError as error:
+            raise OSError(str(error)) from error
+
+
+def draw(prediction: Prediction, alpha: float = 0.5) -> Image.Image:
+    """The picture with its classes marked, an RGB image of the same size.
+
+    alpha: strength of the fill in 0..1; 0 leaves the outlines alone. Raises `SettingError` without a picture.
+    """
+    if prediction.picture is None:
+        raise SettingError(
+            "this prediction carries no picture to draw on; make it with Segmenter.predict, or give picture= yourself"
+        )
+    if not 0 <= alpha <= 1:
+        raise SettingError(f"expected alpha in 0..1, got {alpha}")
+    mask, canvas = prediction.mask, prediction.picture.copy()
+    marked = mask > 0
+    fills, lines = _tables()
+    canvas[marked] = np.rint((1 - alpha) * canvas[marked] + alpha * fills[mask[marked]]).astype(np.uint8)
+    edge = _outline(mask, max(_LINE, round(_LINE * max(mask.shape) / _LINE_SIDE)))
+    canvas[edge] = lines[mask[edge]]
+    return Image.fromarray(canvas)
+
+
+def colour_of(index: int) -> tuple[int, int, int]:
+    """The fill (r, g, b) of the class with this label, 1..254: `CLASS_COLOURS` first, then the VOC palette.
+
+    Raises `SettingError`.
+    """
+    if not 1 <= index <= 254:
+        raise SettingError(f"expected a class label in 1..254, got {index}")
+    red, green, blue = _tables()[0][index].tolist()
+    return red, green, blue
+
+
+@cache
+def _tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Fill and line colours by label, (256, 3) each; a line is the fill, towards white if dark, black if light."""
+    fills = palette()
+    fills[1 : len(CLASS_COLOURS) + 1] = CLASS_COLOURS
+    brightness = fills @ np.array([0.299, 0.587, 0.114])
+    towards = np.where(brightness < 140, 255, 0)[:, None]
+    return fills, np.rint(0.4 * fills + 0.6 * towards).astype(np.uint8)
+
+
+def _outline(mask: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
+    """(h, w) truth values: marked pixels less than `width` away from another label; the picture's rim is none."""
+    inner = _same_as_neighbours(mask, diagonal=False)
+    for step in range(1, width):
+        # Crosses and squares in turn grow an octagon, so that a line is as wide on a slope as on the level.
+        inner &= _same_as_neighbours(inner, diagonal=step % 2 == 1)
+    return ~inner & (mask > 0)
+
+
+def _same_as_neighbours(field: NDArray[np.generic], *, diagonal: bool) -> NDArray[np.bool_]:
+    height, width = field.shape
+    padded = np.pad(field, 1, mode="edge")
+    same = np.ones(field.shape, np.bool_)
+    for down in range(3):
+        for right in range(3):
+            if diagonal or down == 1 or right == 1:
+                same &= padded[down : down + height, right : right + width] == field
+    return same

@@ -1,0 +1,44 @@
+"""Index PNG: the label of each pixel, in the colours that PASCAL VOC tools show. Lossless."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kshot.errors import ShapeError
+from kshot.formats.writing import atomic_path
+from kshot.types import Prediction
+
+FOLDER = "masks"
+WRITES = (".png",)
+
+
+def write(prediction: Prediction, path: Path) -> None:
+    """Write the mask: 0 = background, 1..N = `prediction.classes`. Raises `OutputError`."""
+    save_labels(prediction.mask, path)
+
+
+def save_labels(mask: NDArray[np.uint8], path: Path) -> None:
+    """Write labels, (h, w) uint8, 255 = ignore, as a palette PNG that `images.read_mask` gives back unchanged.
+
+    Raises `ShapeError` and `OutputError`.
+    """
+    if mask.ndim != 2 or mask.dtype != np.uint8 or not mask.size:
+        raise ShapeError(f"{path}: expected a mask (h, w) of uint8, got {mask.shape} of {mask.dtype}")
+    picture = Image.fromarray(np.ascontiguousarray(mask))
+    # All 256 colours, even unused ones: with fewer Pillow packs several pixels into a byte, which some readers refuse.
+    picture.putpalette(palette().tobytes())
+    with atomic_path(path) as beside:
+        picture.save(beside, format="PNG")
+
+
+def palette() -> NDArray[np.uint8]:
+    """(256, 3) RGB colours of the VOC devkit: the bits of the label, dealt out to r, g, b from the highest down."""
+    labels = np.arange(256)
+    colours = np.zeros((256, 3), np.int64)
+    for place in range(8):
+        for channel in range(3):
+            bit = labels >> (3 * place + channel) & 1
+            colours[:, channel] |= bit << (7 - place)
+    return colours.astype(np.uint8)
