@@ -213,6 +213,7 @@ def _facts(prediction: Prediction, outputs: dict[str, str]) -> Record:
     return {
         "status": "done" if prediction.mask.any() else "empty",
         "size_hw": list(prediction.size_hw),
+        "uncertainty": round(prediction.uncertainty, 4),
         "mask": outputs[MASKS],
         "outputs": outputs,
         "classes": classes,

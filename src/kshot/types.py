@@ -194,6 +194,23 @@ class Prediction:
         """Height and width of the image in pixels."""
         return self.mask.shape[0], self.mask.shape[1]
 
+    @property
+    def uncertainty(self) -> float:
+        """How far the scores are from the mask, in 0..1: for putting doubtful images first.
+
+        One minus the soft IoU of mask and scores, averaged over the classes found: what the IoU is expected to lose
+        when the scores are probabilities. With nothing found, the highest presence.
+        """
+        found = [i + 1 for i in range(len(self.classes)) if (self.mask == i + 1).any()]
+        if not found:
+            return max(self.present.values())
+        losses = []
+        for index in found:
+            inside = self.mask == index
+            shared = float(self.scores[index][inside].sum())
+            losses.append(1 - shared / (int(inside.sum()) + float(self.scores[index].sum()) - shared))
+        return sum(losses) / len(losses)
+
     def areas(self) -> dict[str, int]:
         """{class: pixels} of every class."""
         counts = np.bincount(self.mask.ravel(), minlength=len(self.classes) + 1)

@@ -79,7 +79,7 @@ class HubBackbone:
         # Class and register tokens come first, so the patches are the last rows * columns.
         tokens = out.last_hidden_state if layer == self.depth else out.hidden_states[layer]
         tokens = tokens[:, -grid_hw[0] * grid_hw[1] :].float()  # (b, gh * gw, dim)
-        return F.normalize(tokens, dim=-1).transpose(1, 2).unflatten(2, grid_hw)
+        return F.normalize(tokens, dim=-1).transpose(1, 2).reshape(len(tokens), -1, *grid_hw)
 
 
 def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[int, ...] | None) -> HubBackbone:
@@ -130,9 +130,8 @@ def _model(folder: Path, config: dict[str, Any]) -> Any:
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        return getattr(transformers, kind).from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, **arguments
-        )
+        loader = getattr(transformers, kind).from_pretrained
+        return loader(folder, dtype=torch.float32, use_safetensors=True, **arguments)
     except (OSError, ValueError, RuntimeError) as error:
         raise BackboneError(f"{folder}: {error}") from error
     finally:

@@ -71,7 +71,7 @@ def make_segmenter(
     **rest: Any,
 ) -> Segmenter:
     """A Segmenter of those options that were given."""
-    given = {"backbone": backbone, "method": method, "refiner": refiner, "size": size, "layers": parse_layers(layers)}
+    given: dict[str, Any] = {"backbone": backbone, "method": method, "refiner": refiner, "size": size, "layers": parse_layers(layers)}
     return Segmenter(**{name: value for name, value in given.items() if value is not None}, **rest)
 
 

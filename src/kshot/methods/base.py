@@ -144,7 +144,7 @@ class Task(ABC):
         return hashlib.sha256(facts + digest(self._tensors()).encode()).hexdigest()
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for index, support in enumerate(self.supports):
             parts = {
                 "features": support.features.features,

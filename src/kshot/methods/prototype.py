@@ -32,4 +32,5 @@ class Task(base.Task):
 
     def _score(self, features: FeatureMap) -> Tensor:
         cosine = torch.einsum("kc,chw->khw", self.fitted, features.features)
-        return self.settings.scale * (cosine - cosine[:1])
+        logits: Tensor = self.settings.scale * (cosine - cosine[:1])
+        return logits
