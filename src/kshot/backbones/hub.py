@@ -71,7 +71,7 @@ class HubBackbone:
         """Encode (b, 3, H, W) into (b, dim * layers, H / patch, W / patch), each layer of unit length."""
         grid_hw = pixels.shape[2] // self.spec.patch, pixels.shape[3] // self.spec.patch
         pixels = pixels.to(self.device, self.dtype)
-        out = self.model(pixel_values=pixels, output_hidden_states=len(self.layers) > 1, **self.extra)
+        out = self.model(pixel_values=pixels, output_hidden_states=self.layers != (self.depth,), **self.extra)
         dense = torch.cat([self._patches(out, layer, grid_hw) for layer in self.layers], 1)
         return Encoding(dense, F.normalize(out.last_hidden_state[:, 0].float(), dim=-1))
 

@@ -1,0 +1,79 @@
+"""Fixtures for all tests: drawn pictures, tiny random transformers, and the development data when it is there."""
+
+import os
+from pathlib import Path
+
+# Set before the Hub's library is imported anywhere: no test may wait for a network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import kshot
+from kshot.types import Shot
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"needs the development data in {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def vit_tiny(shared: Path) -> str:
+    return str(shared / "weights" / "vit-tiny-patch16-224")
+
+
+def draw(seed: int, size_hw: tuple[int, int] = (96, 128), disc: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy green picture with a red disc in it, and the disc's mask."""
+    rng = np.random.default_rng(seed)
+    height, width = size_hw
+    radius = min(size_hw) // 4
+    y, x = rng.integers(radius, height - radius), rng.integers(radius, width - radius)
+    rows, columns = np.mgrid[:height, :width]
+    mask = ((rows - y) ** 2 + (columns - x) ** 2 < radius**2) & disc
+    picture = np.where(mask[..., None], (200, 40, 40), (40, 160, 60)).astype(np.float64)
+    picture += rng.normal(0, 12, picture.shape)
+    return picture.clip(0, 255).astype(np.uint8), mask
+
+
+@pytest.fixture
+def shots() -> list[Shot]:
+    pairs = [draw(seed) for seed in (1, 2)]
+    return [Shot(picture, mask=mask, label="disc") for picture, mask in pairs]
+
+
+@pytest.fixture(scope="session")
+def toy() -> kshot.Segmenter:
+    return kshot.Segmenter(backbone="toy", size=96)
+
+
+@pytest.fixture
+def support_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "support"
+    (folder / "disc").mkdir(parents=True)
+    for seed in (1, 2):
+        picture, mask = draw(seed)
+        Image.fromarray(picture).save(folder / "disc" / f"{seed}.jpg", quality=95)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "disc" / f"{seed}.png")
+    return folder
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    for seed, name in ((3, "a.jpg"), (4, "b.png"), (5, "sub/a.jpg")):
+        Image.fromarray(draw(seed)[0]).save(folder / name)
+    Image.fromarray(draw(6, disc=False)[0]).save(folder / "none.jpg", quality=95)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _repeatable() -> None:
+    torch.manual_seed(0)
