@@ -1,0 +1,76 @@
+"""What a data set has and what it lacks, in words."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from kshot.errors import DatasetError
+
+
+class Problem(NamedTuple):
+    """Something that the data set lacks: what, and of which images or files."""
+
+    what: str
+    ids: tuple[str, ...]
+
+    def __str__(self) -> str:
+        some = ", ".join(self.ids[:3]) + (", ..." if len(self.ids) > 3 else "")
+        return f"{len(self.ids)} {self.what}: {some}"
+
+
+class ClassCount(NamedTuple):
+    """images: how many hold the class at all; pairs: how many hold enough of it for an episode."""
+
+    class_id: int
+    name: str
+    images: int
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is there and what is missing. shortfalls: why a score on it is no score on the published benchmark."""
+
+    name: str
+    family: str
+    root: Path
+    layout: str
+    split: str
+    splits: Mapping[str, int]
+    classes: tuple[ClassCount, ...]
+    problems: tuple[Problem, ...]
+    shortfalls: tuple[str, ...]
+
+    @property
+    def present(self) -> int:
+        """Classes that at least one image of the split holds."""
+        return sum(count.images > 0 for count in self.classes)
+
+    def lines(self) -> list[str]:
+        """The report in plain words, one fact a line."""
+        sizes = ", ".join(f"{split} {size}" for split, size in self.splits.items())
+        told = [f"{self.name} ({self.family}) in {self.root}", f"layout: {self.layout}", f"images: {sizes}"]
+        told.append(f"classes in {self.split}: {self.present} of {len(self.classes)}")
+        told += [f"  {c.name}: {c.images} images, {c.pairs} pairs" for c in self.classes if c.images]
+        absent = [c.name for c in self.classes if not c.images]
+        if absent:
+            told.append(f"absent: {', '.join(absent[:20])}" + (", ..." if len(absent) > 20 else ""))
+        return told + [f"missing: {problem}" for problem in self.problems] + list(self.shortfalls)
+
+
+def complain(root: Path, strict: bool, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """The problems that are any; `strict` raises `DatasetError` with all of them instead."""
+    real = tuple(problem for problem in problems if problem.ids)
+    if real and strict:
+        raise DatasetError(f"{root}: {'; '.join(map(str, real))}; add what is missing, or go on without strict")
+    return real
+
+
+def read_list(path: Path) -> list[str]:
+    """The entries of a list file: the first word of each line that has one, each once. Raises `DatasetError`."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: a list of images was expected here ({error})") from error
+    return list(dict.fromkeys(line.split()[0] for line in text.splitlines() if line.strip()))

@@ -1,0 +1,227 @@
+"""COCO 2014 and 2017, and COCO-20i.
+
+Lin et al. 2014; folds of Nguyen and Todorovic 2019 (FWB) as HSNet uses them: fold f tests the 0-based classes
+f + 4v, v = 0..19, where the 80 category ids are numbered in their order. Label maps are painted per image when they
+are asked for: crowds first, as 255, then objects from the largest to the smallest, so that what lies on top shows.
+A class counts in an image from 2 * 32 * 32 pixels on, as in PFENet's lists.
+"""
+
+import json
+from array import array
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from kshot.data._report import Problem, complain
+from kshot.data.base import Dataset, Item
+from kshot.errors import DatasetError, SupportError
+from kshot.formats._coco_shapes import Item as Shape
+from kshot.formats._coco_shapes import shape
+from kshot.formats._pairs import visible
+from kshot.types import IGNORE, MAX_CLASSES
+
+LOOKS_FOR = (
+    "coco: annotations/instances_<split><year>.json with pictures in <split><year>/ or images/<split><year>/ "
+    "(split train or val, year 2014 or 2017)"
+)
+MIN_AREA = 2 * 32 * 32
+VAL_IMAGES = {2014: 40504, 2017: 5000}
+N_CLASSES, N_FOLDS = 80, 4
+_YEARS = (2014, 2017)
+
+
+def detect(root: Path) -> bool:
+    """Whether a COCO of either year lies here."""
+    return any(True for _ in _available(root))
+
+
+def locate(root: Path) -> Path | None:
+    """The folder that the layout starts in, or None."""
+    return root if detect(root) else None
+
+
+def load(
+    root: Path,
+    fold: int | None = None,
+    strict: bool = False,
+    cache: Path | None = None,
+    year: int | None = None,
+    splits: tuple[str, ...] = ("val",),
+) -> Dataset:
+    """Open COCO. year: 2014 (COCO-20i, the default when it is there) or 2017.
+
+    splits: `val`, `train`; the train list takes a gigabyte of memory, so it is read on request, or when it is alone.
+    Raises `DatasetError`.
+    """
+    found = dict(_available(root))
+    chosen = year or min((y for y, _ in found), default=0)
+    there = [split for y, split in found if y == chosen]
+    wanted = [split for split in splits if split in there] or there
+    if not wanted:
+        raise DatasetError(f"{root}: no COCO{f' {year}' if year else ''} here; looked for {LOOKS_FOR}")
+    parts = {split: _part(root, split, chosen, found[chosen, split]) for split in wanted}
+    classes = _classes(parts)
+    problems = [problem for part in parts.values() for problem in part.problems]
+    tested = "val" if "val" in parts else wanted[0]
+    return Dataset(
+        name=f"coco{chosen}",
+        family="coco",
+        root=root,
+        layout=f"COCO {chosen}, instances of {', '.join(wanted)}",
+        classes=classes,
+        items={image: item for part in parts.values() for image, item in part.items.items()},
+        splits={split: tuple(part.items) for split, part in parts.items()},
+        query_split=tested,
+        support_split="train" if "train" in parts else tested,
+        folds=_folds(len(classes)),
+        fold=fold,
+        min_area=MIN_AREA,
+        by_class=True,
+        episodes={"pfenet": 20000},
+        problems=complain(root, strict, problems),
+        shortfalls=_shortfalls,
+        cache=cache,
+    )
+
+
+class _Part(NamedTuple):
+    """One instances file: its categories, its images that are on the disk, and what is missing."""
+
+    names: dict[int, str]
+    items: dict[str, Item]
+    problems: tuple[Problem, ...]
+
+
+def _part(root: Path, split: str, year: int, path: Path) -> _Part:
+    data = _read(path)
+    folder = next((f for f in _folders(root, split, year) if f.is_dir()), root / f"{split}{year}")
+    on_disk = {file.name: file for file in visible(folder)}
+    try:
+        names = {int(category["id"]): str(category["name"]) for category in data["categories"]}
+        marks = _by_image(path, data["annotations"], sorted(names))
+        listed = {PurePosixPath(image["file_name"]).name: image for image in data["images"]}
+        items = {
+            Path(name).stem: _item(path, on_disk[name], image, marks.get(image["id"], []))
+            for name, image in sorted(listed.items())
+            if name in on_disk
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, error) from error
+    absent, extra = sorted(listed.keys() - on_disk.keys()), sorted(on_disk.keys() - listed.keys())
+    problems = (
+        Problem(f"images of {path.name} without a picture", tuple(absent)),
+        Problem(f"pictures in {folder.name} that {path.name} does not list", tuple(extra)),
+    )
+    return _Part(names, items, problems)
+
+
+def _item(path: Path, picture: Path, image: dict[str, Any], marks: list[dict[str, Any]]) -> Item:
+    size_hw = int(image["height"]), int(image["width"])
+    return Item(picture, partial(paint, f"{path}: image {picture.name}", marks, size_hw), path)
+
+
+def paint(called: str, marks: list[dict[str, Any]], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """(h, w) label map of one image. marks: annotations with their `label`. Raises `DatasetError`."""
+    layers = []
+    try:
+        for mark in marks:
+            encoded = _encode(called, mark, size_hw)
+            if encoded is not None:
+                layers.append((not mark["iscrowd"], -int(rle.area(encoded)), mark["label"], encoded))
+    except SupportError as error:
+        raise DatasetError(str(error)) from error
+    painted = np.zeros(size_hw, np.uint8)
+    for is_object, _, label, encoded in sorted(layers, key=lambda layer: layer[:2]):
+        painted[rle.decode(encoded) > 0] = label if is_object else IGNORE
+    return painted
+
+
+def _encode(called: str, mark: dict[str, Any], size_hw: tuple[int, int]) -> dict[str, Any] | None:
+    segmentation = mark["segmentation"]
+    if isinstance(segmentation, list):
+        # Two corners enclose nothing, and pycocotools would read four numbers as a box.
+        segmentation = [polygon.tolist() for polygon in segmentation if len(polygon) >= 6]
+        if not segmentation:
+            return None
+    return shape(Shape(f"{called}, annotation {mark['id']}", {"segmentation": segmentation}), size_hw)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = json.load(file, object_hook=_slim)
+        if not all(isinstance(data[key], list) for key in ("images", "annotations", "categories")):
+            raise TypeError("images, annotations and categories are expected as lists")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    return dict(data)
+
+
+def _damaged(path: Path, error: Exception) -> DatasetError:
+    return DatasetError(f"{path}: not a COCO instances file ({type(error).__name__}: {error})")
+
+
+def _slim(entry: dict[str, Any]) -> dict[str, Any]:
+    """Keep of an annotation what is needed, and its polygons as packed numbers: lists take four times the memory."""
+    if "category_id" not in entry or "segmentation" not in entry:
+        return entry
+    kept = {key: entry[key] for key in ("image_id", "category_id", "segmentation")}
+    if isinstance(kept["segmentation"], list):
+        kept["segmentation"] = [array("d", polygon) for polygon in kept["segmentation"]]
+    return {"id": entry.get("id"), "iscrowd": bool(entry.get("iscrowd")), **kept}
+
+
+def _by_image(path: Path, annotations: list[dict[str, Any]], ids: list[int]) -> dict[Any, list[dict[str, Any]]]:
+    """{image id: its annotations, each with the label of its category}. ids: the categories', in order."""
+    labels = {category: label for label, category in enumerate(ids, start=1)}
+    marks: dict[Any, list[dict[str, Any]]] = {}
+    for mark in annotations:
+        if mark.get("category_id") not in labels or "segmentation" not in mark:
+            raise DatasetError(
+                f"{path}: annotation {mark.get('id')} has no segmentation, or is of category "
+                f"{mark.get('category_id')}, which the file does not define"
+            )
+        marks.setdefault(mark["image_id"], []).append({**mark, "label": labels[mark["category_id"]]})
+    return marks
+
+
+def _available(root: Path) -> Iterator[tuple[tuple[int, str], Path]]:
+    for year in _YEARS:
+        for split in ("val", "train"):
+            path = root / "annotations" / f"instances_{split}{year}.json"
+            if path.is_file():
+                yield (year, split), path
+
+
+def _folders(root: Path, split: str, year: int) -> tuple[Path, ...]:
+    return root / f"{split}{year}", root / "images" / f"{split}{year}"
+
+
+def _classes(parts: dict[str, _Part]) -> tuple[str, ...]:
+    lists = {tuple(part.names[key] for key in sorted(part.names)) for part in parts.values()}
+    if len(lists) != 1:
+        raise DatasetError(f"the instances files of {' and '.join(parts)} define different categories")
+    classes = lists.pop()
+    if len(classes) > MAX_CLASSES:
+        raise DatasetError(f"{len(classes)} categories; a label map holds at most {MAX_CLASSES}")
+    return classes
+
+
+def _folds(n_classes: int) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(range(f + 1, n_classes + 1, N_FOLDS)) for f in range(N_FOLDS))
+
+
+def _shortfalls(dataset: Dataset) -> tuple[str, ...]:
+    """Why a score here is no COCO-20i score; nothing when val2014 is whole."""
+    present, size = len({pair.class_id for pair in dataset.areas()}), len(dataset.ids())
+    year = 2014 if dataset.name == "coco2014" else 2017
+    if len(dataset.classes) != N_CLASSES or present < N_CLASSES:
+        return (f"{present} of {N_CLASSES} classes present; not a COCO-20i score",)
+    if dataset.query_split != "val" or size != VAL_IMAGES[year]:
+        return (f"{size} of {VAL_IMAGES[year]} val{year} images present; not a COCO-20i score",)
+    return () if year == 2014 else ("COCO-20i is defined on val2014, this is val2017; not a COCO-20i score",)

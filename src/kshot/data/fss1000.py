@@ -1,0 +1,134 @@
+"""FSS-1000: a thousand classes of ten images each.
+
+Li et al. 2020. A mask is foreground from 128 on. 520 classes train, 240 validate, 240 test; all 2400 test images are
+queries. The official lists are read from fss_train.txt, fss_val.txt and fss_test.txt in the root. Without them classes
+are ordered by the SHA-256 of their names and cut at 52 % and 76 %, the same on every machine but not official.
+"""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kshot.data._report import Problem, complain, read_list
+from kshot.data.base import Dataset, Item, Labels, LabelType, label_type
+from kshot.errors import DatasetError
+from kshot.formats._pairs import visible
+
+LOOKS_FOR = "fss1000: <class>/1.jpg ... 10.jpg with 1.png ... 10.png, in the folder or in fewshot_data/"
+N_CLASSES, N_TEST = 1000, 240
+THRESHOLD = 128
+_SPLITS = ("train", "val", "test")
+_NUMBERS = tuple(str(n) for n in range(1, 11))
+
+
+def detect(root: Path) -> bool:
+    """Whether FSS-1000 lies here: the first class folders hold the numbered pictures and nothing else."""
+    return locate(root) is not None
+
+
+def load(root: Path, fold: int | None = None, strict: bool = False, cache: Path | None = None) -> Dataset:
+    """Open FSS-1000. It has no folds; its splits hold different classes. Raises `DatasetError`."""
+    home = locate(root)
+    if home is None:
+        raise DatasetError(f"{root}: no FSS-1000 here; looked for {LOOKS_FOR}")
+    classes = _class_folders(home)
+    groups, problems = _groups(home, classes)
+    items: dict[str, Item] = {}
+    lost: list[str] = []
+    for class_id, name in enumerate(classes, start=1):
+        _add(home / name, class_id, label_type(len(classes)), items, lost)
+    splits = {s: tuple(f"{c}/{n}" for c in groups[s] for n in _NUMBERS if f"{c}/{n}" in items) for s in _SPLITS}
+    return Dataset(
+        name="fss1000",
+        family="fss1000",
+        root=home,
+        layout=f"FSS-1000, {'lists in the root' if _listed(home) else 'classes split by hash'}",
+        classes=classes,
+        items=items,
+        splits=splits,
+        query_split="test",
+        support_split="test",
+        fold=fold,
+        episodes={"hsnet": len(splits["test"])},
+        problems=complain(home, strict, [*problems, Problem("pictures without a mask, or masks alone", tuple(lost))]),
+        shortfalls=_shortfalls,
+        cache=cache,
+    )
+
+
+def read_binary(path: Path, class_id: int, kind: LabelType) -> Labels:
+    """(h, w) label map of a drawn mask: class_id where its grey is at least 128. Raises `DatasetError`."""
+    try:
+        with Image.open(path) as picture:
+            grey = np.asarray(picture.convert("L"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DatasetError(f"{path}: not a readable mask ({error})") from error
+    return np.where(grey >= THRESHOLD, kind(class_id), kind(0))
+
+
+def locate(root: Path) -> Path | None:
+    """The folder that the layout starts in, or None."""
+    for home in (root, root / "fewshot_data", root / "fewshot_data" / "fewshot_data", root / "FSS-1000"):
+        some = _class_folders(home)[:3] if home.is_dir() else ()
+        if some and all(_is_class(home / name) for name in some):
+            return home
+    return None
+
+
+def _is_class(folder: Path) -> bool:
+    names = {path.name for path in visible(folder)}
+    whole = {f"{n}{suffix}" for n in _NUMBERS for suffix in (".jpg", ".png")}
+    # A partial copy may lack a few files, but ten numbered pictures tell it from a folder of one's own.
+    return len(names & whole) >= 10 and names <= whole
+
+
+def _class_folders(home: Path) -> tuple[str, ...]:
+    return tuple(path.name for path in visible(home) if path.is_dir())
+
+
+def _add(folder: Path, class_id: int, kind: LabelType, items: dict[str, Item], lost: list[str]) -> None:
+    there = {path.name for path in folder.iterdir()}
+    for n in _NUMBERS:
+        pair = {f"{n}.jpg", f"{n}.png"} & there
+        if len(pair) == 2:
+            mask = folder / f"{n}.png"
+            items[f"{folder.name}/{n}"] = Item(folder / f"{n}.jpg", partial(read_binary, mask, class_id, kind), mask)
+        else:
+            lost += [f"{folder.name}/{name}" for name in pair]
+
+
+def _listed(home: Path) -> bool:
+    return (home / "fss_test.txt").is_file()
+
+
+def _groups(home: Path, classes: tuple[str, ...]) -> tuple[dict[str, list[str]], list[Problem]]:
+    """{split: its class names, sorted}, and the listed classes that have no folder."""
+    if not _listed(home):
+        ordered = sorted(classes, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+        first, second = round(len(classes) * 0.52), round(len(classes) * 0.76)
+        parts = (ordered[:first], ordered[first:second], ordered[second:])
+        return {split: sorted(part) for split, part in zip(_SPLITS, parts, strict=True)}, []
+    paths = {split: home / f"fss_{split}.txt" for split in _SPLITS}
+    lists = {split: sorted(read_list(path)) if path.is_file() else [] for split, path in paths.items()}
+    known = set(classes)
+    problems = [
+        Problem(f"classes of fss_{split}.txt without a folder", tuple(c for c in names if c not in known))
+        for split, names in lists.items()
+    ]
+    return {split: [c for c in names if c in known] for split, names in lists.items()}, problems
+
+
+def _shortfalls(dataset: Dataset) -> tuple[str, ...]:
+    """Why a score here is no FSS-1000 score."""
+    found = []
+    if len(dataset.classes) < N_CLASSES or len(dataset.ids()) < 10 * N_TEST:
+        tested = len({image.partition("/")[0] for image in dataset.ids()})
+        found.append(
+            f"{len(dataset.classes)} of {N_CLASSES} classes present, {tested} of {N_TEST} tested; not an FSS-1000 score"
+        )
+    if not _listed(dataset.root):
+        found.append("no fss_test.txt: the classes are split by hash; not the official FSS-1000 split")
+    return tuple(found)

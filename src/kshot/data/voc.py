@@ -1,0 +1,135 @@
+"""PASCAL VOC 2012 and PASCAL-5i.
+
+Everingham et al. 2012; the folds of Shaban et al. 2017 (OSLSM): fold i tests the 0-based classes 5i..5i+4. The pairs
+of a fold are generated from the masks of the val list: a class counts where it has at least 2 * 32 * 32 pixels
+(PFENet, Tian et al. 2020, util/dataset.py), which gives 346, 451, 725 and 346 pairs on the whole set.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from kshot.data._report import Problem, complain, read_list
+from kshot.data.base import Dataset, Item
+from kshot.errors import DatasetError, SettingError
+from kshot.formats.images import read_mask
+
+LOOKS_FOR = (
+    "voc: JPEGImages/ and SegmentationClass/ or SegmentationClassAug/, with lists in ImageSets/Segmentation/, "
+    "in the folder itself, in VOC2012/ or in VOCdevkit/VOC2012/"
+)
+# fmt: off
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+# fmt: on
+MIN_AREA = 2 * 32 * 32
+VAL_IMAGES, FOLD_PAIRS = 1449, (346, 451, 725, 346)
+_FOLDS = tuple(tuple(range(5 * i + 1, 5 * i + 6)) for i in range(4))
+_MASKS = ("SegmentationClassAug", "SegmentationClass")
+
+
+def detect(root: Path) -> bool:
+    """Whether a VOC 2012 lies here."""
+    return locate(root) is not None
+
+
+def load(
+    root: Path, fold: int | None = None, strict: bool = False, cache: Path | None = None, masks: str = "auto"
+) -> Dataset:
+    """Open VOC 2012.
+
+    masks: `SegmentationClass`, `SegmentationClassAug`, or `auto`, the latter with the former to fill in.
+    Protocol `seed` is defined on `SegmentationClass`. Raises `DatasetError` and `SettingError`.
+    """
+    home = locate(root)
+    if home is None:
+        raise DatasetError(f"{root}: no VOC here; looked for {LOOKS_FOR}")
+    if masks not in {"auto", *_MASKS}:
+        raise SettingError(f"expected masks as auto, {' or '.join(_MASKS)}, got {masks!r}")
+    items, lost = _items(home, _MASKS if masks == "auto" else (masks,))
+    lists, problems = _lists(home, items)
+    splits = {name: tuple(image for image in ids if image in items) for name, ids in lists.items()}
+    tested = next((name for name in ("val", "trainval", "train") if name in splits), next(iter(splits)))
+    return Dataset(
+        name="voc",
+        family="voc",
+        root=home,
+        layout=f"VOC 2012, masks from {_folders_used(items)}",
+        classes=CLASSES,
+        items=items,
+        splits=splits,
+        query_split=tested,
+        support_split="train" if "train" in splits else tested,
+        folds=_FOLDS,
+        fold=fold,
+        min_area=MIN_AREA,
+        episodes={"pfenet": 5000},
+        problems=complain(home, strict, [*problems, Problem("masks without an image", lost)]),
+        shortfalls=_shortfalls,
+        cache=cache,
+    )
+
+
+def locate(root: Path) -> Path | None:
+    """The folder that the layout starts in, or None."""
+    for home in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
+        if (home / "JPEGImages").is_dir() and any((home / name).is_dir() for name in _MASKS):
+            return home
+    return None
+
+
+def _items(home: Path, folders: Iterable[str]) -> tuple[dict[str, Item], tuple[str, ...]]:
+    """Every image with a mask, and the masks without an image; the first folder that has a mask gives it."""
+    images = {path.stem: path for path in sorted((home / "JPEGImages").glob("*.jpg"))}
+    masks: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted((home / folder).glob("*.png")):
+            masks.setdefault(path.stem, path)
+    # The augmented masks are grey pictures of indices: a grey 255 is still ignore.
+    items = {
+        stem: Item(images[stem], partial(read_mask, path, drawn=False), path)
+        for stem, path in sorted(masks.items())
+        if stem in images
+    }
+    return items, tuple(sorted(masks.keys() - images.keys()))
+
+
+def _lists(home: Path, items: dict[str, Item]) -> tuple[dict[str, list[str]], list[Problem]]:
+    """{split: ids as listed}, and what they name in vain; without lists every mask is in `val`."""
+    paths = sorted((home / "ImageSets" / "Segmentation").glob("*.txt"))
+    if not paths:
+        return {"val": list(items)}, [Problem("list of ImageSets/Segmentation is missing; val is every mask", ("val",))]
+    lists = {path.stem: _plain(read_list(path)) for path in paths}
+    problems = [
+        Problem(f"images of {name}.txt without a picture or a mask", tuple(i for i in ids if i not in items))
+        for name, ids in lists.items()
+    ]
+    return lists, problems
+
+
+def _plain(entries: list[str]) -> list[str]:
+    """Ids; some lists of the augmented set give paths (/JPEGImages/2007_000033.jpg) instead."""
+    return list(dict.fromkeys(Path(entry).stem for entry in entries))
+
+
+def _folders_used(items: dict[str, Item]) -> str:
+    return " and ".join(sorted({item.source.parent.name for item in items.values()})) or "nowhere"
+
+
+def _shortfalls(dataset: Dataset) -> tuple[str, ...]:
+    """Why a score here is no PASCAL-5i score; nothing when the set is whole."""
+    areas = dataset.areas()
+    present, size = len({pair.class_id for pair in areas}), len(dataset.ids())
+    if present < len(CLASSES):
+        return (f"{present} of {len(CLASSES)} classes present; not a PASCAL-5i score",)
+    if dataset.query_split != "val" or size != VAL_IMAGES:
+        return (f"{size} of {VAL_IMAGES} val images present; not a PASCAL-5i score",)
+    found = tuple(len(dataset.pairs(fold=fold)) for fold in range(len(_FOLDS)))
+    if found != FOLD_PAIRS:
+        return (
+            f"the folds have {found} pairs instead of {FOLD_PAIRS}: these are not the published masks; "
+            "not a PASCAL-5i score",
+        )
+    return ()
