@@ -24,7 +24,8 @@ _FIRST, _LAST = ("support_yaml", "voc", "coco"), ("index_masks", "class_folders"
 def read_support(folder: Path, classes: Sequence[str] = ()) -> SupportSet:
     """Read the shots of a folder of any known layout; `source` says which it was.
 
-    classes: keep these alone, in this order; other classes become background in masks that show both.
+    classes: keep these alone, in this order; other classes become background in masks that show both. By default all
+    that some shot shows, by their labels where the masks have labels, as the class list has them.
     Raises `SupportError`: no such folder, nothing in it, no layout known (what was looked for and what is there),
     no shot of a wanted class; what a layout refuses comes from its reader.
     """
@@ -40,7 +41,7 @@ def read_support(folder: Path, classes: Sequence[str] = ()) -> SupportSet:
         if shots is not None:
             source = f"{module.LAYOUT.split(':')[0]} in {folder.as_posix().rstrip('/')}/"
             kept = _only(shots, classes, source) if classes else shots
-            return SupportSet(kept, tuple(dict.fromkeys(classes)), source)
+            return SupportSet(kept, tuple(dict.fromkeys(classes)) or _in_order(shots), source)
     looked_for = "\n".join(f"  {module.LAYOUT}" for module in layouts)
     found = ", ".join(path.name + ("/" if path.is_dir() else "") for path in entries[:5])
     more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
@@ -82,6 +83,11 @@ def _matches(pattern: str) -> list[Path]:
         if is_picture(path) and path.is_file():
             found.setdefault(path.parent.resolve() / path.name, path)
     return list(found.values())
+
+
+def _in_order(shots: Sequence[Shot]) -> tuple[str, ...]:
+    labels = {name: label for shot in shots if not isinstance(shot.label, str) for label, name in shot.label.items()}
+    return tuple(dict.fromkeys((*sorted(labels, key=labels.__getitem__), *(n for shot in shots for n in shot.classes))))
 
 
 def _only(shots: Sequence[Shot], classes: Sequence[str], source: str) -> list[Shot]:

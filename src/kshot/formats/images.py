@@ -10,7 +10,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,9 @@ def name_of(image: Any) -> str:
 @contextmanager
 def _opened(image: Any, max_pixels: int) -> Iterator[Image.Image]:
     """An open PIL image whose size was checked; whatever goes wrong inside is said in kshot's words."""
-    name = name_of(image)
+    name, ours = name_of(image), ExitStack()
     try:
-        picture = image if isinstance(image, Image.Image) else _open(image)
+        picture = image if isinstance(image, Image.Image) else ours.enter_context(_open(image))
         width, height = picture.size
         if width * height > max_pixels:
             raise ImageTooLargeError(
@@ -136,6 +136,8 @@ def _opened(image: Any, max_pixels: int) -> Iterator[Image.Image]:
         if "cannot identify" in reason:
             reason = "not an image, or of a kind that cannot be read"
         raise ImageReadError(f"{name}: {reason}; open it in a viewer and save it again, or leave it out") from error
+    finally:
+        ours.close()
 
 
 def _open(image: Any) -> Image.Image:

@@ -34,7 +34,7 @@ def read(path: Path) -> tuple[NDArray[np.float32], tuple[str, ...], dict[str, fl
     Raises `InputError` that names the path when it is missing, damaged or no score map.
     """
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             scores, names, present = saved["scores"], saved["classes"], saved["present"]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; check the path") from error

@@ -1,0 +1,203 @@
+"""The commands, as a person types them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import kshot
+from kshot.cli import app, main, read_config
+from kshot.errors import SettingError
+from tests.conftest import draw
+
+TOY = ["--backbone", "toy", "--size", "96"]
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def as_process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kshot", *(str(a) for a in arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": ""})
+
+
+def test_label_a_folder(support_folder: Path, image_folder: Path) -> None:
+    result = run("label", support_folder, image_folder, "-o", "out", *TOY)
+    assert "4 processed" in result.stdout and "1 empty, 0 failed" in result.stdout
+    assert "disc (2); read from" in result.stderr
+    assert Path("out/masks/sub/a.png").is_file() and Path("out/overlays/b.jpg").is_file()
+
+
+def test_fit_then_predict_equals_label(support_folder: Path, image_folder: Path) -> None:
+    run("label", support_folder, image_folder, "-o", "one", *TOY)
+    assert "1 classes (disc), 2 support images" in run("fit", support_folder, "-o", "t.kshot", *TOY).stdout
+    run("predict", "t.kshot", image_folder, "-o", "two")
+    for name in ("a", "b", "sub/a", "none"):
+        assert Path(f"one/masks/{name}.png").read_bytes() == Path(f"two/masks/{name}.png").read_bytes()
+
+
+def test_fit_can_grow_a_task(support_folder: Path) -> None:
+    run("fit", support_folder, "-o", "t.kshot", *TOY)
+    Image.fromarray(draw(9)[0]).save("more.png")
+    run("fit", "--box", "blob=more.png:30,20,80,70", "--add-to", "t.kshot", "-o", "u.kshot")
+    grown = kshot.load_task("u.kshot")
+    assert grown.classes == ("disc", "blob") and len(grown.supports) == 3
+
+
+def test_json_is_one_document_on_stdout(support_folder: Path, image_folder: Path) -> None:
+    summary = json.loads(run("label", support_folder, image_folder, "-o", "out", *TOY, "--json").stdout)
+    assert summary["processed"] == 4 and summary["failed"] == 0 and summary["out"] == "out"
+    fitted = json.loads(run("fit", support_folder, "-o", "t.kshot", *TOY, "--json").stdout)
+    assert fitted["classes"] == ["disc"]
+
+
+def test_dry_run_touches_nothing(support_folder: Path, image_folder: Path) -> None:
+    result = run("label", support_folder, image_folder, "-o", "out", "--dry-run", *TOY)
+    assert "would label 4 images with 1 classes (disc) from 2 supports" in result.stdout
+    plan = json.loads(run("label", support_folder, image_folder, "-o", "out", "--dry-run", "--json", *TOY).stdout)
+    assert plan["images"] == 4 and not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        ["--support", "disc=s.png:m.png"],
+        ["--support", "s.png:m.png", "--class", "disc"],
+        ["--box", "disc=s.png:{box}"],
+        ["--point", "disc=s.png:{x},{y}", "--point", "disc=s.png:1,1,-"],
+        ["--support", "disc=s.png"],
+    ],
+)
+def test_supports_on_the_command_line(prompts: list[str], image_folder: Path) -> None:
+    picture, mask = draw(1)
+    rows, columns = mask.nonzero()
+    x, y = int(columns.mean()), int(rows.mean())
+    box = f"{columns.min()},{rows.min()},{columns.max() + 1},{rows.max() + 1}"
+    Image.fromarray(picture).save("s.png")
+    Image.fromarray(mask).save("m.png")
+    filled = [prompt.format(box=box, x=x, y=y) for prompt in prompts]
+    result = run("label", image_folder, *filled, "-o", "out", *TOY)
+    assert "0 failed" in result.stdout
+    assert json.loads(Path("out/settings.json").read_text())["classes"] == ["disc"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--box", "s.png:1,2,3"], "expected IMAGE:x0,y0,x1,y1"),
+        (["--box", "s.png"], "expected IMAGE:x0,y0,x1,y1"),
+        (["--point", "s.png:1"], "expected IMAGE:x,y"),
+        (["--support", "s.png", "--class", "a", "--class", "b"], "NAME="),
+        (["--text", "a dog"], "reads words"),
+        (["--support", "gone.png:m.png"], "gone.png: no such file"),
+        (["--support", "s.png", "--layers", "last"], "block numbers"),
+        (["--support", "s.png", "--format", "bmp"], "no format is called 'bmp'"),
+        (["--support", "s.png", "--backbone", "clasic"], "Did you mean 'classic'"),
+    ],
+)
+def test_wrong_options_say_what_they_want(
+    arguments: list[str], message: str, image_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    Image.fromarray(draw(1)[0]).save("s.png")
+    backbone = [] if "--backbone" in arguments else TOY
+    monkeypatch.setattr(sys, "argv", ["kshot", "label", str(image_folder), *arguments, "-o", "out", *backbone])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_usage_errors_exit_with_2(image_folder: Path) -> None:
+    assert "expected SUPPORT and IMAGES" in run("label", image_folder, "-o", "out", code=2).output.replace("\n", " ")
+    run("label", code=2)
+    run("nonsense", code=2)
+
+
+def test_some_failed_exits_with_3(support_folder: Path, image_folder: Path) -> None:
+    (image_folder / "bad.jpg").write_text("no")
+    result = run("label", support_folder, image_folder, "-o", "out", *TOY, code=3)
+    assert "1 failed" in result.stdout and "bad.jpg" in result.stderr
+
+
+def test_errors_reach_the_shell(support_folder: Path, tmp_path: Path) -> None:
+    done = as_process("label", support_folder, tmp_path / "nowhere", "-o", tmp_path / "out", *TOY, "--json")
+    assert done.returncode == 1
+    assert "error:" in done.stderr and "nowhere" in done.stderr and "Traceback" not in done.stderr
+    assert json.loads(done.stdout)["error"] == "InputError"
+
+
+def test_without_network_a_missing_model_is_told_within_a_second(support_folder: Path, image_folder: Path) -> None:
+    from kshot.backbones._weights import find_folder
+    from kshot.errors import WeightsNotFoundError
+
+    started = time.perf_counter()
+    with pytest.raises(WeightsNotFoundError, match="models pull"):
+        find_folder("facebook/dinov2-small", "dinov2-small")
+    assert time.perf_counter() - started < 5  # a promise of one second, on a machine that may be busy with other tests
+
+
+def test_environment_and_config_rank_below_options(
+    support_folder: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("kshot.toml").write_text('backbone = "toy"\nsize = 64\n[fit]\nmethod = "prototype"\n')
+    run("fit", support_folder, "-o", "a.kshot")
+    monkeypatch.setenv("KSHOT_SIZE", "80")
+    run("fit", support_folder, "-o", "b.kshot")
+    run("fit", support_folder, "-o", "c.kshot", "--size", "96")
+    sizes = [kshot.load_task(f"{name}.kshot").origin.size for name in "abc"]
+    assert sizes == [64, 80, 96] and kshot.load_task("a.kshot").method == "prototype"
+
+
+def test_a_wrong_config_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "k.toml").write_text("size = ")
+    with pytest.raises(SettingError, match="not TOML"):
+        read_config(tmp_path / "k.toml", ["fit"])
+    (tmp_path / "k.toml").write_text("[fitt]\nsize = 3")
+    with pytest.raises(SettingError, match="no command is called fitt"):
+        read_config(tmp_path / "k.toml", ["fit"])
+
+
+def test_models_lists_and_tells() -> None:
+    listed = run("models", "list").stdout
+    assert "classic" in listed and "dinov3-large" in listed and "toy" not in listed
+    rows = json.loads(run("models", "list", "--json").stdout)
+    assert {row["name"]: row["here"] for row in rows}["classic"] is True
+    assert "identity" in run("models", "info", "classic").stdout
+    assert json.loads(run("models", "info", "dinov2-small", "--json").stdout)["patch"] == 14
+    assert "nothing to download" in run("models", "pull", "classic").stdout
+    assert "no backbone is called" in str(run("models", "info", "nope", code=1).exception)
+
+
+def test_doctor_finds_this_installation_well() -> None:
+    findings = json.loads(run("doctor", "--json").stdout)
+    assert {f["what"] for f in findings} >= {"kshot", "torch", "device", "torchvision", "backbone", "Hub"}
+    assert not [f for f in findings if f["state"] == "problem"]
+    assert "torchvision" in run("doctor").stdout
+
+
+def test_doctor_sees_a_torchvision_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    result = run("doctor", code=1)
+    assert "problem" in result.stdout and "pip uninstall torchvision" in result.stdout
+
+
+def test_help_and_version() -> None:
+    assert f"kshot {kshot.__version__}" in run("--version").stdout
+    for command in ([], ["label"], ["fit"], ["predict"], ["models"], ["doctor"], ["demo"]):
+        assert "Usage" in run(*command, "--help").stdout
