@@ -58,7 +58,8 @@ def readers() -> list[ModuleType]:
 def list_images(where: str | Path) -> list[Path]:
     """Image files of a folder and all below it, of a glob pattern, or the one file; sorted by their path.
 
-    Hidden files and folders are skipped, and linked folders are entered once. Raises `InputError` when there is none.
+    Hidden files and folders are skipped; a folder's links are followed, each real folder once, a pattern's `**` follows
+    none. Raises `InputError` when there is none.
     """
     path = Path(where)
     if path.is_file():
@@ -75,14 +76,15 @@ def list_images(where: str | Path) -> list[Path]:
 
 
 def _matches(pattern: str) -> list[Path]:
-    """Image files that match, each once, by its shortest path where looped links lead to it by several."""
-    # Not Path.glob, which takes no absolute pattern.
-    paths = [Path(name) for name in glob.iglob(pattern, recursive=True)]  # noqa: PTH207
-    found: dict[Path, Path] = {}
-    for path in sorted(paths, key=lambda path: (len(path.parts), path.as_posix())):
-        if is_picture(path) and path.is_file():
-            found.setdefault(path.parent.resolve() / path.name, path)
-    return list(found.values())
+    """Image files that match; `**` enters no linked folder, as links may lead in circles."""
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    base = Path(*parts[:fixed])
+    try:
+        found = [path for path in base.glob("/".join(parts[fixed:])) if is_picture(path) and path.is_file()]
+    except ValueError as error:
+        raise InputError(f"{pattern}: not a pattern ({error})") from error
+    return [path for path in found if not any(part[0] == "." for part in path.relative_to(base).parts)]
 
 
 def _in_order(shots: Sequence[Shot]) -> tuple[str, ...]:
