@@ -204,7 +204,8 @@ def test_a_single_file_is_itself_also_with_brackets_in_its_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("gone", "no such file"), ("*.jpg", "looked for .*jpg"), (".", "looked for")]
+    ("name", "says"),
+    [("gone", "no such file"), ("*.jpg", "looked for .*jpg"), ("**.jpg", r"\*\*"), (".", "looked for")],
 )
 def test_no_image_at_all_is_refused_with_what_was_looked_for(name, says, tmp_path):
     text(tmp_path / "notes.txt", "no image")

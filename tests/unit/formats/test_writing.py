@@ -44,6 +44,11 @@ def test_a_place_that_cannot_be_written_is_an_output_error_naming_it(name, tmp_p
     assert str(tmp_path / "file" / name) in str(refused.value)
 
 
+def test_an_output_error_inside_keeps_its_own_words(tmp_path):
+    with pytest.raises(OutputError, match=r"^the other file$"), atomic_path(tmp_path / "x.txt"):
+        raise OutputError("the other file")
+
+
 def test_a_folder_in_the_place_of_the_file_is_an_output_error(tmp_path):
     path = tmp_path / "x.txt"
     path.mkdir()
