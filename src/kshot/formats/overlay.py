@@ -52,13 +52,14 @@ def draw(prediction: Prediction, alpha: float = 0.5) -> Image.Image:
         )
     if not 0 <= alpha <= 1:
         raise SettingError(f"expected alpha in 0..1, got {alpha}")
-    mask, canvas = prediction.mask, prediction.picture.copy()
-    marked = mask > 0
+    mask = prediction.mask
     fills, lines = _tables()
-    canvas[marked] = np.rint((1 - alpha) * canvas[marked] + alpha * fills[mask[marked]]).astype(np.uint8)
+    picture = Image.fromarray(prediction.picture)
+    filled = Image.blend(picture, _coloured(mask, fills), alpha)
+    drawn = Image.composite(filled, picture, Image.fromarray(mask > 0))
     edge = _outline(mask, max(_LINE, round(_LINE * max(mask.shape) / _LINE_SIDE)))
-    canvas[edge] = lines[mask[edge]]
-    return Image.fromarray(canvas)
+    drawn.paste(_coloured(mask, lines), mask=Image.fromarray(edge))
+    return drawn
 
 
 def colour_of(index: int) -> tuple[int, int, int]:
@@ -82,21 +83,31 @@ def _tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return fills, np.rint(0.4 * fills + 0.6 * towards).astype(np.uint8)
 
 
+def _coloured(mask: NDArray[np.uint8], colours: NDArray[np.uint8]) -> Image.Image:
+    indexed = Image.fromarray(np.ascontiguousarray(mask))
+    indexed.putpalette(colours.tobytes())
+    return indexed.convert("RGB")
+
+
 def _outline(mask: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
     """(h, w) truth values: marked pixels less than `width` away from another label; the picture's rim is none."""
-    inner = _same_as_neighbours(mask, diagonal=False)
+    inner = np.ones(mask.shape, np.bool_)
+    for here, there in (np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1]):
+        same = mask[here] == mask[there]
+        inner[here] &= same
+        inner[there] &= same
     for step in range(1, width):
-        # Crosses and squares in turn grow an octagon, so that a line is as wide on a slope as on the level.
-        inner &= _same_as_neighbours(inner, diagonal=step % 2 == 1)
+        # Crosses and squares in turn shrink by an octagon, so that a line is as wide on a slope as on the level.
+        inner = _shrunk(inner, square=step % 2 == 1)
     return ~inner & (mask > 0)
 
 
-def _same_as_neighbours(field: NDArray[np.generic], *, diagonal: bool) -> NDArray[np.bool_]:
-    height, width = field.shape
-    padded = np.pad(field, 1, mode="edge")
-    same = np.ones(field.shape, np.bool_)
-    for down in range(3):
-        for right in range(3):
-            if diagonal or down == 1 or right == 1:
-                same &= padded[down : down + height, right : right + width] == field
-    return same
+def _shrunk(inner: NDArray[np.bool_], *, square: bool) -> NDArray[np.bool_]:
+    """Without the pixels that touch one outside, at a side or, with `square`, at a corner."""
+    shrunk = inner.copy()
+    shrunk[1:] &= inner[:-1]
+    shrunk[:-1] &= inner[1:]
+    across = shrunk.copy() if square else inner
+    shrunk[:, 1:] &= across[:, :-1]
+    shrunk[:, :-1] &= across[:, 1:]
+    return shrunk
