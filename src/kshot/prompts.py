@@ -1,7 +1,7 @@
 """From shots to supports: read each image once, encode it, and turn its prompts into soft masks on the grid."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -42,7 +42,11 @@ def encode_shots(
     Raises the `InputError`s of reading, `MaskError`, `EmptyMaskError`, and `SettingError` for text.
     """
     images = _by_image(shots, max_pixels)
-    return tuple(_encode(image, classes, features_of(image.picture), max_pixels) for image in images)
+    supports = tuple(_encode(image, classes, features_of(image.picture), max_pixels) for image in images)
+    _check_all_shown(
+        supports, [name for name in classes if any(name in shot.classes for i in images for shot in i.shots)]
+    )
+    return supports
 
 
 def _by_image(shots: Iterable[Shot], max_pixels: int) -> list[_Image]:
@@ -59,34 +63,55 @@ def _by_image(shots: Iterable[Shot], max_pixels: int) -> list[_Image]:
     return list(images.values())
 
 
-def _encode(image: _Image, classes: Sequence[str], features: FeatureMap, max_pixels: int) -> Support:
-    size_hw = features.frame.size_hw
+def labelled_support(
+    labels: NDArray[np.uint8], wanted: Mapping[int, str], classes: Sequence[str], features: FeatureMap, name: str
+) -> Support:
+    """The support of a label map (h, w): `wanted` names its labels, 255 is ignored, any other but 0 is refused.
+
+    Raises `MaskError` and `EmptyMaskError`, which call the image `name`.
+    """
+    check_same_size(labels.shape, features.frame.size_hw, f"the mask of {name}")
+    shown, known = _from_labels(labels, wanted, features, name)
     masks = torch.zeros(len(classes), *features.grid_hw)
-    known = coverage(features.frame)
-    for shot in image.shots:
-        if shot.mask is not None:
-            labels = read_mask(shot.mask, max_pixels=max_pixels)
-            check_same_size(labels.shape, size_hw, f"the mask of {image.name}")
-            shown, labelled = _from_labels(labels, shot, features, image.name)
-            known = torch.minimum(known, labelled)
-        else:
-            _check_inside(shot, size_hw, image.name)
-            shown = {shot.classes[0]: _from_marks(shot, features)}
-        for name, mask in shown.items():
-            if name in classes:
-                index = classes.index(name)
-                masks[index] = torch.maximum(masks[index], mask)
+    for class_name, mask in shown.items():
+        if class_name in classes:
+            masks[classes.index(class_name)] = mask
     return Support(features, _share(masks, known), known)
 
 
+def _encode(image: _Image, classes: Sequence[str], features: FeatureMap, max_pixels: int) -> Support:
+    masks = torch.zeros(len(classes), *features.grid_hw)
+    known = coverage(features.frame)
+    for shot in image.shots:
+        shown = _shown(shot, classes, features, image.name, max_pixels)
+        known = torch.minimum(known, shown.known)
+        masks = torch.maximum(masks, shown.masks)
+    return Support(features, _share(masks, known), known)
+
+
+def _shown(shot: Shot, classes: Sequence[str], features: FeatureMap, name: str, max_pixels: int) -> Support:
+    """What one shot says of an image."""
+    if shot.mask is not None:
+        labels = read_mask(shot.mask, max_pixels=max_pixels)
+        if isinstance(shot.label, str):
+            labels = np.where(labels == IGNORE, labels, (labels > 0).astype(np.uint8))
+        return labelled_support(labels, _wanted(shot), classes, features, name)
+    _check_inside(shot, features.frame.size_hw, name)
+    masks = torch.zeros(len(classes), *features.grid_hw)
+    if shot.classes[0] in classes:
+        masks[classes.index(shot.classes[0])] = _from_marks(shot, features)
+    return Support(features, masks, coverage(features.frame))
+
+
+def _wanted(shot: Shot) -> dict[int, str]:
+    return {1: shot.label} if isinstance(shot.label, str) else dict(shot.label)
+
+
 def _from_labels(
-    labels: NDArray[np.uint8], shot: Shot, features: FeatureMap, name: str
+    labels: NDArray[np.uint8], wanted: Mapping[int, str], features: FeatureMap, name: str
 ) -> tuple[dict[str, Tensor], Tensor]:
     """{class: (gh, gw)} of a label map, and the part of each cell that is labelled."""
     frame = features.frame
-    wanted = {1: shot.label} if isinstance(shot.label, str) else dict(shot.label)
-    if isinstance(shot.label, str):
-        labels = np.where(labels == IGNORE, labels, (labels > 0).astype(np.uint8))
     stray = sorted(set(np.unique(labels).tolist()) - {0, IGNORE, *wanted})
     if stray:
         raise MaskError(f"the mask of {name}: labels {stray} are in no class; name them, or set them to 0 or 255")
@@ -95,14 +120,26 @@ def _from_labels(
     shown = {}
     for label, class_name in wanted.items():
         mask = to_grid(torch.from_numpy(labels == label).float(), frame) * part
-        if float(mask.sum()) < MIN_CELLS:
-            side = frame.patch
-            found = "marks no pixel" if float(mask.sum()) == 0 else f"covers no {side}x{side} patch"
-            raise EmptyMaskError(
-                f"the mask of {name}: {class_name!r} {found}; mark more of the object, raise --size, or leave it out"
-            )
-        shown[class_name] = mask
+        if float(mask.sum()) >= MIN_CELLS:
+            shown[class_name] = mask
+        elif len(wanted) == 1:
+            raise EmptyMaskError(_too_small(name, class_name, float(mask.sum()), frame.patch))
+        else:  # a speck of one class among others teaches nothing, and is no background either
+            known = known - mask
     return shown, known
+
+
+def _check_all_shown(supports: Sequence[Support], classes: Sequence[str]) -> None:
+    """A class that several-class masks name must be large enough in one of them at least."""
+    for index, name in enumerate(classes):
+        if not any(bool(support.masks[index].any()) for support in supports):
+            patch = supports[0].features.frame.patch
+            raise EmptyMaskError(_too_small("every support", name, 1.0, patch))
+
+
+def _too_small(where: str, class_name: str, cells: float, patch: int) -> str:
+    found = "marks no pixel" if cells == 0 else f"covers no {patch}x{patch} patch"
+    return f"the mask of {where}: {class_name!r} {found}; mark more of the object, raise --size, or leave it out"
 
 
 def _from_marks(shot: Shot, features: FeatureMap) -> Tensor:

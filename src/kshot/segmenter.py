@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ class Segmenter:
         refiner_settings: Mapping[str, Any] | None = None,
         max_pixels: int = MAX_PIXELS,
     ):
-        self.method, self.refiner = _plugins.load("methods", method), _plugins.load("refiners", refiner)
+        self.method: Any = _plugins.load("methods", method)
+        self.refiner: Any = _plugins.load("refiners", refiner)
         self.settings = settings_of(self.method, method_settings or {})
         self.refiner_settings = settings_of(self.refiner, refiner_settings or {})
         self.size, self.max_pixels = size, max_pixels
@@ -61,6 +63,14 @@ class Segmenter:
         origin = task.origin
         made = {"backbone": origin.backbone, "layers": origin.layers or None, "size": origin.size}
         return cls(**(made | {"method": task.method} | settings))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Modules do not pickle; their names do, and worker processes load them again.
+        return vars(self) | {"method": _short(self.method), "refiner": _short(self.refiner)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.method, self.refiner = _plugins.load("methods", self.method), _plugins.load("refiners", self.refiner)
 
     def fit(self, support: SupportSet | Iterable[Shot]) -> Task:
         """A frozen task of the support set; raises `InputError`s that name the shot."""
@@ -105,6 +115,10 @@ class Segmenter:
         spec = self.backbone.spec
         layers = tuple(getattr(self.backbone, "layers", ()))
         return Origin(spec.name, self.backbone.identity, layers, self.size, spec.patch)
+
+
+def _short(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
 
 
 def names(family: str) -> list[str]:

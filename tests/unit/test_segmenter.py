@@ -256,3 +256,16 @@ def test_vit_tiny_segments_cats(vit_tiny: str, shared: Path) -> None:
         shared_pixels += int((found & (truth == 8)).sum())
         all_pixels += int(((found | (truth == 8)) & (truth != 255)).sum())
     assert shared_pixels / all_pixels > 0.6
+
+
+def test_a_speck_among_other_classes_is_passed_over(toy: kshot.Segmenter) -> None:
+    picture, mask = draw(1)
+    labels = mask.astype(np.uint8)
+    labels[2:4, 2:4] = 2
+    speck = Shot(picture, mask=labels, label={1: "disc", 2: "speck"})
+    with pytest.raises(EmptyMaskError, match="every support: 'speck' covers no 8x8 patch"):
+        toy.fit([speck])
+    shown = draw(2)
+    task = toy.fit([speck, Shot(shown[0], mask=shown[1], label="speck")])
+    assert task.classes == ("disc", "speck")
+    assert float(task.supports[0].masks[1].sum()) == 0 and float(task.supports[0].known[0, 0]) < 1

@@ -1,0 +1,6 @@
+"""The evaluation harness: exact protocols, counts that add, one result."""
+
+from kshot.evaluation.result import Result
+from kshot.evaluation.runner import evaluate
+
+__all__ = ["Result", "evaluate"]

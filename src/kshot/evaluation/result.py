@@ -1,0 +1,162 @@
+"""What a run says: every figure is computed from the rows, so halves, resumed runs and several processes agree."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from kshot.metrics import (
+    CalibrationCounts,
+    EpisodeCounts,
+    Interval,
+    Score,
+    SizeBin,
+    bootstrap,
+    class_presence,
+    fb_iou,
+    fss_miou,
+    mean_per_class,
+    panet_miou,
+    presence_accuracy,
+    size_table,
+    strict_miou,
+)
+
+Row = dict[str, Any]
+PRESENT = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One setting's figures.
+
+    rows: one per episode. names: the data set's classes. classes: ids that the figure is the mean of.
+    settings: everything that the figures depend on, the protocol's name first.
+    """
+
+    rows: tuple[Row, ...] = field(repr=False)
+    names: tuple[str, ...] = field(repr=False)
+    classes: tuple[int, ...]
+    settings: Mapping[str, Any]
+    remarks: tuple[str, ...] = ()
+    forwards: int = 0
+
+    @cached_property
+    def counts(self) -> EpisodeCounts:
+        """Integer counts, a row an episode."""
+        table = np.array([row["table"] for row in self.rows], np.int64)
+        return EpisodeCounts.from_table(table, int(self.settings["way"]))
+
+    @property
+    def score(self) -> Score:
+        """The protocol's main figure: mIoU for one way, strict mIoU with background for several."""
+        if self.settings["way"] == 1 and self.settings["protocol"] != "fs-cs":
+            return fss_miou(self.counts, self.classes)
+        return strict_miou(self.counts, self.classes)
+
+    @property
+    def miou(self) -> float:
+        """The main figure, 0..1."""
+        return self.score.value
+
+    @property
+    def fb_iou(self) -> float:
+        """Mean of foreground and background IoU, 0..1."""
+        return fb_iou(self.counts).value
+
+    @property
+    def panet_miou(self) -> float:
+        """PANet's own mIoU, to which false alarms of absent ways are free, 0..1."""
+        return panet_miou(self.counts, self.classes).value
+
+    @property
+    def per_class(self) -> dict[str, float]:
+        """{class: IoU}, background included where the main figure includes it; nan for a class never seen."""
+        return {self._name(label): value for label, value in self.score.parts.items()}
+
+    @property
+    def presence_accuracy(self) -> float:
+        """Share of episodes whose set of present classes was found exactly, 0..1."""
+        return presence_accuracy(self.counts, self._present()).value
+
+    @property
+    def class_presence(self) -> float:
+        """Share of ways whose presence or absence was found, averaged over classes, 0..1."""
+        return class_presence(self.counts, self._present(), self.classes).value
+
+    @property
+    def boundary(self) -> float:
+        """Boundary F-score, 0..1 (Csurka et al. 2013), averaged over images, then classes."""
+        return mean_per_class("boundary F", self.counts, self._boundary(), self.classes).value
+
+    @cached_property
+    def confidence_interval(self) -> Interval:
+        """95 % bootstrap interval of the main figure over episodes."""
+        return bootstrap(self.score)
+
+    @cached_property
+    def calibration(self) -> CalibrationCounts:
+        """Binned scores against truth, over all pixels."""
+        total = sum(np.array(row["calibration"], np.int64) for row in self.rows)
+        return CalibrationCounts.from_array(np.asarray(total))
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error of the scores, 0..1 (Guo et al. 2017)."""
+        return self.calibration.error
+
+    @property
+    def sizes(self) -> tuple[SizeBin, ...]:
+        """IoU against object size."""
+        return size_table(self.counts)
+
+    def episode_ious(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """(E,) mean IoU of the ways that occur in each episode's truth or mask; 1 when all are rightly absent."""
+        union, shared = self.counts.counts.union[:, 1:], self.counts.counts.intersection[:, 1:]
+        seen = union > 0
+        ratio = np.where(seen, shared / np.maximum(union, 1), 0.0).sum(1)
+        return np.where(seen.any(1), ratio / np.maximum(seen.sum(1), 1), 1.0)
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the rows, ready for JSON; what does not exist is None."""
+        interval = self.confidence_interval
+        figures = {
+            "miou": self.miou,
+            "interval": [interval.low, interval.high],
+            "metric": self.score.name,
+            "fb_iou": self.fb_iou,
+            "panet_miou": self.panet_miou,
+            "boundary_f": self.boundary,
+            "presence_accuracy": self.presence_accuracy,
+            "class_presence": self.class_presence,
+            "calibration_error": self.calibration_error,
+            "per_class": self.per_class,
+            "sizes": [asdict(row) for row in self.sizes],
+            "episodes": len(self.rows),
+        }
+        return {"settings": dict(self.settings), **_plain(figures), "remarks": list(self.remarks)}
+
+    def _present(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        return np.array([row["present"] for row in self._ordered()]) >= PRESENT
+
+    def _boundary(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        values = [[math.nan if f is None else f for f in row["boundary"]] for row in self._ordered()]
+        return np.array(values, np.float64)
+
+    def _ordered(self) -> Sequence[Row]:
+        return sorted(self.rows, key=lambda row: int(row["episode"]))
+
+    def _name(self, label: int | str) -> str:
+        return label if isinstance(label, str) else "background" if label == 0 else self.names[label - 1]
+
+
+def _plain(value: Any) -> Any:
+    """The same with nan as None: JSON has no nan."""
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,111 @@
+"""Features on disk, found by their contents: the same image, backbone and size never pass the encoder twice.
+
+A key is the hash of the image file's bytes, the backbone's identity, the working size and the number type; so runs
+share a cache, and a changed image or model can never be served something stale.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from kshot.backbones.base import Backbone
+from kshot.errors import OutputError
+from kshot.formats.writing import atomic_path
+from kshot.ops.geometry import FeatureMap, Frame
+
+log = logging.getLogger(__name__)
+MAX_BYTES = 20 * 2**30
+
+
+class FeatureCache:
+    """A folder of features, bounded in size: the ones that were used longest ago go first.
+
+    folder: made when the first features come; None keeps nothing. max_bytes: of the files together.
+    Counts `hits` and `misses`. A disk that is full or read-only costs the cache, never the run: it warns once.
+    """
+
+    def __init__(self, folder: Path | None, max_bytes: int = MAX_BYTES):
+        self.folder, self.max_bytes = folder, max_bytes
+        self.hits = self.misses = 0
+        self._written = 0
+        self._works = folder is not None
+
+    def get(self, image: Path, backbone: Backbone, size: int, patch: int, make: Callable[[], FeatureMap]) -> FeatureMap:
+        """Features of an image file, from the folder or from `make`."""
+        path = self.path(image.read_bytes(), backbone, size)
+        found = self._read(path, backbone.identity, patch) if path else None
+        if found is not None:
+            self.hits += 1
+            return found
+        self.misses += 1
+        made = make()
+        if path:
+            self._write(path, made)
+        return made
+
+    def path(self, data: bytes, backbone: Backbone, size: int) -> Path | None:
+        """Where the features of an image with these bytes lie, or would."""
+        if self.folder is None:
+            return None
+        key = hashlib.sha256(data + f"{backbone.identity} {size} {backbone.dtype}".encode()).hexdigest()
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+    def _read(self, path: Path, identity: str, patch: int) -> FeatureMap | None:
+        try:
+            tensors = load_file(path)
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError) as error:
+            log.warning("%s: damaged and made anew (%s)", path, error)
+            return None
+        height, width, inner_height, inner_width = tensors["frame"].tolist()
+        frame = Frame((height, width), (inner_height, inner_width), patch)
+        return FeatureMap(tensors["features"], frame, identity, tensors.get("token"), tensors.get("objectness"))
+
+    def _write(self, path: Path, features: FeatureMap) -> None:
+        if not self._works:
+            return
+        frame = torch.tensor([*features.frame.size_hw, *features.frame.inner_hw])
+        tensors = {"features": features.features.contiguous(), "frame": frame}
+        extra = {"token": features.token, "objectness": features.objectness}
+        tensors |= {name: tensor.contiguous() for name, tensor in extra.items() if tensor is not None}
+        try:
+            with atomic_path(path) as beside:
+                save_file(tensors, beside)
+        except (OutputError, SafetensorError) as error:
+            self._works = False
+            log.warning("the feature cache is off from here on: %s", error)
+            return
+        self._written += path.stat().st_size
+        if self._written > self.max_bytes // 16:
+            self.prune()
+
+    def prune(self) -> None:
+        """Remove the files that were used longest ago until three quarters of the bound are left."""
+        self._written = 0
+        if self.folder is None:
+            return
+        files = sorted((_used(path), path) for path in self.folder.glob("*/*.safetensors"))
+        total = sum(size for (_, size), _ in files)
+        if total <= self.max_bytes:
+            return
+        for (_, size), path in files:
+            path.unlink(missing_ok=True)
+            total -= size
+            if total <= 0.75 * self.max_bytes:
+                return
+
+
+def _used(path: Path) -> tuple[float, int]:
+    try:
+        facts = path.stat()
+    except FileNotFoundError:  # another process pruned it
+        return 0.0, 0
+    return facts.st_mtime, facts.st_size
