@@ -1,7 +1,7 @@
 """From shots to supports: read each image once, encode it, and turn its prompts into soft masks on the grid."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -43,9 +43,8 @@ def encode_shots(
     """
     images = _by_image(shots, max_pixels)
     supports = tuple(_encode(image, classes, features_of(image.picture), max_pixels) for image in images)
-    _check_all_shown(
-        supports, [name for name in classes if any(name in shot.classes for i in images for shot in i.shots)]
-    )
+    promised = {name for image in images for shot in image.shots for name in shot.classes}
+    _check_all_shown(supports, classes, promised)
     return supports
 
 
@@ -129,10 +128,10 @@ def _from_labels(
     return shown, known
 
 
-def _check_all_shown(supports: Sequence[Support], classes: Sequence[str]) -> None:
+def _check_all_shown(supports: Sequence[Support], classes: Sequence[str], promised: Set[str]) -> None:
     """A class that several-class masks name must be large enough in one of them at least."""
     for index, name in enumerate(classes):
-        if not any(bool(support.masks[index].any()) for support in supports):
+        if name in promised and not any(bool(support.masks[index].any()) for support in supports):
             patch = supports[0].features.frame.patch
             raise EmptyMaskError(_too_small("every support", name, 1.0, patch))
 
