@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from kshot import __version__
-from kshot.cli import demo, doctor, label, models
+from kshot.cli import demo, doctor, label, models, report
 from kshot.cli.output import say_error
 from kshot.errors import KshotError, SettingError
 
@@ -26,6 +26,7 @@ app.command("demo")(demo.demo)
 app.command("label")(label.label)
 app.command("fit")(label.fit)
 app.command("predict")(label.predict)
+app.command("report")(report.report)
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 

@@ -11,6 +11,7 @@ from kshot.batch import label_folder, plan
 from kshot.cli import options as o
 from kshot.cli.output import finish, print_json, progress_bar, say
 from kshot.methods.base import Task, load_task
+from kshot.report import save_supports, write_report
 from kshot.segmenter import Segmenter
 from kshot.types import SupportSet
 
@@ -65,7 +66,8 @@ def label(
     )
     say(_described(supports))
     task = segmenter.fit(supports)
-    _run(segmenter, task, images, out, formats, json, resume=resume, overwrite=overwrite, limit=limit)
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "limit": limit}
+    _run(segmenter, task, images, out, formats, json, supports, **how)
     return None
 
 
@@ -142,7 +144,7 @@ def predict(
     rest: dict[str, Any] = {"device": device, "dtype": dtype, "max_pixels": max_pixels}
     segmenter = _segmenter_of(task, {"backbone": backbone, "refiner": refiner}, rest)
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "limit": limit, "watch": watch}
-    _run(segmenter, task, images, out, formats, json, **how)
+    _run(segmenter, task, images, out, formats, json, None, **how)
     return None
 
 
@@ -180,11 +182,22 @@ def _say_plan(
 
 
 def _run(
-    segmenter: Segmenter, task: Task, images: str, out: Path, formats: tuple[str, ...], json: bool, **how: Any
+    segmenter: Segmenter,
+    task: Task,
+    images: str,
+    out: Path,
+    formats: tuple[str, ...],
+    json: bool,
+    supports: SupportSet | None,
+    **how: Any,
 ) -> None:
     with progress_bar("labelling") as progress:
         notes = {"command": shlex.join(["kshot", *sys.argv[1:]])}
         summary = label_folder(segmenter, task, images, out, formats=formats, notes=notes, progress=progress, **how)
+    # After the run, which refuses a folder that holds another one; an interrupted run gets its report too.
+    if supports:
+        save_supports(out, supports, task, segmenter.max_pixels)
+    say(f"report: {write_report(out)}")
     again = shlex.join(
         ["kshot", *[part for part in sys.argv[1:] if part not in {"--resume", "--overwrite"}], "--resume"]
     )

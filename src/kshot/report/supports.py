@@ -1,0 +1,125 @@
+"""The supports of a run as pictures: what the user marked, and what the method made of it."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from kshot.formats.images import MAX_PIXELS, name_of, read_image, read_mask
+from kshot.formats.overlay import colour_of
+from kshot.formats.writing import atomic_path, write_text
+from kshot.methods.base import Support, Task
+from kshot.ops.geometry import to_pixels
+from kshot.report.pictures import outlined
+from kshot.report.run import read_json
+from kshot.types import IGNORE, ImageLike, Shot, SupportSet
+
+FOLDER, LIST = "supports", "supports.json"
+_SIDE = 800  # pixels of the longest side: small pictures are enlarged so that the marks come out fine
+_FILL = 0.6
+
+
+def save_supports(out: Path, support: SupportSet, task: Task, max_pixels: int = MAX_PIXELS) -> None:
+    """Write supports/<n>.jpg, one per support image, and supports/supports.json for the report.
+
+    The fill is the soft mask on the grid, which is what the method sees; lines, boxes and dots are what was given.
+    Raises `OutputError`.
+    """
+    lines = []
+    shown = zip(_by_image(support, max_pixels), task.supports, strict=False)
+    for index, ((image, shots), encoded) in enumerate(shown):
+        name = f"{FOLDER}/{index}.jpg"
+        with atomic_path(out / name) as beside:
+            _drawn(image, shots, encoded, task.classes, max_pixels).save(beside, "JPEG", quality=90, subsampling=0)
+        lines.append({"image": _name(image), "overlay": name, "marks": _marks(shots)})
+    facts = {"task": task.digest(), "source": support.source, "supports": lines}
+    write_text(out / FOLDER / LIST, json.dumps(facts, indent=2) + "\n")
+
+
+def read_supports(out: Path, task: str | None) -> list[dict[str, Any]]:
+    """The lines that `save_supports` wrote; none when the folder holds those of another task."""
+    facts = read_json(out / FOLDER / LIST)
+    lines = facts.get("supports", [])
+    return lines if isinstance(lines, list) and task in {None, facts.get("task")} else []
+
+
+def _by_image(support: Iterable[Shot], max_pixels: int) -> list[tuple[ImageLike, list[Shot]]]:
+    """Images with their shots, in the order in which `prompts.encode_shots` encodes the images."""
+    groups: dict[bytes, tuple[ImageLike, list[Shot]]] = {}
+    for shot in support:
+        if shot.image is not None:
+            picture = read_image(shot.image, max_pixels=max_pixels)
+            key = hashlib.sha256(picture.tobytes() + repr(picture.shape).encode()).digest()
+            groups.setdefault(key, (shot.image, []))[1].append(shot)
+    return list(groups.values())
+
+
+def _drawn(
+    image: ImageLike, shots: Sequence[Shot], encoded: Support, classes: Sequence[str], max_pixels: int
+) -> Image.Image:
+    picture = Image.fromarray(read_image(image, max_pixels=max_pixels))
+    scale = _SIDE / max(picture.size)
+    small = picture.resize((round(picture.width * scale) or 1, round(picture.height * scale) or 1))
+    canvas = _filled(np.asarray(small), encoded)
+    for shot in shots:
+        if shot.mask is not None:
+            labels = _labels(read_mask(shot.mask, max_pixels=max_pixels), shot, classes)
+            resized = Image.fromarray(labels).resize(small.size, Image.Resampling.NEAREST)
+            canvas = np.asarray(outlined(canvas, np.asarray(resized), classes, 0.0))
+    drawn = Image.fromarray(canvas)
+    for shot in shots:
+        _draw_marks(ImageDraw.Draw(drawn), shot, colour_of(classes.index(shot.classes[0]) + 1), scale)
+    return drawn
+
+
+def _filled(picture: NDArray[np.uint8], encoded: Support) -> NDArray[np.uint8]:
+    """The picture under its classes' colours, as strong as the soft masks; what is not labelled goes dark."""
+    out_hw = picture.shape[0], picture.shape[1]
+    known = to_pixels(encoded.known, encoded.features.frame, out_hw).numpy()[..., None]
+    strength = _FILL * to_pixels(encoded.masks, encoded.features.frame, out_hw).numpy()[..., None]
+    canvas = picture * (0.4 + 0.6 * known.clip(0, 1))
+    for index, share in enumerate(strength, 1):
+        canvas = canvas * (1 - share) + share * np.array(colour_of(index))
+    filled: NDArray[np.uint8] = np.rint(canvas).clip(0, 255).astype(np.uint8)
+    return filled
+
+
+def _labels(mask: NDArray[np.uint8], shot: Shot, classes: Sequence[str]) -> NDArray[np.uint8]:
+    """A mask's own labels as the task's."""
+    labels = np.zeros_like(mask)
+    if isinstance(shot.label, str):
+        labels[(mask > 0) & (mask != IGNORE)] = classes.index(shot.label) + 1
+        return labels
+    for label, name in shot.label.items():
+        if name in classes:
+            labels[mask == label] = classes.index(name) + 1
+    return labels
+
+
+def _draw_marks(pen: ImageDraw.ImageDraw, shot: Shot, colour: tuple[int, int, int], scale: float) -> None:
+    for x0, y0, x1, y1 in np.asarray(shot.boxes if shot.boxes is not None else []).reshape(-1, 4) * scale:
+        pen.rectangle((x0, y0, x1, y1), outline="white", width=5)
+        pen.rectangle((x0 + 1, y0 + 1, x1 - 1, y1 - 1), outline=colour, width=3)
+    for lines, ink in ((shot.scribbles, colour), (shot.negative_scribbles, (0, 0, 0))):
+        for line in lines or ():
+            path = [(float(x), float(y)) for x, y in np.asarray(line) * scale]
+            pen.line(path, fill="white", width=7, joint="curve")
+            pen.line(path, fill=ink, width=4, joint="curve")
+    for points, ink in ((shot.points, colour), (shot.negative_points, (0, 0, 0))):
+        for x, y in np.asarray(points if points is not None else []).reshape(-1, 2) * scale:
+            pen.circle((float(x), float(y)), 9, fill="white")
+            pen.circle((float(x), float(y)), 6, fill=ink)
+
+
+def _marks(shots: Sequence[Shot]) -> list[dict[str, str]]:
+    """Which class was shown by what."""
+    return [{"class": name, "prompt": shot.prompt} for shot in shots for name in shot.classes]
+
+
+def _name(image: ImageLike) -> str:
+    return Path(image).name if isinstance(image, str | Path) else name_of(image)
