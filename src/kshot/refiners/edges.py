@@ -1,19 +1,93 @@
-"""Plain bilinear upsampling: what the other refiners are measured against."""
+"""Contours that follow the picture: a guided filter in the band where the decision changes.
+
+He, Sun and Tang, "Guided image filtering" (TPAMI 2013, equations 5, 6 and 8); its coefficients change slowly, so they
+are computed on a small copy and only applied at full size (He and Sun, "Fast guided filter", 2015). Away from the
+band between classes the logits are those of plain interpolation: a filter has nothing to say there.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F
 
 from kshot.ops.geometry import Frame, to_pixels
 
 
 @dataclass(frozen=True)
 class Settings:
-    """There is nothing to set."""
+    """The filter's reach and how strong an edge must be.
+
+    radius: in patches. epsilon: variance of grey values (0..1) below which the picture counts as flat.
+    band: how far from the decision the filter acts, in patches. side: of the small copy, pixels.
+    limit: logits beyond it count as it, so that one sure patch does not outvote its neighbours.
+    """
+
+    radius: float = 1.0
+    epsilon: float = 0.002
+    band: int = 1
+    side: int = 160
+    limit: float = 4.0
 
 
 def refine(logits: Tensor, frame: Frame, picture: NDArray[np.uint8], settings: Settings) -> Tensor:
-    """(N+1, gh, gw) logits to (N+1, h, w); the picture is not looked at."""
-    return to_pixels(logits, frame)
+    """(N+1, gh, gw) logits to (N+1, h, w), edges of the picture (h, w, 3) uint8 taken into account."""
+    plain = to_pixels(logits, frame)
+    band = _band(logits, settings.band)
+    if not bool(band.any()):
+        return plain
+    small_hw = _small(frame.size_hw, settings.side)
+    # The background's logits are zero and stay so: a filter of nothing is nothing.
+    coarse = to_pixels(logits[1:].clamp(-settings.limit, settings.limit), frame, small_hw)  # (n, sh, sw)
+    cell = frame.patch * (small_hw[0] / frame.inner_hw[0] * small_hw[1] / frame.inner_hw[1]) ** 0.5
+    radius = max(1, round(settings.radius * cell))
+    slope, offset = _coefficients(_grey(picture, small_hw), coarse, radius, settings.epsilon)
+    guide = _grey(picture, frame.size_hw)
+    filtered = torch.addcmul(_enlarge(offset, frame.size_hw), _enlarge(slope, frame.size_hw), guide)
+    plain[1:].lerp_(filtered, to_pixels(band, frame))
+    return plain
+
+
+def _small(size_hw: tuple[int, int], side: int) -> tuple[int, int]:
+    scale = min(1.0, side / (size_hw[0] * size_hw[1]) ** 0.5)
+    return max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale))
+
+
+def _grey(picture: NDArray[np.uint8], size_hw: tuple[int, int]) -> Tensor:
+    """(h, w) in 0..1."""
+    image = Image.fromarray(picture).convert("L")
+    if (image.height, image.width) != size_hw:
+        image = image.resize((size_hw[1], size_hw[0]), Image.Resampling.BOX)
+    return torch.from_numpy(np.array(image)).float().div_(255)
+
+
+def _band(logits: Tensor, reach: int) -> Tensor:
+    """(gh, gw): 1 where another class wins within `reach` patches."""
+    winner = logits.argmax(0)[None, None].float()
+    window = 2 * reach + 1
+    highest, lowest = (F.max_pool2d(sign * winner, window, 1, reach) * sign for sign in (1, -1))
+    return (highest != lowest).float()[0, 0]
+
+
+def _coefficients(guide: Tensor, planes: Tensor, radius: int, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Slope and offset (n, sh, sw) of each plane as a linear function of the guide (sh, sw) in each window."""
+    count = len(planes)
+    means = _mean(torch.cat([guide[None], guide[None] ** 2, planes, planes * guide]), radius)
+    mean, square, of_planes, products = means.split([1, 1, count, count])
+    slope = (products - mean * of_planes) / (square - mean**2 + epsilon)
+    smooth = _mean(torch.cat([slope, of_planes - slope * mean]), radius)
+    return smooth[:count], smooth[count:]
+
+
+def _mean(planes: Tensor, radius: int) -> Tensor:
+    """Mean of planes (n, h, w) over windows of 2 radius + 1 pixels, at a cost that does not grow with the radius."""
+    size = 2 * radius + 1
+    return torch.from_numpy(ndimage.uniform_filter(planes.numpy(), (0, size, size), mode="nearest"))
+
+
+def _enlarge(planes: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    return F.interpolate(planes[None], size_hw, mode="bilinear", align_corners=False)[0]
