@@ -1,5 +1,38 @@
-"""`kshot demo`."""
+"""`kshot demo`: the main job on photographs that are already on this machine."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kshot.cli import options as o
+from kshot.cli.output import print_json, say
+from kshot.demo import Demo, run_demo
 
 
-def demo() -> None:
-    """Demo."""
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("kshot-demo"),
+    backbone: o.Backbone = None,
+    overwrite: o.Overwrite = False,
+    json: o.Json = False,
+) -> None:
+    """Run the main job on real photographs and write OUT/report.html: open it."""
+    done = run_demo(out, backbone=backbone, overwrite=overwrite, progress=lambda case: say(f"{case.title} ..."))
+    for name, reason in done.skipped.items():
+        say(f"{name} left out: {reason}")
+    if json:
+        print_json(_facts(done))
+        return
+    listed = ", ".join(f"{result.case.name} {result.iou:.2f}" for result in done.cases)
+    typer.echo(f"{len(done.cases)} runs on {done.images} images in {done.seconds:.1f} s, backbone {done.backbone}")
+    typer.echo(f"IoU with masks drawn by hand: {listed}")
+    typer.echo(f"report: {done.report}")
+
+
+def _facts(done: Demo) -> dict[str, Any]:
+    cases = [
+        {"name": r.case.name, "folder": str(r.folder), "command": r.command, "objects": r.objects, "iou": r.ious}
+        for r in done.cases
+    ]
+    return asdict(done) | {"report": str(done.report), "cases": cases}
