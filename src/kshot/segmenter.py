@@ -28,7 +28,8 @@ class Segmenter:
 
     backbone: short name, Hub id, local folder, or a loaded Backbone. method, refiner: names, see `kshot.names`.
     size: images are resized to about size x size pixels of area, aspect ratio kept. layers: of the backbone,
-    counted from 1. device: auto, cpu, cuda, cuda:N. dtype: float32 or bfloat16.
+    such as ("10", "12", "k12"): outputs and attention keys of blocks. device: auto, cpu, cuda, cuda:N.
+    dtype: float32 or bfloat16.
     method_settings, refiner_settings: values other than the published ones. max_pixels: larger images are refused.
     """
 
@@ -39,7 +40,7 @@ class Segmenter:
         method: str = "density",
         refiner: str = "edges",
         size: int = 448,
-        layers: Sequence[int] | None = None,
+        layers: Sequence[int | str] | None = None,
         device: str = "auto",
         dtype: str = "float32",
         method_settings: Mapping[str, Any] | None = None,

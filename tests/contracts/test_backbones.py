@@ -1,5 +1,6 @@
 """What every backbone promises. A new one enters by being listed by its file, or here when it needs weights."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,12 @@ def test_weights_hash_unchanged_after_a_forward(backbone: Backbone) -> None:
     assert fingerprint(weights_of(backbone)) == before
 
 
+def test_a_pickled_copy_gives_the_same_features(backbone: Backbone) -> None:
+    copy = pickle.loads(pickle.dumps(backbone))
+    assert copy.identity == backbone.identity
+    assert torch.equal(extract(copy, picture(1, 40, 56), 64).features, extract(backbone, picture(1, 40, 56), 64).features)
+
+
 def test_no_gradient_reaches_the_features(backbone: Backbone) -> None:
     patch = backbone.spec.patch
     encoding = backbone.encode(torch.rand(1, 3, patch * 2, patch * 2, requires_grad=True))
@@ -131,10 +138,14 @@ def test_hub_features_are_the_modules_own(folders: dict[str, Path], kind: str) -
     """Parity: the last layer is what transformers' own module gives, cut and turned by hand."""
     backbone = load_backbone(str(folders[kind]), device="cpu", layers=(3,))
     pixels = torch.randn(2, 3, 24, 40)
-    model = type(backbone.model).from_pretrained(folders[kind], **({"add_pooling_layer": False} if kind == "vit" else {}))
+    model = type(backbone.model).from_pretrained(
+        folders[kind], **({"add_pooling_layer": False} if kind == "vit" else {})
+    )
     extra = {"interpolate_pos_encoding": True} if kind in {"vit", "clip-vision"} else {}
     with torch.no_grad():
         tokens = model(pixel_values=pixels, **extra).last_hidden_state
+    if kind == "clip-vision":
+        tokens = model.post_layernorm(tokens)
     skipped = {"dinov2-registers": 5, "dinov3": 5}.get(kind, 1)
     expected = torch.nn.functional.normalize(tokens[:, skipped:], dim=-1).reshape(2, 3, 5, 32).permute(0, 3, 1, 2)
     torch.testing.assert_close(backbone.encode(pixels).dense, expected, atol=1e-5, rtol=1e-4)
@@ -149,6 +160,28 @@ def test_layers_stand_side_by_side(folders: dict[str, Path], kind: str) -> None:
     assert not torch.allclose(each[0], each[1], atol=1e-2)
 
 
+@pytest.mark.parametrize("kind", HUB_MODELS)
+def test_keys_are_what_the_attention_sees(folders: dict[str, Path], kind: str) -> None:
+    """Parity: the keys are those that a hook catches on their way into the attention."""
+    backbone, pixels, caught = (
+        load_backbone(str(folders[kind]), device="cpu", layers=("k2",)),
+        torch.randn(1, 3, 16, 24),
+        [],
+    )
+    block = backbone.model.get_submodule(backbone.kind.blocks)[1]
+    handle = getattr(block, backbone.kind.attention).k_proj.register_forward_hook(lambda *a: caught.append(a[2]))
+    dense = backbone.encode(pixels).dense
+    handle.remove()
+    keys = caught[0].flatten(2) if caught[0].ndim == 4 else caught[0]
+    expected = torch.nn.functional.normalize(keys[:, -6:], dim=-1).reshape(1, 2, 3, 32).permute(0, 3, 1, 2)
+    torch.testing.assert_close(dense, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_supervised_vit_takes_several_layers_by_itself(folders: dict[str, Path]) -> None:
+    assert load_backbone(str(folders["vit"])).layers == ("2", "3", "k2", "k3")
+    assert load_backbone(str(folders["dinov2"])).layers == ("3",)
+
+
 def test_a_layer_that_is_not_there_is_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(SettingError, match=r"layers 1\.\.3, got 4"):
+    with pytest.raises(SettingError, match=r"layers 1\.\.3 and their keys k1\.\.k3, got 4"):
         load_backbone(str(folders["vit"]), layers=(4,))

@@ -22,7 +22,8 @@ class Spec:
     """Facts about a backbone.
 
     patch: side of a cell, pixels. dim: channels of one layer. mean_rgb, std_rgb: of pixel values in 0..1.
-    layers: blocks whose outputs are concatenated, counted from 1 (empty: the last).
+    layers: concatenated: "12" is the output of block 12, counted from 1, "k12" the keys of its attention
+    (empty: the output of the last block).
     licence: of the weights. source: Hub id or paper. sha256: of the weights file, when they come with kshot.
     """
 
@@ -31,7 +32,7 @@ class Spec:
     dim: int
     mean_rgb: tuple[float, float, float] = IMAGENET_MEAN
     std_rgb: tuple[float, float, float] = IMAGENET_STD
-    layers: tuple[int, ...] = ()
+    layers: tuple[str, ...] = ()
     licence: str = ""
     source: str = ""
     sha256: str = ""
@@ -67,18 +68,18 @@ def specs() -> dict[str, tuple[ModuleType, Spec]]:
 
 
 def load_backbone(
-    name: str, *, device: str = "auto", dtype: str = "float32", layers: Iterable[int] | None = None
+    name: str, *, device: str = "auto", dtype: str = "float32", layers: Iterable[int | str] | None = None
 ) -> Backbone:
     """Load a backbone by short name, Hub id ("owner/name") or local folder.
 
-    device: auto, cpu, cuda, cuda:1, ... dtype: float32 or bfloat16. layers: instead of the Spec's, counted from 1.
+    device: auto, cpu, cuda, cuda:1, ... dtype: float32 or bfloat16. layers: instead of the Spec's.
     Raises `UnknownNameError`, `WeightsNotFoundError`, `BackboneError` and `SettingError`.
     """
     known = specs()
     if name not in known and "/" not in name and not Path(name).is_dir():
         raise UnknownNameError("backbones", name, [*known, "a Hub id (owner/name)", "a local folder"])
     module = known[name][0] if name in known else _plugins.load("backbones", "hub")
-    chosen = tuple(layers) if layers is not None else None
+    chosen = tuple(str(layer) for layer in layers) if layers is not None else None
     backbone: Backbone = module.load(name, pick_device(device), pick_dtype(dtype), chosen)
     return backbone
 

@@ -60,7 +60,7 @@ class Classic:
         return Encoding(dense, F.normalize(dense.float().mean((2, 3)), dim=1))
 
 
-def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[int, ...] | None) -> Classic:
+def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Classic:
     """The filter bank; it has no layers to choose from."""
     if layers:
         raise SettingError(f"{name} has no layers to choose from; leave --layers out")

@@ -6,6 +6,8 @@ prepared by kshot itself, from the mean and deviation beside the weights: no ima
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,59 +38,117 @@ _HALF = (0.5, 0.5, 0.5)
 SPECS = {
     spec.name: spec
     for spec in (
-        Spec("vit-tiny", 16, 192, _HALF, _HALF, (10, 12), "Apache-2.0", "WinKawaks/vit-tiny-patch16-224"),
+        Spec(
+            "vit-tiny",
+            16,
+            192,
+            _HALF,
+            _HALF,
+            ("10", "12", "k10", "k12"),
+            "Apache-2.0",
+            "WinKawaks/vit-tiny-patch16-224",
+        ),
         *(_dinov2(size, dim) for size, dim in (("small", 384), ("base", 768), ("large", 1024))),
         *(_dinov2(size, dim, registers=True) for size, dim in (("small", 384), ("base", 768), ("large", 1024))),
         *(_dinov3(*row) for row in (("small", "s", 384), ("base", "b", 768), ("large", "l", 1024))),
     )
 }
-# model_type in config.json -> class in transformers, and what its forward or constructor wants to be told.
-_KINDS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "vit": ("ViTModel", {"add_pooling_layer": False}, {"interpolate_pos_encoding": True}),
-    "dinov2": ("Dinov2Model", {}, {}),
-    "dinov2_with_registers": ("Dinov2WithRegistersModel", {}, {}),
-    "dinov3_vit": ("DINOv3ViTModel", {}, {}),
-    "clip": ("CLIPVisionModel", {}, {"interpolate_pos_encoding": True}),
-    "clip_vision_model": ("CLIPVisionModel", {}, {"interpolate_pos_encoding": True}),
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How transformers spells one architecture: its class, what it wants to be told, and where its parts are."""
+
+    loader: str
+    blocks: str
+    before: str = "norm1"
+    final: str = "layernorm"
+    attention: str = "attention"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    call: Mapping[str, Any] = field(default_factory=dict)
+
+
+_RESAMPLED = {"interpolate_pos_encoding": True}
+_CLIP = _Kind("CLIPVisionModel", "encoder.layers", "layer_norm1", "post_layernorm", "self_attn", call=_RESAMPLED)
+_KINDS = {
+    "vit": _Kind("ViTModel", "layers", "layernorm_before", arguments={"add_pooling_layer": False}, call=_RESAMPLED),
+    "dinov2": _Kind("Dinov2Model", "encoder.layer"),
+    "dinov2_with_registers": _Kind("Dinov2WithRegistersModel", "encoder.layer"),
+    "dinov3_vit": _Kind("DINOv3ViTModel", "model.layer", final="norm"),
+    "clip": _CLIP,
+    "clip_vision_model": _CLIP,
 }
 
 
 class HubBackbone:
-    """A vision transformer that gives the patch tokens of one or several blocks, side by side."""
+    """A vision transformer that gives the patch tokens of one or several layers, side by side.
+
+    A layer is the output of block n ("12"), after the model's last norm, or the keys of its attention ("k12"), which
+    tell parts of things apart better than outputs do (Amir et al., "Deep ViT features as dense visual descriptors").
+    """
 
     def __init__(self, spec: Spec, model: Any, device: torch.device, dtype: torch.dtype):
         self.spec, self.device, self.dtype = spec, device, dtype
+        self.kind = _KINDS[model.config.model_type]
         self.depth = int(model.config.num_hidden_layers)
-        self.layers = spec.layers or (self.depth,)
-        if not set(self.layers) <= set(range(1, self.depth + 1)):
-            raise SettingError(f"{spec.name} has layers 1..{self.depth}, got {', '.join(map(str, self.layers))}")
+        self.layers = spec.layers or (str(self.depth),)
+        known = {f"{facet}{n}" for facet in ("", "k") for n in range(1, self.depth + 1)}
+        if not set(self.layers) <= known:
+            raise SettingError(
+                f"{spec.name} has layers 1..{self.depth} and their keys k1..k{self.depth}, got {', '.join(self.layers)}"
+            )
         self.identity = fingerprint(dict(model.state_dict()), self.layers, spec.patch, spec.mean_rgb, spec.std_rgb)
         self.model = model.to(device, dtype).eval().requires_grad_(False)
-        self.extra = _KINDS[model.config.model_type][2]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # transformers records hidden states through hooks that do not survive pickling: load anew instead.
+        return load, (self.spec.name, self.device, self.dtype, self.layers)
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Encoding:
         """Encode (b, 3, H, W) into (b, dim * layers, H / patch, W / patch), each layer of unit length."""
         grid_hw = pixels.shape[2] // self.spec.patch, pixels.shape[3] // self.spec.patch
         pixels = pixels.to(self.device, self.dtype)
-        out = self.model(pixel_values=pixels, output_hidden_states=self.layers != (self.depth,), **self.extra)
-        dense = torch.cat([self._patches(out, layer, grid_hw) for layer in self.layers], 1)
+        inner = self.layers != (str(self.depth),)
+        out = self.model(pixel_values=pixels, output_hidden_states=inner, **self.kind.call)
+        parts = [F.normalize(self._tokens(out, layer, grid_hw).float(), dim=-1) for layer in self.layers]
+        dense = torch.cat(parts, -1).transpose(1, 2).reshape(len(pixels), -1, *grid_hw)
         return Encoding(dense, F.normalize(out.last_hidden_state[:, 0].float(), dim=-1))
 
-    def _patches(self, out: Any, layer: int, grid_hw: tuple[int, int]) -> Tensor:
-        # Class and register tokens come first, so the patches are the last rows * columns.
-        tokens = out.last_hidden_state if layer == self.depth else out.hidden_states[layer]
-        tokens = tokens[:, -grid_hw[0] * grid_hw[1] :].float()  # (b, gh * gw, dim)
-        return F.normalize(tokens, dim=-1).transpose(1, 2).reshape(len(tokens), -1, *grid_hw)
+    def _tokens(self, out: Any, layer: str, grid_hw: tuple[int, int]) -> Tensor:
+        """(b, gh * gw, dim) of one layer; class and register tokens come first, so the patches are the last."""
+        number, patches = int(layer.removeprefix("k")), slice(-grid_hw[0] * grid_hw[1], None)
+        tokens: Tensor
+        if layer == str(self.depth) and self.kind is not _CLIP:
+            tokens = out.last_hidden_state[:, patches]
+        elif layer.startswith("k"):
+            block = self.model.get_submodule(self.kind.blocks)[number - 1]
+            normed = getattr(block, self.kind.before)(out.hidden_states[number - 1][:, patches])
+            tokens = getattr(block, self.kind.attention).k_proj(normed)
+        else:  # CLIP leaves the last norm to the class token alone, so its outputs are normed here too
+            hidden = out.last_hidden_state if number == self.depth else out.hidden_states[number]
+            tokens = self.model.get_submodule(self.kind.final)(hidden[:, patches])
+        return tokens
 
 
-def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[int, ...] | None) -> HubBackbone:
+def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> HubBackbone:
     """Load a short name, Hub id or local folder; see `load_backbone` for the errors."""
     known = SPECS.get(name)
     folder = _weights.find_folder(known.source if known else name, name)
     config = _config(folder)
-    spec = _spec(name, folder, config, layers if layers is not None else (known.layers if known else ()))
+    if layers is None:
+        layers = known.layers if known else _default_layers(config)
+    spec = _spec(name, folder, config, layers)
     return HubBackbone(spec, _model(folder, config), device, dtype)
+
+
+def _default_layers(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """A supervised ViT's last block knows classes better than parts, so it is not left alone (benchmarks/accuracy)."""
+    if config["model_type"] != "vit":
+        return ()
+    last = int(config["num_hidden_layers"])
+    middle = max(1, round(last * 5 / 6))
+    return (str(middle), str(last), f"k{middle}", f"k{last}")
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -104,7 +164,7 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _spec(name: str, folder: Path, config: dict[str, Any], layers: tuple[int, ...]) -> Spec:
+def _spec(name: str, folder: Path, config: dict[str, Any], layers: tuple[str, ...]) -> Spec:
     vision = config.get("vision_config") or config
     prepare = folder / "preprocessor_config.json"
     facts = json.loads(prepare.read_text()) if prepare.is_file() else {}
@@ -125,13 +185,13 @@ def _model(folder: Path, config: dict[str, Any]) -> Any:
     import transformers
     from transformers.utils import logging as transformers_logging
 
-    kind, arguments, _ = _KINDS[config["model_type"]]
+    kind = _KINDS[config["model_type"]]
     # Its progress bar over tensors says nothing that a user of kshot needs.
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        loader = getattr(transformers, kind).from_pretrained
-        return loader(folder, dtype=torch.float32, use_safetensors=True, **arguments)
+        loader = getattr(transformers, kind.loader).from_pretrained
+        return loader(folder, dtype=torch.float32, use_safetensors=True, **kind.arguments)
     except (OSError, ValueError, RuntimeError) as error:
         raise BackboneError(f"{folder}: {error}") from error
     finally:

@@ -16,7 +16,7 @@ _LAYERS = 2
 class Toy:
     """Two "layers": one of what a patch looks like, one of what it looks like among its neighbours."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, layers: tuple[int, ...]):
+    def __init__(self, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...]):
         self.spec, self.device, self.dtype, self.layers = SPECS["toy"], device, dtype, layers
         generator = torch.Generator().manual_seed(0)
         self.weight = torch.randn(self.spec.dim, 9, generator=generator)
@@ -33,14 +33,14 @@ class Toy:
         facts = torch.cat([mean, spread, around], 1)
         first = torch.einsum("dc,bchw->bdhw", self.weight, facts)
         second = F.avg_pool2d(F.pad(first, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-        outputs = [F.normalize((first, second)[k - 1].float(), dim=1) for k in self.layers]
+        outputs = [F.normalize((first, second)[int(k) - 1].float(), dim=1) for k in self.layers]
         dense = torch.cat(outputs, 1)
         return Encoding(dense, F.normalize(dense.mean((2, 3)), dim=1))
 
 
-def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[int, ...] | None) -> Toy:
+def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Toy:
     """The toy; layers 1 and 2 exist."""
-    chosen = layers or (_LAYERS,)
-    if not set(chosen) <= set(range(1, _LAYERS + 1)):
-        raise SettingError(f"toy has layers 1..{_LAYERS}, got {chosen}")
+    chosen = layers or (str(_LAYERS),)
+    if not set(chosen) <= {str(n) for n in range(1, _LAYERS + 1)}:
+        raise SettingError(f"toy has layers 1..{_LAYERS}, got {', '.join(chosen)}")
     return Toy(device, dtype, chosen)

@@ -31,7 +31,7 @@ Size: TypeAlias = Annotated[
     int | None, _option("--size", panel=_MODEL, env="SIZE", help="Side of the working area in pixels. [default: 448]")
 ]
 Layers: TypeAlias = Annotated[
-    str | None, _option("--layers", panel=_MODEL, env="LAYERS", help="Blocks of the backbone, e.g. 10,12.")
+    str | None, _option("--layers", panel=_MODEL, env="LAYERS", help="Layers of the backbone, e.g. 10,12,k12.")
 ]
 Device: TypeAlias = Annotated[str, _option("--device", panel=_MODEL, env="DEVICE", help="auto, cpu, cuda, cuda:1, ...")]
 Dtype: TypeAlias = Annotated[str, _option("--dtype", panel=_MODEL, env="DTYPE", help="float32 or bfloat16.")]
@@ -71,18 +71,19 @@ def make_segmenter(
     **rest: Any,
 ) -> Segmenter:
     """A Segmenter of those options that were given."""
-    given: dict[str, Any] = {"backbone": backbone, "method": method, "refiner": refiner, "size": size, "layers": parse_layers(layers)}
+    given: dict[str, Any] = {"backbone": backbone, "method": method, "refiner": refiner, "size": size}
+    given["layers"] = parse_layers(layers)
     return Segmenter(**{name: value for name, value in given.items() if value is not None}, **rest)
 
 
-def parse_layers(text: str | None) -> tuple[int, ...] | None:
-    """Layers from "10,12"."""
+def parse_layers(text: str | None) -> tuple[str, ...] | None:
+    """Layers from "10,12,k12"."""
     if text is None:
         return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise SettingError(f"--layers {text}: expected block numbers such as 10,12") from error
+    layers = tuple(part.strip() for part in text.split(","))
+    if not all(part.removeprefix("k").isdecimal() for part in layers):
+        raise SettingError(f"--layers {text}: expected block numbers such as 10,12 or k12 (the keys of block 12)")
+    return layers
 
 
 def parse_formats(text: str) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ class Origin:
 
     backbone: str
     identity: str
-    layers: tuple[int, ...]
+    layers: tuple[str, ...]
     size: int
     patch: int
 
