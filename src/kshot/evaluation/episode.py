@@ -4,18 +4,20 @@ Only the cheap part runs here, on features that the cache holds. In the support 
 ways count as ignored: they are no background, and that shot does not show them as what they are.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from kshot.data.base import Dataset
 from kshot.data.episodes import Episode
 from kshot.errors import EmptyMaskError
+from kshot.evaluation.held import Held
 from kshot.features import FeatureCache
 from kshot.formats.images import read_image
 from kshot.methods.base import Support, Task
@@ -25,9 +27,10 @@ from kshot.prompts import labelled_support
 from kshot.segmenter import Segmenter
 from kshot.types import IGNORE, Prediction
 
-# Decoded features held in memory, so that a support that comes again is not read again: about 0.3 GB with ViT-Tiny.
-_HELD = 256
+# Held in memory by each process, so that an image that comes again is neither read nor decoded again.
+_FEATURE_BYTES, _PIXEL_BYTES, _MASKS = 300 * 2**20, 200 * 2**20, 8192
 Row = dict[str, Any]
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,7 @@ class Outcome:
 
     episode: Episode
     prediction: Prediction
-    truth: NDArray[np.uint8]
+    truth: Pixels
     task: Task
 
 
@@ -49,7 +52,9 @@ class EpisodeRunner:
 
     def __init__(self, segmenter: Segmenter, data: Dataset, cache: FeatureCache, score_size: int | None = None):
         self.segmenter, self.data, self.cache, self.score_size = segmenter, data, cache, score_size
-        self.features: Callable[[str], FeatureMap] = lru_cache(maxsize=_HELD)(self._features)
+        self._held_features: Held[FeatureMap] = Held(_FEATURE_BYTES, _bytes_of)
+        self._held_pixels: Held[Pixels] = Held(_PIXEL_BYTES, lambda pixels: pixels.nbytes)
+        self._shown = lru_cache(maxsize=_MASKS)(self._make_shown)
 
     @property
     def forwards(self) -> int:
@@ -76,24 +81,45 @@ class EpisodeRunner:
         """Fit on the supports, predict the query."""
         names = tuple(self.data.classes[c - 1] for c in episode.classes)
         supports = [
-            self._support(image, way, episode.classes, names)
+            self._support(image, way, episode.classes)
             for way, images in enumerate(episode.supports, 1)
             for image in images
         ]
         task: Task = self.segmenter.method.Task(names, tuple(supports), self.segmenter.origin, self.segmenter.settings)
-        picture = read_image(self.data.image_path(episode.query), max_pixels=self.segmenter.max_pixels)
-        prediction = self.segmenter.decide(task, self.features(episode.query), picture)
-        return Outcome(episode, prediction, self.data.way_mask(episode.query, episode.classes), task)
+        prediction = self.segmenter.decide(task, self.features(episode.query), self.picture(episode.query))
+        return Outcome(episode, prediction, self.labels(episode.query, episode.classes), task)
 
-    def _support(self, image: str, way: int, classes: tuple[int, ...], names: tuple[str, ...]) -> Support:
-        labels = self.data.way_mask(image, classes)
-        labels = np.where((labels != 0) & (labels != way), np.uint8(IGNORE), labels)
-        features = self.features(image)
+    def features(self, image: str) -> FeatureMap:
+        """Features of an image: held, from the cache, or made."""
+        return self._held_features.get(image, lambda: self._features(image))
+
+    def picture(self, image: str) -> Pixels:
+        """(h, w, 3) uint8."""
+        path = self.data.image_path(image)
+        return self._held_pixels.get(image, lambda: read_image(path, max_pixels=self.segmenter.max_pixels))
+
+    def labels(self, image: str, classes: tuple[int, ...]) -> Pixels:
+        """(h, w) uint8: ways of an episode as labels 1..N, 255 ignored."""
+        return self._held_pixels.get((image, classes), lambda: self.data.way_mask(image, classes))
+
+    def _support(self, image: str, way: int, classes: tuple[int, ...]) -> Support:
+        features, own = self.features(image), classes[way - 1]
+        shown, known = self._shown(image, own, tuple(c for c in classes if c != own))
+        masks = torch.zeros(len(classes), *features.grid_hw)
+        masks[way - 1] = shown
+        return Support(features, masks, known)
+
+    def _make_shown(self, image: str, own: int, others: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """(gh, gw) soft mask of a class, and what is labelled, in a support of its own."""
+        labels = self.data.way_mask(image, (own, *others))
+        labels = np.where(labels > 1, np.uint8(IGNORE), labels)
+        name, features = self.data.classes[own - 1], self.features(image)
         try:
-            return labelled_support(labels, {way: names[way - 1]}, names, features, image)
+            support = labelled_support(labels, {1: name}, (name,), features, image)
         except EmptyMaskError:
             # An object of half a patch teaches nothing, but the protocol drew it: the episode is scored all the same.
-            return labelled_support(np.where(labels == way, np.uint8(0), labels), {}, names, features, image)
+            support = labelled_support(np.where(labels == 1, np.uint8(0), labels), {}, (name,), features, image)
+        return support.masks[0], support.known
 
     def _features(self, image: str) -> FeatureMap:
         path, segmenter = self.data.image_path(image), self.segmenter
@@ -105,8 +131,12 @@ class EpisodeRunner:
             lambda: segmenter.features(read_image(path, max_pixels=segmenter.max_pixels)),
         )
 
-    def _at_score_size(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _at_score_size(self, labels: Pixels) -> Pixels:
         if self.score_size is None:
             return labels
         side = (self.score_size, self.score_size)
         return np.asarray(Image.fromarray(labels).resize(side, Image.Resampling.NEAREST))
+
+
+def _bytes_of(features: FeatureMap) -> int:
+    return features.features.numel() * features.features.element_size()

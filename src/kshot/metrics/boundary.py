@@ -5,6 +5,7 @@ of predicted contour pixels within a distance of the true contour, recall the co
 the image diagonal. (DAVIS 2016 uses 0.8 % and dilation, which is nearly the same.)
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -46,19 +47,25 @@ def _fill(truth: NDArray[Any], ignore: int, reach: float) -> tuple[NDArray[Any],
     void = truth == ignore
     if not void.any() or void.all():
         return truth, ~void
-    rim, gaps = np.argwhere(contour(~void)), np.argwhere(void)
     # One pixel farther than what counts, so that a contour at the very end of the reach has its neighbour.
-    distance, nearest = _nearest(gaps, rim, reach + 1)
-    known = np.isfinite(distance)
-    filled, counted = truth.copy(), ~void
-    filled[tuple(gaps[known].T)] = truth[tuple(rim[nearest[known]].T)]
-    counted[tuple(gaps[distance <= reach].T)] = True
-    return filled, counted
+    border = int(reach + 1)
+    width = truth.shape[1] + 2 * border
+    filled = np.pad(truth, border, constant_values=ignore)
+    known, flat = filled.ravel().copy(), filled.ravel()
+    gaps = np.flatnonzero(np.pad(void & within(~void, reach + 1), border))
+    for dy, dx in _disc(reach + 1):  # the nearest first, so the first labelled pixel met is the nearest one
+        labels = known[gaps + (dy * width + dx)]
+        met = labels != ignore
+        flat[gaps[met]] = labels[met]
+        gaps = gaps[~met]
+    inner = slice(border, -border)
+    return filled[inner, inner], within(~void, reach)
 
 
 def _f_score(predicted: Truths, true: Truths, counted: Truths, reach: float) -> float:
-    found, wanted = contour(predicted), contour(true)
-    found_here, wanted_here = found & counted, wanted & counted
+    rows, columns = _box(predicted | true)
+    found, wanted = contour(predicted)[rows, columns], contour(true)[rows, columns]
+    found_here, wanted_here = found & counted[rows, columns], wanted & counted[rows, columns]
     if not found_here.any() and not wanted_here.any():
         return float("nan")
     precision, recall = _near(found_here, wanted, reach), _near(wanted_here, found, reach)
@@ -69,14 +76,38 @@ def _near(of: Truths, to: Truths, reach: float) -> float:
     """Share of the pixels `of` that lie within reach of a pixel in `to`; 0 when either is empty."""
     if not of.any() or not to.any():
         return 0.0
-    return float((_nearest(np.argwhere(of), np.argwhere(to), reach)[0] <= reach).mean())
+    return int(np.count_nonzero(of & within(to, reach))) / int(np.count_nonzero(of))
 
 
-def _nearest(points: NDArray[Any], others: NDArray[Any], reach: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Distance to the nearest of `others` (inf beyond reach) and its number, for each point."""
-    # Imported here because only this score pays for it. A contour has few pixels: a tree over them is
-    # twenty times faster than a distance transform of the image, and as exact.
-    from scipy.spatial import KDTree
+def within(points: Truths, reach: float) -> Truths:
+    """(h, w) whether a true pixel of `points` lies within `reach` pixels: dilation by a disc, exactly.
 
-    distance, nearest = KDTree(others).query(points, distance_upper_bound=np.nextafter(reach, np.inf))
-    return distance, nearest
+    The disc is a stack of rows: each is a horizontal dilation, which grows from row to row. For the few pixels of
+    reach that occur here that is a hundred times faster than a distance transform.
+    """
+    out = points.copy()
+    rows, wide = points.copy(), 0
+    for dy in range(int(reach), -1, -1):
+        while np.hypot(dy, wide + 1) <= reach:
+            wide += 1
+            rows[:, wide:] |= points[:, :-wide]
+            rows[:, :-wide] |= points[:, wide:]
+        if dy < len(rows):
+            out[dy:] |= rows[: len(rows) - dy]
+            out[: len(rows) - dy] |= rows[dy:]
+    return out
+
+
+@lru_cache(maxsize=64)
+def _disc(reach: float) -> tuple[tuple[int, int], ...]:
+    """Steps (dy, dx) of at most `reach` pixels, the shortest first."""
+    span = range(-int(reach), int(reach) + 1)
+    steps = [(dy, dx) for dy in span for dx in span if 0 < np.hypot(dy, dx) <= reach]
+    return tuple(sorted(steps, key=lambda step: (step[0] ** 2 + step[1] ** 2, step)))
+
+
+def _box(points: Truths) -> tuple[slice, slice]:
+    """The smallest box around the true pixels; an empty one when there are none."""
+    sides = (np.flatnonzero(points.any(axis)) for axis in (1, 0))
+    rows, columns = (slice(side[0], side[-1] + 1) if len(side) else slice(0) for side in sides)
+    return rows, columns

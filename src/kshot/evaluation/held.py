@@ -1,0 +1,28 @@
+"""A small memory of values that are dear to make: the least recently used go first, and the bytes are bounded."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class Held(Generic[Value]):
+    """Values by key. max_bytes: of all values together, as `size_of` counts them; one larger than it is not held."""
+
+    def __init__(self, max_bytes: int, size_of: Callable[[Value], int]):
+        self.max_bytes, self.size_of = max_bytes, size_of
+        self.bytes = 0
+        self._values: OrderedDict[Hashable, Value] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """The value of a key, made when it is not held."""
+        if key in self._values:
+            self._values.move_to_end(key)
+            return self._values[key]
+        value = make()
+        self._values[key] = value
+        self.bytes += self.size_of(value)
+        while self.bytes > self.max_bytes:
+            self.bytes -= self.size_of(self._values.popitem(last=False)[1])
+        return value
