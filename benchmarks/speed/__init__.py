@@ -1,0 +1,1 @@
+"""Measurements: accuracy with its settings, speed and memory as ratios within one run."""

@@ -1,0 +1,133 @@
+"""What `predict` costs beside the backbone's forward, and whether a folder run's memory grows.
+
+    python -m benchmarks.speed.predict --out benchmarks/results/predict.json
+
+Forward and whole call are timed by turns on the same images in one run, so that a busy machine slows both; the ratio
+of the medians counts, not the seconds.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.settings import facts, shared
+from kshot.features import prepare
+from kshot.formats.images import read_image
+from kshot.methods.base import Task
+from kshot.ops.geometry import Frame
+from kshot.segmenter import Segmenter
+from kshot.types import Shot
+
+_CAT = 8
+
+
+def main() -> None:
+    options = _options()
+    if options.child:
+        _memory_child(options)
+        return
+    segmenter = Segmenter(backbone=options.backbone, device="cpu")
+    report: dict[str, Any] = {"facts": facts(), "images": options.images, "size": segmenter.size, "shots": {}}
+    for shots in options.shots:
+        task = segmenter.fit(_supports(options.root, shots))
+        report["shots"][shots] = _ratio(segmenter, task, _images(options.root)[: options.images])
+        print(f"{shots} shots: {report['shots'][shots]}", flush=True)
+    if options.memory_images:
+        report["memory"] = _memory(options)
+        print(f"memory: {report['memory']}")
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _ratio(segmenter: Segmenter, task: Task, paths: list[Path]) -> dict[str, float]:
+    """Median seconds of the forward alone and of the whole call, by turns."""
+    forwards, calls = [], []
+    for path in [*paths[:5], *paths]:  # the first five warm up
+        picture = read_image(path)
+        frame = Frame.fit((picture.shape[0], picture.shape[1]), segmenter.size, segmenter.backbone.spec.patch)
+        pixels = prepare(picture, frame, segmenter.backbone.spec)[None]
+        forwards.append(_seconds(lambda pixels=pixels: segmenter.backbone.encode(pixels)))  # type: ignore[misc]
+        calls.append(_seconds(lambda path=path: segmenter.predict(task, path)))  # type: ignore[misc]
+    forward, call = statistics.median(forwards[5:]), statistics.median(calls[5:])
+    return {"forward_s": round(forward, 4), "predict_s": round(call, 4), "ratio": round(call / forward, 3)}
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def _memory(options: argparse.Namespace) -> dict[str, float]:
+    """Peak memory of `kshot predict`'s loop in a process of its own, after 50 images and after all."""
+    command = [sys.executable, "-m", "benchmarks.speed.predict", "--child", "--backbone", options.backbone]
+    command += ["--root", str(options.root), "--memory-images", str(options.memory_images)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _memory_child(options: argparse.Namespace) -> None:
+    from kshot.batch import label_folder
+
+    segmenter = Segmenter(backbone=options.backbone, device="cpu")
+    task = segmenter.fit(_supports(options.root, 1))
+    peaks: dict[int, float] = {}
+
+    def note(record: dict[str, Any], through: int, total: int) -> None:
+        if through in {50, total}:
+            peaks[through] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder, "images")
+        images.mkdir()
+        source = Path(folder, "one.jpg")
+        picture = Image.open(_images(options.root)[0]).convert("RGB").resize((500, 375))
+        picture.save(source)
+        for index in range(options.memory_images):
+            shutil.copy(source, images / f"{index:05}.jpg")
+        label_folder(segmenter, task, images, Path(folder, "out"), progress=note)
+    first, last = peaks[50], peaks[options.memory_images]
+    print(json.dumps({"images": options.memory_images, "peak_mib_after_50": first, "peak_mib_after_all": last}))
+
+
+def _images(root: Path) -> list[Path]:
+    return sorted((root / "JPEGImages").glob("*.jpg"))
+
+
+def _supports(root: Path, shots: int) -> list[Shot]:
+    found = []
+    for path in sorted((root / "SegmentationClass").glob("*.png")):
+        mask = np.array(Image.open(path)) == _CAT
+        if mask.mean() > 0.05:
+            found.append(Shot(root / "JPEGImages" / f"{path.stem}.jpg", mask=mask, label="cat"))
+        if len(found) == shots:
+            break
+    return found
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=shared("data/VOCdevkit/VOC2012"))
+    parser.add_argument("--backbone", default=str(shared("weights/vit-tiny-patch16-224")))
+    parser.add_argument("--images", type=int, default=50)
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--memory-images", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
