@@ -90,7 +90,8 @@ def label_folder(
     out, started = Path(out), time.perf_counter()
     writers = _writers(formats)
     jobs = _Jobs(images, out, limit, watch)
-    done = _open_run(out, task, segmenter, notes or {}, resume=resume, overwrite=overwrite)
+    notes = {"images": str(_root(Path(images)).resolve()), **(notes or {})}
+    done = _open_run(out, task, segmenter, notes, resume=resume, overwrite=overwrite)
     summary, records = Summary(str(out)), {}
     try:
         for job in jobs:

@@ -95,7 +95,13 @@ def fit(
     """Fit a task from supports and save it: the dear part once, for any number of folders."""
     supports = o.read_supports(folder, support, box, point, text, class_)
     rest: dict[str, Any] = {"device": device, "dtype": dtype, "max_pixels": max_pixels}
-    chosen: dict[str, Any] = {"backbone": backbone, "method": method, "refiner": refiner, "size": size, "layers": layers}
+    chosen: dict[str, Any] = {
+        "backbone": backbone,
+        "method": method,
+        "refiner": refiner,
+        "size": size,
+        "layers": layers,
+    }
     if add is None:
         segmenter = o.make_segmenter(**chosen, **rest)
         task = segmenter.fit(supports)
