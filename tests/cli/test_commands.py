@@ -110,7 +110,11 @@ def test_supports_on_the_command_line(prompts: list[str], image_folder: Path) ->
     ],
 )
 def test_wrong_options_say_what_they_want(
-    arguments: list[str], message: str, image_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    arguments: list[str],
+    message: str,
+    image_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     Image.fromarray(draw(1)[0]).save("s.png")
     backbone = [] if "--backbone" in arguments else TOY

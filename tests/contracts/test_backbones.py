@@ -106,7 +106,9 @@ def test_weights_hash_unchanged_after_a_forward(backbone: Backbone) -> None:
 def test_a_pickled_copy_gives_the_same_features(backbone: Backbone) -> None:
     copy = pickle.loads(pickle.dumps(backbone))
     assert copy.identity == backbone.identity
-    assert torch.equal(extract(copy, picture(1, 40, 56), 64).features, extract(backbone, picture(1, 40, 56), 64).features)
+    assert torch.equal(
+        extract(copy, picture(1, 40, 56), 64).features, extract(backbone, picture(1, 40, 56), 64).features
+    )
 
 
 def test_no_gradient_reaches_the_features(backbone: Backbone) -> None:

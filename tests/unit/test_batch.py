@@ -43,7 +43,9 @@ def test_outputs_mirror_the_inputs(toy: kshot.Segmenter, task: kshot.Task, image
     for name in ("a", "b", "none", "sub/a"):
         for folder, suffix in (("masks", ".png"), ("overlays", ".jpg"), ("scores", ".npz")):
             assert (out / folder / f"{name}{suffix}").is_file()
-    assert np.array_equal(read_mask(out / "masks" / "sub" / "a.png"), toy.predict(task, image_folder / "sub/a.jpg").mask)
+    assert np.array_equal(
+        read_mask(out / "masks" / "sub" / "a.png"), toy.predict(task, image_folder / "sub/a.jpg").mask
+    )
     assert not list(out.rglob(".kshot-*"))
 
 
@@ -56,7 +58,9 @@ def test_the_manifest_says_it_all(toy: kshot.Segmenter, task: kshot.Task, image_
     assert facts["present"] > 0.5 and facts["pixels"] > 1000 and facts["regions"] == 1 and 0.5 < facts["score"] <= 1
     assert len(records["a.jpg"]["sha256"]) == 64 and records["a.jpg"]["size_hw"] == [96, 128]
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
-    assert settings["command"] == "kshot label" and settings["task"] == task.digest() and settings["classes"] == ["disc"]
+    assert (
+        settings["command"] == "kshot label" and settings["task"] == task.digest() and settings["classes"] == ["disc"]
+    )
 
 
 def test_coco_is_read_back_by_pycocotools(
@@ -90,7 +94,9 @@ def test_an_unforeseen_error_is_a_failed_line_too(
     assert summary.failed == 4 and "unexpected ZeroDivisionError" in summary.failures[0]["reason"]
 
 
-def test_the_same_stem_twice_keeps_both(toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path) -> None:
+def test_the_same_stem_twice_keeps_both(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
+) -> None:
     Image.fromarray(draw(8)[0]).save(image_folder / "a.png")
     stems = [job.stem for job in plan(image_folder, tmp_path / "out")]
     assert stems == ["a.jpg", "a.png", "b", "none", "sub/a"]
@@ -98,9 +104,7 @@ def test_the_same_stem_twice_keeps_both(toy: kshot.Segmenter, task: kshot.Task, 
     assert (tmp_path / "out/masks/a.jpg.png").is_file() and (tmp_path / "out/masks/a.png.png").is_file()
 
 
-def test_what_lies_in_the_output_is_no_input(
-    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path
-) -> None:
+def test_what_lies_in_the_output_is_no_input(toy: kshot.Segmenter, task: kshot.Task, image_folder: Path) -> None:
     label_folder(toy, task, image_folder, image_folder / "out")
     assert label_folder(toy, task, image_folder, image_folder / "out", overwrite=True).total == 4
 

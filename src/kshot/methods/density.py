@@ -71,7 +71,8 @@ class Task(base.Task):
             share = settings.share * mass / (mass + settings.mass)
             second = own.sub_(1).mul_(settings.kappa).exp_() @ labels / mass.clamp(min=1e-6)
             ratios = alike @ _log_ratios((1 - share) * first + share * second)
-        return ratios.T.reshape(-1, *features.grid_hw)
+        logits: Tensor = ratios.T.reshape(-1, *features.grid_hw)
+        return logits
 
 
 def _confident(ratios: Tensor, settings: Settings) -> Tensor:
