@@ -1,0 +1,113 @@
+"""Every documented command and snippet is run, as it stands, in a folder that holds what the text speaks of."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from kshot.cli import app
+from kshot.errors import KshotError
+from kshot.formats.folders import read_support
+from tests.conftest import draw
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Needs a network, or a whole benchmark: the options are parsed, the work is not done.
+PARSED_ONLY = ("dinov2", "dinov3", "kshot models pull", "kshot eval", "kshot compare", "kshot datasets", "kshot demo")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def commands(page: Path) -> list[str]:
+    text = "\n".join(blocks(page, "sh")).replace("\\\n", " ")
+    lines = [re.sub(r"\s+#.*", "", line).strip() for line in text.splitlines()]
+    return [line for line in lines if line.startswith("kshot ")]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """support/cat, support/dog, images/ and more/ with pictures called a, b, c, ..., large enough for the text's boxes."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"BACKBONE": "toy", "SIZE": "96", "DEVICE": "cpu"}.items():
+        monkeypatch.setenv(f"KSHOT_{name}", value)
+    for folder in ("support/cat", "support/dog", "images", "more"):
+        Path(folder).mkdir(parents=True)
+    for seed, name in enumerate("abcde"):
+        picture, mask = draw(seed, (320, 420))
+        for folder in ("support/cat", "images", "more", "."):
+            Image.fromarray(picture).save(Path(folder, f"{name}.jpg"))
+        for folder in ("support/cat", "."):
+            Image.fromarray(mask.astype(np.uint8) * 255).save(Path(folder, f"{name}.png"))
+    picture, mask = draw(7, (320, 420))
+    Image.fromarray(picture[..., ::-1]).save("support/dog/a.jpg")
+    Image.fromarray(mask.astype(np.uint8) * 255).save("support/dog/a.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.name)
+def test_every_command_runs(page: Path, workplace: Path) -> None:
+    for number, line in enumerate(commands(page)):
+        arguments = shlex.split(line)[1:]
+        if any(mark in line for mark in PARSED_ONLY):
+            result = CliRunner().invoke(app, [*arguments[:2], "--help"])
+            known = set(re.findall(r"--[a-z][a-z-]+", result.output))
+            assert result.exit_code == 0, line
+            assert {a for a in arguments if a.startswith("--")} <= known, line
+            continue
+        # Two commands of one page may write to the same folder: each gets its own.
+        arguments = [
+            f"{a}{number}" if before == "-o" and "." not in a else a
+            for before, a in zip(["", *arguments], arguments, strict=False)
+        ]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, (line, result.output, result.exception)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
+def test_every_snippet_runs(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kshot.backbones.base.DEFAULT", "toy")
+    namespace: dict[str, object] = {}
+    for snippet in blocks(page, "python"):
+        exec(compile(snippet, str(page), "exec"), namespace)
+    assert namespace
+
+
+def test_the_yaml_of_the_page_is_a_support_folder(workplace: Path) -> None:
+    (text,) = blocks(ROOT / "docs" / "how_to" / "supports.md", "yaml")
+    (workplace / "support.yaml").write_text(text)
+    support = read_support(workplace, ())
+    assert support.classes == ("cat",) and [s.prompt for s in support] == [
+        "mask",
+        "boxes",
+        "points",
+        "scribbles",
+        "none",
+    ]
+    assert len(yaml.safe_load(text)) == 5
+
+
+def test_every_error_is_documented() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text()
+    leaves = [
+        cls for cls in _tree(KshotError) if not cls.__subclasses__() or cls.__name__ in {"ImageReadError", "MaskError"}
+    ]
+    assert len(leaves) > 10
+    for error in leaves:
+        assert f"`{error.__name__}`" in page, error.__name__
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def _tree(cls: type) -> list[type]:
+    return [cls, *(below for child in cls.__subclasses__() for below in _tree(child))]
