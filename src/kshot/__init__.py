@@ -23,6 +23,8 @@ _HOMES = {
     "SupportSet": "kshot.types",
     "Task": "kshot.methods.base",
     "errors": "kshot",
+    "evaluate": "kshot.evaluation",
+    "load_dataset": "kshot.data.base",
     "load_task": "kshot.methods.base",
     "names": "kshot.segmenter",
 }
@@ -35,12 +37,16 @@ __all__ = [
     "Task",
     "__version__",
     "errors",
+    "evaluate",
+    "load_dataset",
     "load_task",
     "names",
 ]
 
 if TYPE_CHECKING:
     from kshot import errors as errors
+    from kshot.data.base import load_dataset as load_dataset
+    from kshot.evaluation import evaluate as evaluate
     from kshot.methods.base import Task as Task
     from kshot.methods.base import load_task as load_task
     from kshot.segmenter import Segmenter as Segmenter

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from kshot import __version__
-from kshot.cli import demo, doctor, label, models, report
+from kshot.cli import demo, doctor, evaluate, label, models, report
 from kshot.cli.output import say_error
 from kshot.errors import KshotError, SettingError
 
@@ -27,6 +27,9 @@ app.command("label")(label.label)
 app.command("fit")(label.fit)
 app.command("predict")(label.predict)
 app.command("report")(report.report)
+app.command("eval")(evaluate.evaluate)
+app.command("compare")(evaluate.compare)
+app.command("datasets")(evaluate.datasets)
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kshot.evaluation.rows import Row, digest
 from kshot.metrics import (
     CalibrationCounts,
     EpisodeCounts,
@@ -25,7 +26,6 @@ from kshot.metrics import (
     strict_miou,
 )
 
-Row = dict[str, Any]
 PRESENT = 0.5
 
 
@@ -34,7 +34,8 @@ class Result:
     """One setting's figures.
 
     rows: one per episode. names: the data set's classes. classes: ids that the figure is the mean of.
-    settings: everything that the figures depend on, the protocol's name first.
+    settings: everything that the figures depend on, the protocol's name first. remarks: what to know before citing.
+    forwards: images that this call had to encode; a second run on the same cache has none.
     """
 
     rows: tuple[Row, ...] = field(repr=False)
@@ -61,6 +62,11 @@ class Result:
     def miou(self) -> float:
         """The main figure, 0..1."""
         return self.score.value
+
+    @property
+    def strict_miou(self) -> float:
+        """Mean IoU over classes and background, false alarms of absent ways counted, 0..1."""
+        return strict_miou(self.counts, self.classes).value
 
     @property
     def fb_iou(self) -> float:
@@ -128,6 +134,7 @@ class Result:
             "interval": [interval.low, interval.high],
             "metric": self.score.name,
             "fb_iou": self.fb_iou,
+            "strict_miou": self.strict_miou,
             "panet_miou": self.panet_miou,
             "boundary_f": self.boundary,
             "presence_accuracy": self.presence_accuracy,
@@ -136,8 +143,9 @@ class Result:
             "per_class": self.per_class,
             "sizes": [asdict(row) for row in self.sizes],
             "episodes": len(self.rows),
+            "rows_sha256": digest(self.rows),
         }
-        return {"settings": dict(self.settings), **_plain(figures), "remarks": list(self.remarks)}
+        return {"settings": dict(self.settings), **plain(figures), "remarks": list(self.remarks)}
 
     def _present(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         return np.array([row["present"] for row in self._ordered()]) >= PRESENT
@@ -153,10 +161,10 @@ class Result:
         return label if isinstance(label, str) else "background" if label == 0 else self.names[label - 1]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The same with nan as None: JSON has no nan."""
     if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,9 +4,11 @@ A key is the hash of the image file's bytes, the backbone's identity, the workin
 share a cache, and a changed image or model can never be served something stale.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,20 +23,24 @@ from kshot.ops.geometry import FeatureMap, Frame
 
 log = logging.getLogger(__name__)
 MAX_BYTES = 20 * 2**30
+_ABANDONED_SECONDS = 3600
+_warned: set[Path | None] = set()
 
 
 class FeatureCache:
     """A folder of features, bounded in size: the ones that were used longest ago go first.
 
     folder: made when the first features come; None keeps nothing. max_bytes: of the files together.
-    Counts `hits` and `misses`. A disk that is full or read-only costs the cache, never the run: it warns once.
+    Counts `hits` and `misses`. A disk that is full or read-only costs the cache, never the run: it warns once a
+    process and folder, and `writable` turns false.
     """
 
     def __init__(self, folder: Path | None, max_bytes: int = MAX_BYTES):
         self.folder, self.max_bytes = folder, max_bytes
         self.hits = self.misses = 0
-        self._written = 0
-        self._works = folder is not None
+        # As if a share had been written already: the first file looks at what earlier runs left.
+        self._written = max_bytes
+        self.writable = folder is not None
 
     def get(self, image: Path, backbone: Backbone, size: int, patch: int, make: Callable[[], FeatureMap]) -> FeatureMap:
         """Features of an image file, from the folder or from `make`."""
@@ -59,18 +65,21 @@ class FeatureCache:
     def _read(self, path: Path, identity: str, patch: int) -> FeatureMap | None:
         try:
             tensors = load_file(path)
-            os.utime(path)
+            height, width, inner_height, inner_width = tensors["frame"].tolist()
+            frame = Frame((height, width), (inner_height, inner_width), patch)
+            found = FeatureMap(tensors["features"], frame, identity, tensors.get("token"), tensors.get("objectness"))
         except FileNotFoundError:
             return None
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
             log.warning("%s: damaged and made anew (%s)", path, error)
             return None
-        height, width, inner_height, inner_width = tensors["frame"].tolist()
-        frame = Frame((height, width), (inner_height, inner_width), patch)
-        return FeatureMap(tensors["features"], frame, identity, tensors.get("token"), tensors.get("objectness"))
+        # Another user's cache can be read but not touched: its owner decides what goes first.
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return found
 
     def _write(self, path: Path, features: FeatureMap) -> None:
-        if not self._works:
+        if not self.writable:
             return
         frame = torch.tensor([*features.frame.size_hw, *features.frame.inner_hw])
         tensors = {"features": features.features.contiguous(), "frame": frame}
@@ -80,8 +89,10 @@ class FeatureCache:
             with atomic_path(path) as beside:
                 save_file(tensors, beside)
         except (OutputError, SafetensorError) as error:
-            self._works = False
-            log.warning("the feature cache is off from here on: %s", error)
+            self.writable = False
+            if self.folder not in _warned:
+                log.warning("features are not kept from here on: %s", error)
+            _warned.add(self.folder)
             return
         self._written += path.stat().st_size
         if self._written > self.max_bytes // 16:
@@ -92,6 +103,10 @@ class FeatureCache:
         self._written = 0
         if self.folder is None:
             return
+        # A killed process leaves its half-written file behind; an hour later nobody is writing it any more.
+        for path in self.folder.glob("*/.kshot-*"):
+            if time.time() - _used(path)[0] > _ABANDONED_SECONDS:
+                path.unlink(missing_ok=True)
         files = sorted((_used(path), path) for path in self.folder.glob("*/*.safetensors"))
         total = sum(size for (_, size), _ in files)
         if total <= self.max_bytes:

@@ -4,7 +4,7 @@ Percentile bootstrap (Efron and Tibshirani 1993, section 13.3): episodes are dra
 again, and the score is computed from them; a class that a draw lacks is left out of that draw.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,21 @@ def bootstrap(
     _check(level, samples)
     draws = _resample([score], samples, np.random.default_rng(seed))[0]
     return _interval(score.value, draws, level, samples)
+
+
+def bootstrap_mean(
+    scores: Sequence[Score], *, level: float = 0.95, samples: int = 2000, seed: int | np.random.Generator = 0
+) -> Interval:
+    """The interval of the mean of several runs' scores, such as four folds; episodes are drawn within each run.
+
+    One score gives the same as `bootstrap`. Raises `SettingError`.
+    """
+    _check(level, samples)
+    if not scores:
+        raise SettingError("a mean of scores needs at least one")
+    rng = np.random.default_rng(seed)
+    draws = np.mean([_resample([score], samples, rng)[0] for score in scores], axis=0)
+    return _interval(float(np.mean([score.value for score in scores])), draws, level, samples)
 
 
 def paired_bootstrap(
