@@ -8,18 +8,20 @@ alike (the region readout's idea), and the cells that are then confident join th
 a share that falls to nothing when no cell is.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kshot.methods import base
 from kshot.ops.geometry import FeatureMap, coverage
-from kshot.ops.pooling import stack_tokens
 from kshot.ops.similarity import vmf_means
 
 _FLOOR = 1e-12
+_TRACE = 1e-3  # part of a cell below which a class does not count as shown
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Settings:
     kappa: concentration of the kernel. affinity: sharpness of the average over alike cells of the query.
     share: most that the query's own cells count for in the second estimate; 0 for one estimate only.
     mass: cells of a class in the query at which they count for half of that. doubt: logits by which the second
-    estimate mistrusts a class. sharpness: of the confidences that it starts from.
+    estimate mistrusts a class. sharpness: of the confidences that it starts from. pool: side of the squares of cells
+    that the query is compared with in itself; 2 is four times as fast as 1, and as accurate. background: cells of pure
+    background beyond this number are thinned evenly; what a class looks like is in its own cells and those around.
     """
 
     kappa: float = 20.0
@@ -38,6 +42,8 @@ class Settings:
     mass: float = 40.0
     doubt: float = 1.0
     sharpness: float = 4.0
+    pool: int = 2
+    background: int = 1024
 
 
 class _Fitted(NamedTuple):
@@ -52,27 +58,67 @@ class Task(base.Task):
     Settings = Settings
 
     def _fitted(self) -> _Fitted:
-        tokens = torch.cat([support.features.tokens for support in self.supports])
-        classes = stack_tokens([support.masks for support in self.supports])
-        background = stack_tokens([support.background for support in self.supports])
-        return _Fitted(tokens, torch.cat([background[None], classes]).T.contiguous())
+        pure = sum(int(_pure(support).sum()) for support in self.supports)
+        stride = math.ceil(math.sqrt(pure / self.settings.background))
+        parts = [_cells(support, max(1, stride)) for support in self.supports]
+        return _Fitted(torch.cat([tokens for tokens, _ in parts]), torch.cat([weights for _, weights in parts]))
 
     def _score(self, features: FeatureMap) -> Tensor:
         settings, query = self.settings, features.tokens.contiguous()
         tokens, weights = self.fitted
-        part = coverage(features.frame).flatten()
-        own = query @ query.T  # (q, q)
-        alike = (settings.affinity * own + part.log()).softmax(1)
+        regions = _Regions(features, settings.pool)
+        own = query @ regions.keys.T  # (q, r)
+        alike = (settings.affinity * own + regions.part.log()).softmax(1)
         first = vmf_means(query, tokens, weights, settings.kappa)  # (q, N+1)
-        ratios = alike @ _log_ratios(first)
+        ratios = alike @ regions.mean(_log_ratios(first))
         if settings.share > 0:
-            labels = _confident(ratios, settings) * part[:, None]
+            labels = regions.mean(_confident(ratios, settings)) * regions.part[:, None]  # (r, N+1)
             mass = labels.sum(0)
             share = settings.share * mass / (mass + settings.mass)
             second = own.sub_(1).mul_(settings.kappa).exp_() @ labels / mass.clamp(min=1e-6)
-            ratios = alike @ _log_ratios((1 - share) * first + share * second)
+            ratios = alike @ regions.mean(_log_ratios((1 - share) * first + share * second))
         logits: Tensor = ratios.T.reshape(-1, *features.grid_hw)
         return logits
+
+
+def _pure(support: base.Support) -> Tensor:
+    """(gh, gw) bool: cells that show the background and no class."""
+    return (support.background > 0) & (support.masks.sum(0) < _TRACE)
+
+
+def _cells(support: base.Support, stride: int) -> tuple[Tensor, Tensor]:
+    """Features (n, c) and weights (n, N+1) of a support's cells, those of pure background thinned evenly."""
+    pure, background = _pure(support), support.background
+    kept = torch.zeros_like(pure)
+    kept[::stride, ::stride] = True
+    stand = pure & kept
+    if bool(stand.any()):  # what stays stands for what goes
+        background = torch.where(pure, background * (background[pure].sum() / background[stand].sum()), background)
+        kept |= ~pure
+    else:
+        kept = torch.ones_like(pure)
+    weights = torch.cat([background[None], support.masks]).flatten(1).T
+    return support.features.tokens[kept.flatten()], weights[kept.flatten()]
+
+
+class _Regions:
+    """The query's cells, `pool` x `pool` of them taken together: all that it is compared with in itself.
+
+    keys: (r, c) mean features of unit length. part: (r,) image part of each, in cells.
+    """
+
+    def __init__(self, features: FeatureMap, pool: int):
+        self.pool, self.grid_hw = pool, features.grid_hw
+        cells = coverage(features.frame).flatten()
+        self.keys = F.normalize(self.mean(features.tokens), dim=1)
+        self.part = self.mean(cells[:, None])[:, 0] * (len(cells) / len(self.keys))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """(q, k) values of cells to (r, k) means over regions."""
+        if self.pool == 1:
+            return values
+        planes = values.T.reshape(1, -1, *self.grid_hw)
+        return F.avg_pool2d(planes, self.pool, ceil_mode=True, count_include_pad=False)[0].flatten(1).T.contiguous()
 
 
 def _confident(ratios: Tensor, settings: Settings) -> Tensor:

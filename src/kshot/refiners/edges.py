@@ -28,7 +28,7 @@ class Settings:
     """
 
     radius: float = 1.0
-    epsilon: float = 0.002
+    epsilon: float = 0.004
     band: int = 1
     side: int = 160
     limit: float = 4.0
