@@ -26,7 +26,7 @@ def bars(rows: Sequence[tuple[str, float]]) -> Markup:
 def reliability(counts: CalibrationCounts) -> Markup:
     """Share of right pixels against their score, in bins; a perfect method lies on the diagonal."""
     side, pad = 260, 34
-    parts = [_line(pad, side + 4, pad + side, 4, "ideal")]
+    parts = [*_axes(pad, side), _line(pad, side + 4, pad + side, 4, "ideal")]
     share = counts.pixels / max(int(counts.pixels.sum()), 1)
     told = []
     for n, (accuracy, confidence) in enumerate(zip(counts.accuracy, counts.mean_confidence, strict=True)):
@@ -40,16 +40,15 @@ def reliability(counts: CalibrationCounts) -> Markup:
         x, y = pad + side * float(confidence), 4 + side * (1 - float(accuracy))
         parts.append(Markup('<circle cx="{}" cy="{}" r="3" class="dot"/>').format(_n(x), _n(y)))
         told.append(f"{confidence:.2f} is right in {accuracy:.2f}")
-    parts += _axes(pad, side)
     parts.append(_text(pad + side / 2, side + 42, "score of the winning class", "middle"))
-    parts.append(_text(10, side / 2, "share of right pixels", "middle", "", f"rotate(-90 10 {side / 2:g})"))
+    parts.append(_text(9, side / 4, "share of right pixels", "middle", "", f"rotate(-90 9 {side / 4:g})"))
     return _svg(side + pad + 14, side + 48, f"Calibration: a score of {'; '.join(told)}", parts)
 
 
 def sizes(table: Sequence[SizeBin]) -> Markup:
     """IoU against the object's share of the image: the mean over objects as bars, their number beneath."""
-    side, pad, width = 220, 34, 66
-    parts = []
+    side, pad, width = 220, 34, 74
+    parts = _axes(pad, side, width * len(table), ticks_below=False)
     for n, row in enumerate(table):
         x = pad + n * width
         parts.append(_text(x + width / 2, side + 22, f"{100 * row.low:g}–{100 * row.high:g} %", "middle"))
@@ -59,7 +58,6 @@ def sizes(table: Sequence[SizeBin]) -> Markup:
             parts.append(_rect(x + 11, 4 + side - height, width - 22, height, "bar"))
             parts.append(_text(x + width / 2, max(side - height - 2, 12), f"{row.mean_iou:.2f}", "middle", "value"))
     length = width * len(table)
-    parts += _axes(pad, side, length, ticks_below=False)
     parts.append(_text(pad + length / 2, side + 56, "share of the image, and how many objects", "middle"))
     told = ", ".join(f"{100 * r.low:g} to {100 * r.high:g} %: {r.mean_iou:.2f} of {r.objects}" for r in table)
     return _svg(pad + length + 8, side + 62, f"Mean IoU by object size: {told}", parts)

@@ -18,7 +18,7 @@ _SIDE = 280
 RULES = ("best", "median", "worst", "random")
 RULE = (
     "Best, median and worst by mean IoU of the ways that occur in the truth or the mask, among episodes whose query "
-    "holds one of its classes; random by numpy's default_rng(0), among all."
+    "holds one of its classes; random by numpy's default_rng(0), among all. No query is shown twice."
 )
 
 
@@ -43,8 +43,11 @@ class Panel:
     panes: tuple[Pane, ...]
 
 
-def choose(result: Result, each: int = 2) -> list[tuple[str, int]]:
-    """(rule, episode) by `RULES`, `each` of every rule, none twice; ties go to the lower number."""
+def choose(result: Result, queries: Sequence[str], each: int = 2) -> list[tuple[str, int]]:
+    """(rule, episode) by `RULES`, `each` of every rule, ties to the lower number.
+
+    queries: of all episodes; none is shown twice, so each rule takes the next episode then.
+    """
     ious = result.episode_ious()
     shown = np.flatnonzero((result.counts.counts.truth[:, 1:] > 0).any(1))
     order = [int(n) for n in shown[np.lexsort((shown, ious[shown]))]]
@@ -52,10 +55,14 @@ def choose(result: Result, each: int = 2) -> list[tuple[str, int]]:
     middle = sorted(range(len(order)), key=lambda place: (abs(place - (len(order) - 1) / 2), place))
     ranked = {"best": order[::-1], "median": [order[place] for place in middle], "worst": order, "random": shuffled}
     chosen: list[tuple[str, int]] = []
-    for rule in RULES:
-        free = [n for n in ranked[rule] if n not in {number for _, number in chosen}]
-        chosen += [(rule, n) for n in free[:each]]
-    return [(rule, int(result.counts.index[n])) for rule, n in chosen]
+    taken: set[str] = set()
+    for rule in RULES * each:  # by turns, so that few episodes still show every rule
+        for n in ranked[rule]:
+            if queries[n] not in taken:
+                taken.add(queries[n])
+                chosen.append((rule, int(result.counts.index[n])))
+                break
+    return sorted(chosen, key=lambda pair: RULES.index(pair[0]))
 
 
 def panel(runner: EpisodeRunner, episode: Episode, rule: str, iou: float) -> Panel:
@@ -84,7 +91,8 @@ def panel(runner: EpisodeRunner, episode: Episode, rule: str, iou: float) -> Pan
 def panels(runner: EpisodeRunner, episodes: Episodes, result: Result, each: int = 2) -> list[Panel]:
     """The chosen episodes of a run as pictures."""
     ious = dict(zip(result.counts.index.tolist(), result.episode_ious().tolist(), strict=True))
-    return [panel(runner, episodes[index], rule, ious[index]) for rule, index in choose(result, each)]
+    chosen = choose(result, [episode.query for episode in episodes], each)
+    return [panel(runner, episodes[index], rule, ious[index]) for rule, index in chosen]
 
 
 def _own(runner: EpisodeRunner, image: str, episode: Episode, way: int) -> NDArray[np.uint8]:

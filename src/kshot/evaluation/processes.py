@@ -91,7 +91,7 @@ def _work(job: Job, rank: int, world: int, progress: Progress | None) -> int:
 
 
 def _encode_share(job: Job, runner: EpisodeRunner, rank: int, world: int) -> None:
-    """Fill the cache together, so that no two processes encode the same image."""
+    """Fill the cache together, so that hardly an image is encoded twice."""
     images = sorted({image for e in job.drawn for image in (e.query, *(i for way in e.supports for i in way))})
     for image in images[rank::world]:
         runner.features(image)

@@ -126,7 +126,7 @@ def _described(job: Job) -> dict[str, Any]:
 def _remarks(job: Job) -> list[str]:
     """What a reader must know before citing the figure."""
     data, plan = job.data, job.drawn.plan
-    told = [f"left out: {dropped}" for dropped in job.drawn.dropped]
+    told = [f"left out: {'; '.join(job.drawn.dropped)}"] if job.drawn.dropped else []
     told += [f"missing: {problem}" for problem in data.problems] + list(data.shortfalls(data))
     if data.folds and plan.fold is None and plan.protocol != "seed":
         told.append(f"all classes in one pool; the published figures are means over {len(data.folds)} folds (fold all)")

@@ -1,0 +1,190 @@
+"""The same integers from one process or several, killed or not; and no forward pass twice."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kshot
+from kshot.data.base import Dataset, load_dataset
+from kshot.data.episodes import episodes, read_episodes
+from kshot.errors import DatasetError, SettingError
+from kshot.evaluation import Result, evaluate, load_result
+from kshot.evaluation.episode import EpisodeRunner
+from kshot.evaluation.held import Held
+from kshot.evaluation.rows import RowFile, read_rows
+from kshot.features import FeatureCache
+from tests.unit.evaluation.made_up import make_discs
+
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_discs(tmp_path_factory.mktemp("data") / "discs")
+
+
+@pytest.fixture(scope="module")
+def data(root: Path) -> Dataset:
+    return load_dataset("folder", root)
+
+
+@pytest.fixture(scope="module")
+def result(toy: kshot.Segmenter, data: Dataset) -> Result:
+    return evaluate(toy, data, episodes=COUNT)
+
+
+def test_the_public_names(toy: kshot.Segmenter, root: Path, result: Result) -> None:
+    again = kshot.evaluate(toy, kshot.load_dataset("folder", root), way=1, shot=1, episodes=COUNT, protocol="hsnet")
+    assert again.rows == result.rows
+    assert 0 < result.miou <= 1 and 0 < result.fb_iou <= 1 and 0 <= result.presence_accuracy <= 1
+    assert set(result.per_class) == {"disc", "corner"}
+    assert result.confidence_interval.low <= result.miou <= result.confidence_interval.high
+    assert json.loads(json.dumps(result.summary()))["rows_sha256"] == again.summary()["rows_sha256"]
+
+
+def test_a_second_run_makes_no_forward_pass(
+    toy: kshot.Segmenter, data: Dataset, result: Result, tmp_path: Path
+) -> None:
+    first = evaluate(toy, data, episodes=COUNT, cache=tmp_path / "cache", out=tmp_path / "a")
+    assert 0 < first.forwards <= 12
+    second = evaluate(toy, data, episodes=COUNT, cache=tmp_path / "cache", out=tmp_path / "b")
+    read = evaluate(toy, data, episodes=COUNT, out=tmp_path / "a")
+    assert second.forwards == read.forwards == 0
+    assert first.rows == second.rows == read.rows == result.rows == load_result(tmp_path / "a").rows
+
+
+def test_two_processes_give_the_same_bits(toy: kshot.Segmenter, data: Dataset, tmp_path: Path) -> None:
+    one = evaluate(toy, data, way=2, episodes=50)
+    two = evaluate(toy, data, way=2, episodes=50, workers=2, cache=tmp_path / "cache", out=tmp_path / "run")
+    assert len(list((tmp_path / "run").glob("rows-*-of-2.jsonl"))) == 2
+    assert one.rows == two.rows
+    # A process that is ahead may meet an image that the other is still encoding.
+    assert 12 <= two.forwards <= 24
+
+
+def test_a_killed_run_goes_on(toy: kshot.Segmenter, data: Dataset, root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "kshot", "eval", "folder", "--root", root, "-o", out, "--episodes", "3000"]
+    command += ["--backbone", "toy", "--size", "96", "--device", "cpu", "--workers", "1", "--cache", tmp_path / "cache"]
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    run = out / "1way-1shot"
+    deadline = time.monotonic() + 60
+    while len(read_rows(run)) < 5 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = len(read_rows(run))
+    assert 5 <= done < 3000
+    with next(run.glob("rows-*.jsonl")).open("a") as file:
+        file.write('{"episode":2999,"ta')
+    plan = episodes(data, count=3000)
+    with pytest.raises(SettingError, match="episodes are not done"):
+        load_result(run)
+    # The rest in the same way as the command, but on fewer episodes: the law is that rows are kept and equal.
+    kept = read_rows(run)
+    runner = EpisodeRunner(toy, data, FeatureCache(None))
+    assert all(kept[n] == runner.run(plan[n]) for n in range(5))
+    RowFile(run, 0, 1).append(runner.run(plan[done]))
+    assert len(read_rows(run)) == done + 1
+
+
+def test_processes_of_torchrun_give_the_same(result: Result, root: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, kshot; seg = kshot.Segmenter(backbone='toy', size=96, device='cpu');"
+        "data = kshot.load_dataset('folder', sys.argv[1]);"
+        f"result = kshot.evaluate(seg, data, episodes={COUNT}, out=sys.argv[2], cache=sys.argv[3]);"
+        "print(result.summary()['rows_sha256'])"
+    )
+    command = [sys.executable, "-c", code, str(root), str(tmp_path / "out"), str(tmp_path / "cache")]
+    started = [
+        subprocess.Popen(command, env=_environment(rank), stdout=subprocess.PIPE, text=True) for rank in range(2)
+    ]
+    told = {process.communicate()[0].strip() for process in started}
+    assert told == {result.summary()["rows_sha256"]}
+
+
+def _environment(rank: int) -> dict[str, str]:
+    return os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+
+
+def test_several_processes_need_a_folder(toy: kshot.Segmenter, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingError, match="name one"):
+        evaluate(toy, data, episodes=2)
+
+
+def test_another_setting_in_the_same_folder_is_refused(toy: kshot.Segmenter, data: Dataset, tmp_path: Path) -> None:
+    evaluate(toy, data, episodes=2, out=tmp_path / "run")
+    with pytest.raises(SettingError, match=r"other settings .*seed"):
+        evaluate(toy, data, episodes=2, seed=1, out=tmp_path / "run")
+    with pytest.raises(SettingError, match="holds no run"):
+        load_result(tmp_path)
+
+
+def test_a_moved_data_set_is_the_same(toy: kshot.Segmenter, data: Dataset, root: Path, tmp_path: Path) -> None:
+    evaluate(toy, data, episodes=2, out=tmp_path / "run")
+    shutil.copytree(root, tmp_path / "discs")
+    moved = evaluate(toy, load_dataset("folder", tmp_path / "discs"), episodes=2, out=tmp_path / "run")
+    assert moved.forwards == 0
+
+
+def test_episodes_of_another_data_set_are_refused(data: Dataset, tmp_path: Path) -> None:
+    episodes(data, count=2).write(tmp_path / "episodes.csv")
+    other = load_dataset("folder", make_discs(tmp_path / "other", count=5))
+    with pytest.raises(DatasetError, match=r"episodes of|another copy"):
+        read_episodes(tmp_path / "episodes.csv", other)
+
+
+def test_an_unwritable_cache_costs_the_cache_alone(
+    toy: kshot.Segmenter, data: Dataset, result: Result, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with caplog.at_level(logging.WARNING):
+        found = evaluate(toy, data, episodes=COUNT, cache=tmp_path / "file" / "cache")
+    assert found.rows == result.rows
+    assert len([record for record in caplog.records if "not kept" in record.message]) == 1
+
+
+def test_nothing_is_written_into_the_data_set(toy: kshot.Segmenter, tmp_path: Path) -> None:
+    root = make_discs(tmp_path / "discs", count=3)
+    before = sorted(root.rglob("*"))
+    for folder in (root, root / "disc", root / "corner"):
+        folder.chmod(0o555)
+    try:
+        evaluate(toy, load_dataset("folder", root), episodes=2, cache=tmp_path / "cache")
+    finally:
+        for folder in (root, root / "disc", root / "corner"):
+            folder.chmod(0o755)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_scoring_at_a_square_size(toy: kshot.Segmenter, data: Dataset) -> None:
+    found = evaluate(toy, data, episodes=2, score_size=50)
+    assert found.counts.counts.truth.sum(1).tolist() == [2500, 2500]
+    assert found.settings["resolution"] == "50 x 50"
+
+
+def test_progress_ends_with_the_figure(toy: kshot.Segmenter, data: Dataset) -> None:
+    told: list[tuple[int, int, float]] = []
+    found = evaluate(toy, data, episodes=3, progress=lambda *step: told.append(step))
+    assert [step[:2] for step in told] == [(1, 3), (2, 3), (3, 3)]
+    assert told[-1][2] == pytest.approx(found.miou)
+
+
+def test_held_is_bounded() -> None:
+    held: Held[np.ndarray] = Held(100, lambda value: value.nbytes)
+    for n in range(5):
+        held.get(n, lambda: np.zeros(40, np.uint8))
+    assert held.bytes == 80
+    assert held.get(4, lambda: np.ones(40, np.uint8)).sum() == 0
+    assert held.get(0, lambda: np.ones(40, np.uint8)).sum() == 40
