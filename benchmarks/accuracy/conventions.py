@@ -50,9 +50,7 @@ def main() -> None:
         "strict: background and false alarms too": strict_miou(runs["original"]),
         "PANet's: only where the truth has the class": panet_miou(runs["original"]),
     }
-    print(
-        f"{given.way}-way {given.shot}-shot, {given.protocol}, {len(drawn)} episodes, voc {data.query_split}, same predictions"
-    )
+    print(f"{given.way}-way {given.shot}-shot, {given.protocol}, {len(drawn)} episodes, voc {data.query_split}")
     for name, score in table.items():
         interval = bootstrap(score)
         print(f"{name:46} {interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]")
