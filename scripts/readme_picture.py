@@ -13,7 +13,7 @@ from kshot.demo import run_demo
 HEIGHT, GAP, TEXT = 220, 12, 26
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "images" / "demo.jpg"
-CASES = {"coins": ("top-right", "bottom"), "glands": ("bottom-right", "top-right")}
+CASES = {"coins": ("top-right", "bottom"), "glands": ("bottom-right", "top-right", "top-left")}
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def commands(page: Path) -> list[str]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """support/cat, support/dog, images/ and more/ with pictures called a, b, c, ..., large enough for the text's boxes."""
+    """support/cat, support/dog, images/ and more/ with pictures called a, b, c, d, e."""
     monkeypatch.chdir(tmp_path)
     for name, value in {"BACKBONE": "toy", "SIZE": "96", "DEVICE": "cpu"}.items():
         monkeypatch.setenv(f"KSHOT_{name}", value)
@@ -71,8 +71,7 @@ def test_every_command_runs(page: Path, workplace: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
-def test_every_snippet_runs(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kshot.backbones.base.DEFAULT", "toy")
+def test_every_snippet_runs(page: Path, workplace: Path) -> None:
     namespace: dict[str, object] = {}
     for snippet in blocks(page, "python"):
         exec(compile(snippet, str(page), "exec"), namespace)
