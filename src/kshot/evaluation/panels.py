@@ -10,7 +10,7 @@ from PIL import Image
 from kshot.data.episodes import Episode, Episodes
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.evaluation.result import Result
-from kshot.report.pictures import _heat, data_uri, outlined, shrunk
+from kshot.report.pictures import heat, data_uri, outlined, shrunk
 from kshot.report.run import hex_colour
 from kshot.types import IGNORE
 
@@ -82,7 +82,7 @@ def panel(runner: EpisodeRunner, episode: Episode, rule: str, iou: float) -> Pan
         Pane("query", "query", _uri(Image.fromarray(picture))),
         Pane("found", "prediction", _drawn(picture, prediction.mask, names)),
         Pane("truth", "ground truth", _drawn(picture, outcome.truth, names)),
-        Pane("score", "score", _uri(Image.fromarray(_heat()[np.rint(255 * everything.clip(0, 1)).astype(np.uint8)]))),
+        Pane("score", "score", _uri(Image.fromarray(heat()[np.rint(255 * everything.clip(0, 1)).astype(np.uint8)]))),
     ]
     ways = tuple((name, hex_colour(label)) for label, name in enumerate(names, 1))
     return Panel(rule, episode.index, episode.query, iou, ways, tuple(panes))

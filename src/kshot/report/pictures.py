@@ -58,7 +58,7 @@ def score_map(path: Path | None, side: int) -> Image.Image | None:
         log.warning("%s: left out of the report (%s)", path, error)
         return None
     small = np.asarray(shrunk(Image.fromarray(1 - planes[0]), side))
-    return Image.fromarray(_heat()[np.rint(255 * small.clip(0, 1)).astype(np.uint8)])
+    return Image.fromarray(heat()[np.rint(255 * small.clip(0, 1)).astype(np.uint8)])
 
 
 def drawn_mask(path: Path | None, picture: Image.Image | None, classes: Sequence[str], side: int) -> Image.Image | None:
@@ -110,7 +110,7 @@ def _fast(path: Path, side: int) -> Image.Image:
 
 
 @cache
-def _heat() -> NDArray[np.uint8]:
+def heat() -> NDArray[np.uint8]:
     """(256, 3) colours."""
     anchors = np.linspace(0, 255, len(_HEAT))
     bands = [np.interp(np.arange(256), anchors, [colour[band] for colour in _HEAT]) for band in range(3)]
