@@ -10,7 +10,7 @@ from PIL import Image
 from kshot.data.episodes import Episode, Episodes
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.evaluation.result import Result
-from kshot.report.pictures import heat, data_uri, outlined, shrunk
+from kshot.report.pictures import data_uri, heat, outlined, shrunk
 from kshot.report.run import hex_colour
 from kshot.types import IGNORE
 
