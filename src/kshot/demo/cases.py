@@ -68,10 +68,11 @@ CASES = (
     Case(
         "eye",
         "The other eye",
-        "One eye is labelled; the other one is smaller, turned and half in shadow.",
+        "The smaller eye, turned and half in shadow, is labelled; the other one is asked for.",
         ("eye",),
-        (View("left", "chelsea", (0, 0, 230, 300)),),
         (View("right", "chelsea", (230, 0, 451, 300)),),
+        (View("left", "chelsea", (0, 0, 230, 300)),),
+        "In the light this iris has another colour than in the shadow, so colour and texture carry over only in part.",
     ),
     Case(
         "person",
