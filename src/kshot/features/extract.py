@@ -44,11 +44,12 @@ def prepare(picture: NDArray[np.uint8], frame: Frame, spec: Spec) -> Tensor:
     """(3, H, W) float32 normalised pixels of the padded frame."""
     height, width = frame.inner_hw
     resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div_(255)
-    mean, std = torch.tensor(spec.mean_rgb), torch.tensor(spec.std_rgb)
-    pixels = (pixels - mean[:, None, None]) / std[:, None, None]
     down, right = frame.padded_hw[0] - height, frame.padded_hw[1] - width
-    return F.pad(pixels[None], (0, right, 0, down), mode="replicate")[0]
+    # Plane by plane: arithmetic on interleaved colours takes three times as long.
+    planes = np.stack([np.asarray(band) for band in resized.split()])  # (3, h, w) uint8
+    padded = torch.from_numpy(np.pad(planes, ((0, 0), (0, down), (0, right)), mode="edge"))
+    std = torch.tensor(spec.std_rgb)[:, None, None]
+    return padded.float().mul_(1 / (255 * std)).sub_(torch.tensor(spec.mean_rgb)[:, None, None] / std)
 
 
 def _maps(backbone: Backbone, pixels: Tensor, frames: Sequence[Frame]) -> list[FeatureMap]:

@@ -43,7 +43,7 @@ class Settings:
     doubt: float = 1.0
     sharpness: float = 4.0
     pool: int = 2
-    background: int = 1024
+    background: int = 512
 
 
 class _Fitted(NamedTuple):
