@@ -61,6 +61,7 @@ def test_fit_can_grow_a_task(support_folder: Path) -> None:
 def test_json_is_one_document_on_stdout(support_folder: Path, image_folder: Path) -> None:
     summary = json.loads(run("label", support_folder, image_folder, "-o", "out", *TOY, "--json").stdout)
     assert summary["processed"] == 4 and summary["failed"] == 0 and summary["out"] == "out"
+    assert Path(summary["report"]).is_file()
     fitted = json.loads(run("fit", support_folder, "-o", "t.kshot", *TOY, "--json").stdout)
     assert fitted["classes"] == ["disc"]
 

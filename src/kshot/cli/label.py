@@ -203,8 +203,9 @@ def _run(
     # After the run, which refuses a folder that holds another one; an interrupted run gets its report too.
     if supports:
         save_supports(out, supports, task, segmenter.max_pixels)
-    say(f"report: {write_report(out)}")
+    report = write_report(out)
+    say(f"report: {report}")
     again = shlex.join(
         ["kshot", *[part for part in sys.argv[1:] if part not in {"--resume", "--overwrite"}], "--resume"]
     )
-    finish(summary, json, again)
+    finish(summary, json, again, report)

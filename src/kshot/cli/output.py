@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -47,10 +48,10 @@ def progress_bar(title: str) -> Iterator[Callable[[dict[str, Any], int, int], No
         yield step
 
 
-def finish(summary: Summary, as_json: bool, again: str) -> None:
+def finish(summary: Summary, as_json: bool, again: str, report: Path) -> None:
     """Print the summary and leave with its exit code; `again` is the command that continues the run."""
     if as_json:
-        print_json(asdict(summary))
+        print_json(asdict(summary) | {"report": str(report)})
     else:
         parts = [f"{summary.processed} processed", f"{summary.objects} objects", f"{summary.empty} empty"]
         parts += [f"{summary.failed} failed"] + ([f"{summary.skipped} done before"] if summary.skipped else [])
