@@ -8,7 +8,7 @@ import pytest
 
 from kshot.errors import DatasetError, SettingError
 from tests.cli.test_commands import TOY, run
-from tests.unit.data.layouts import HALF, labels, make_voc
+from tests.unit.data.layouts import HALF, labels, make_fss, make_voc, whole_coco
 from tests.unit.evaluation.made_up import make_discs
 
 EVAL = [*TOY, "--device", "cpu", "--workers", "1", "--cache", "cache"]
@@ -120,3 +120,24 @@ def run_raising(*arguments: object) -> None:
     from kshot.cli import app
 
     CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("year", [2014, 2017])
+def test_the_full_layout_of_coco(tmp_path: Path, year: int) -> None:
+    root = whole_coco(tmp_path / "coco", year)
+    listed = run("datasets", root).stdout
+    assert "coco" in listed and "80" in listed
+    run("eval", "coco", "--root", root, "--fold", "0", "--episodes", 6, "-o", "out", *EVAL)
+    facts = json.loads(Path("out/results.json").read_text())
+    (setting,) = facts["runs"]
+    rows = [json.loads(line) for line in next(Path("out", setting).glob("rows-*.jsonl")).read_text().splitlines()]
+    # Fold 0 of COCO-20i tests the classes f + 4v, 0-based: ids 1, 5, 9, ...
+    assert len(rows) == 6 and all(row["table"][1] % 4 == 1 for row in rows)
+
+
+def test_the_full_layout_of_fss1000(tmp_path: Path) -> None:
+    root = make_fss(tmp_path / "fss", 20)
+    assert "fss" in run("datasets", root).stdout
+    run("eval", "fss1000", "--root", root, "--episodes", 5, "--shot", "1,5", "-o", "out", *EVAL)
+    assert len(json.loads(Path("out/results.json").read_text())["runs"]) == 2
+    assert "<svg" in Path("out/report.html").read_text()
