@@ -9,7 +9,7 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,11 @@ def run_job(job: Job, workers: int, progress: Progress | None) -> int:
     return _spawn(job, workers, progress) if workers > 1 else _work(job, 0, 1, progress)
 
 
-def _work(job: Job, rank: int, world: int, progress: Progress | None) -> int:
-    """Process `rank` of `world`: its share of the images to encode, then its share of the episodes."""
+def _work(job: Job, rank: int, world: int, progress: Progress | None, meet: Callable[[], object] = lambda: None) -> int:
+    """Process `rank` of `world`: its share of the images to encode, then its share of the episodes.
+
+    meet: returns when all processes have called it, so that no image is encoded by two of them.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     if rank > 0:  # a cache that cannot be written is said once, by the first
@@ -76,8 +79,9 @@ def _work(job: Job, rank: int, world: int, progress: Progress | None) -> int:
     try:
         runner, file, done = job.runner(), RowFile(job.folder, rank, world), read_rows(job.folder)
         mine = [i for i in range(len(job.drawn)) if i % world == rank and i not in done]
-        if world > 1 and job.cache and mine:
-            _encode_share(job, runner, rank, world)
+        if world > 1 and job.cache:
+            _encode_share(job, runner, rank, world, done)
+            meet()
         running = Running(job.drawn.plan.way, done.values())
         for index in mine:
             row = runner.run(job.drawn[index])
@@ -90,9 +94,10 @@ def _work(job: Job, rank: int, world: int, progress: Progress | None) -> int:
         torch.set_num_threads(threads)
 
 
-def _encode_share(job: Job, runner: EpisodeRunner, rank: int, world: int) -> None:
-    """Fill the cache together, so that hardly an image is encoded twice."""
-    images = sorted({image for e in job.drawn for image in (e.query, *(i for way in e.supports for i in way))})
+def _encode_share(job: Job, runner: EpisodeRunner, rank: int, world: int, done: Container[int]) -> None:
+    """Fill the cache together with what the episodes without a row need."""
+    missing = (episode for episode in job.drawn if episode.index not in done)
+    images = sorted({image for e in missing for image in (e.query, *(i for way in e.supports for i in way))})
     for image in images[rank::world]:
         runner.features(image)
         if not runner.cache.writable:
@@ -101,8 +106,8 @@ def _encode_share(job: Job, runner: EpisodeRunner, rank: int, world: int) -> Non
 
 def _spawn(job: Job, workers: int, progress: Progress | None) -> int:
     context = multiprocessing.get_context("spawn")
-    counts = [context.Value("q", 0) for _ in range(workers)]
-    processes = [context.Process(target=_share, args=(job, n, workers, counts[n])) for n in range(workers)]
+    counts, encoded = [context.Value("q", 0) for _ in range(workers)], context.Barrier(workers)
+    processes = [context.Process(target=_share, args=(job, n, workers, counts[n], encoded)) for n in range(workers)]
     for process in processes:
         process.start()
     try:
@@ -122,8 +127,8 @@ def _spawn(job: Job, workers: int, progress: Progress | None) -> int:
     return sum(count.value for count in counts)
 
 
-def _share(job: Job, rank: int, world: int, count: Any) -> None:
-    count.value = _work(job, rank, world, None)
+def _share(job: Job, rank: int, world: int, count: Any, encoded: Any) -> None:
+    count.value = _work(job, rank, world, None, encoded.wait)
 
 
 def _wait(job: Job, alive: Callable[[], bool], progress: Progress | None) -> None:
