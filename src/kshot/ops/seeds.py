@@ -169,7 +169,8 @@ def _otsu(values: Tensor) -> Tensor:
 def _mask(found: Tensor, inside: Tensor, frame: Frame) -> Tensor:
     """(gh, gw): found (n,) less the padding, at most `inside` (n,). The likeliest cell shows the object for certain."""
     found = found.clone()
-    found[(found * inside).argmax()] = 1
+    # Negative marks may cover the whole box: then the cell most inside it is the least bad answer.
+    found[((found + _TINY) * inside).argmax()] = 1
     return torch.minimum(found * coverage(frame).flatten(), inside).reshape(frame.grid_hw)
 
 

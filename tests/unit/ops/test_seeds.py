@@ -174,6 +174,13 @@ def test_a_drawn_picture(backbone: str, size_hw: tuple[int, int]) -> None:
     assert iou(salient(features), truth) > 0.75
 
 
+def test_negative_points_all_over_the_box_leave_one_cell() -> None:
+    box = boxes((72, 72, 88, 80))  # columns 9 and 10 of row 9
+    found = grow_boxes(painted(disc()), box, NONE, points(at(9, 9), at(10, 9)))
+    assert found.sum() == 1
+    assert found[9, 9:11].sum() == 1
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     size_hw=st.tuples(st.integers(1, 90), st.integers(1, 90)),
