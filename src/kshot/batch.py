@@ -106,7 +106,9 @@ def label_folder(
                 progress(record, len(records), len(jobs))
     except KeyboardInterrupt:
         summary.interrupted = not watch
-    _close_run(out, list(records.values()), task.classes, writers)
+    # What an earlier run did beyond this one's limit stays in the manifest.
+    kept = [record for name, record in done.items() if name not in records and _is_there(out, record)]
+    _close_run(out, [*records.values(), *kept], task.classes, writers)
     summary.total, summary.seconds = len(jobs), round(time.perf_counter() - started, 3)
     return summary
 

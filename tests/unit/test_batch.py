@@ -165,6 +165,16 @@ def test_limit_and_single_files(toy: kshot.Segmenter, task: kshot.Task, image_fo
     assert (tmp_path / "c" / "masks" / "sub" / "a.png").is_file()
 
 
+def test_a_limit_drops_nothing_that_was_done(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
+) -> None:
+    label_folder(toy, task, image_folder, tmp_path / "out", formats=ALL)
+    before = contents(tmp_path / "out")
+    summary = label_folder(toy, task, image_folder, tmp_path / "out", formats=ALL, resume=True, limit=1)
+    assert (summary.processed, summary.skipped) == (0, 1)
+    assert contents(tmp_path / "out") == before and len(read_manifest(tmp_path / "out")) == 4
+
+
 def test_where_it_cannot_write_it_says_so(
     toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -206,8 +216,10 @@ def test_watching_takes_what_appears(
 
 def test_ctrl_c_ends_the_command_in_order(support_folder: Path, image_folder: Path, tmp_path: Path) -> None:
     """A real SIGINT to a real process: summary on stdout, exit code 130, and --resume finishes the run."""
-    for seed in range(20, 60):
-        Image.fromarray(draw(seed, (600, 800))[0]).save(image_folder / f"{seed}.png")
+    # Far more than are done before the signal arrives, however busy the machine is.
+    Image.fromarray(draw(20, (600, 800))[0]).save(image_folder / "big.png")
+    for number in range(400):
+        (image_folder / f"{number:03}.png").hardlink_to(image_folder / "big.png")
     command = [sys.executable, "-m", "kshot", "label", str(support_folder), str(image_folder)]
     command += ["-o", str(tmp_path / "out"), "--backbone", "toy"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -219,5 +231,7 @@ def test_ctrl_c_ends_the_command_in_order(support_folder: Path, image_folder: Pa
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "processed" in stdout and "continue with: kshot label" in stderr
-    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
-    assert "done before" in done.stdout and len(read_manifest(tmp_path / "out")) == 44
+    before = len(read_manifest(tmp_path / "out"))
+    done = subprocess.run([*command, "--resume", "--limit", "3"], capture_output=True, text=True, check=True)
+    assert "done before" in done.stdout and 2 <= before < 400
+    assert len(read_manifest(tmp_path / "out")) >= before

@@ -23,9 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
-app.command("label")(label.label)
-app.command("fit")(label.fit)
-app.command("predict")(label.predict)
+app.command("label", epilog=label.LABEL_EXAMPLES)(label.label)
+app.command("fit", epilog=label.FIT_EXAMPLES)(label.fit)
+app.command("predict", epilog=label.PREDICT_EXAMPLES)(label.predict)
 app.command("report")(report.report)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(evaluate.compare)

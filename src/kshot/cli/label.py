@@ -15,13 +15,24 @@ from kshot.report import save_supports, write_report
 from kshot.segmenter import Segmenter
 from kshot.types import SupportSet
 
-_EXAMPLES = """
+# Shown below the help; a blank line keeps lines apart.
+LABEL_EXAMPLES = """Examples:
 
-[bold]Examples[/]
+kshot label support/ images/ -o out/
 
-  kshot label support/ images/ -o out/
+kshot label images/ --box cat=a.jpg:10,20,90,80 -o out/ --format png,coco
+"""
+FIT_EXAMPLES = """Examples:
 
-  kshot label images/ --box cat=a.jpg:10,20,90,80 -o out/ --format png,coco
+kshot fit support/ -o cat.kshot
+
+kshot fit --support dog=d.jpg:d.png --add-to cat.kshot -o pets.kshot
+"""
+PREDICT_EXAMPLES = """Examples:
+
+kshot predict cat.kshot images/ -o out/
+
+kshot predict cat.kshot "images/*.tif" -o out/ --format png,scores --resume
 """
 
 
