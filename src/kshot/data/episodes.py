@@ -89,7 +89,10 @@ def episodes(
     pool, dropped = _without_small(pool, plan, drop_small)
     if way > len(pool.classes):
         of = "" if number is None else f" of fold {number}"
-        raise DatasetError(f"{dataset.name}, {plan.split}: {way}-way, but {len(pool.classes)} classes{of} can be drawn")
+        raise DatasetError(
+            f"{dataset.name}, {plan.split}: {way}-way, but {len(pool.classes)} classes{of} can be drawn; "
+            "ask for fewer ways, another fold, or none (--fold none)"
+        )
     return Episodes(plan, dataset.classes, partial(_draw, pool, plan), dropped)
 
 
