@@ -220,7 +220,11 @@ def test_ctrl_c_ends_the_command_in_order(support_folder: Path, image_folder: Pa
     Image.fromarray(draw(20, (600, 800))[0]).save(image_folder / "big.png")
     for number in range(400):
         (image_folder / f"{number:03}.png").hardlink_to(image_folder / "big.png")
-    command = [sys.executable, "-m", "kshot", "label", str(support_folder), str(image_folder)]
+    # A background shell hands down an ignored SIGINT; a person's terminal does not.
+    start = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from kshot.cli import main; main()"
+    )
+    command = [sys.executable, "-c", start, "label", str(support_folder), str(image_folder)]
     command += ["-o", str(tmp_path / "out"), "--backbone", "toy"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     manifest = tmp_path / "out" / "manifest.jsonl"
