@@ -26,7 +26,7 @@ _TRACE = 1e-3  # part of a cell below which a class does not count as shown
 
 @dataclass(frozen=True)
 class Settings:
-    """Chosen on the training half of the development data (benchmarks/accuracy).
+    """Chosen on development data: VOC train and half of coco-mini; pool and background on VOC val.
 
     kappa: concentration of the kernel. affinity: sharpness of the average over alike cells of the query.
     share: most that the query's own cells count for in the second estimate; 0 for one estimate only.
