@@ -8,7 +8,7 @@ alike (the region readout's idea), and the cells that are then confident join th
 a share that falls to nothing when no cell is.
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,8 +32,9 @@ class Settings:
     share: most that the query's own cells count for in the second estimate; 0 for one estimate only.
     mass: cells of a class in the query at which they count for half of that. doubt: logits by which the second
     estimate mistrusts a class. sharpness: of the confidences that it starts from. pool: side of the squares of cells
-    that the query is compared with in itself; 2 is four times as fast as 1, and as accurate. background: cells of pure
-    background beyond this number are thinned evenly; what a class looks like is in its own cells and those around.
+    that the query is compared with in itself; 2 is four times as fast as 1, and as accurate. background, foreground:
+    cells that show nothing but background, or nothing but one class, are thinned evenly to about this number (of each
+    class); those on a border, where most of what divides the two is, all stay.
     """
 
     kappa: float = 20.0
@@ -44,6 +45,7 @@ class Settings:
     sharpness: float = 4.0
     pool: int = 2
     background: int = 512
+    foreground: int = 512
 
 
 class _Fitted(NamedTuple):
@@ -58,10 +60,12 @@ class Task(base.Task):
     Settings = Settings
 
     def _fitted(self) -> _Fitted:
-        pure = sum(int(_pure(support).sum()) for support in self.supports)
-        stride = math.ceil(math.sqrt(pure / self.settings.background))
-        parts = [_cells(support, max(1, stride)) for support in self.supports]
-        return _Fitted(torch.cat([tokens for tokens, _ in parts]), torch.cat([weights for _, weights in parts]))
+        parts = [_parts(support) for support in self.supports]  # (N+1, gh, gw) each
+        pure = sum(_pure(part).sum((1, 2)) for part in parts)  # (N+1,)
+        most = torch.tensor([self.settings.background] + [self.settings.foreground] * len(self.classes))
+        strides = (pure / most).sqrt().ceil().clamp(min=1).int().tolist()
+        tokens, weights = zip(*(_cells(s, p, strides) for s, p in zip(self.supports, parts, strict=True)), strict=True)
+        return _Fitted(torch.cat(tokens), torch.cat(weights))
 
     def _score(self, features: FeatureMap) -> Tensor:
         settings, query = self.settings, features.tokens.contiguous()
@@ -81,24 +85,29 @@ class Task(base.Task):
         return logits
 
 
-def _pure(support: base.Support) -> Tensor:
-    """(gh, gw) bool: cells that show the background and no class."""
-    return (support.background > 0) & (support.masks.sum(0) < _TRACE)
+def _parts(support: base.Support) -> Tensor:
+    """(N+1, gh, gw): the part of each cell that shows the background and each class."""
+    return torch.cat([support.background[None], support.masks])
 
 
-def _cells(support: base.Support, stride: int) -> tuple[Tensor, Tensor]:
-    """Features (n, c) and weights (n, N+1) of a support's cells, those of pure background thinned evenly."""
-    pure, background = _pure(support), support.background
-    kept = torch.zeros_like(pure)
-    kept[::stride, ::stride] = True
-    stand = pure & kept
-    if bool(stand.any()):  # what stays stands for what goes
-        background = torch.where(pure, background * (background[pure].sum() / background[stand].sum()), background)
-        kept |= ~pure
-    else:
-        kept = torch.ones_like(pure)
-    weights = torch.cat([background[None], support.masks]).flatten(1).T
-    return support.features.tokens[kept.flatten()], weights[kept.flatten()]
+def _pure(parts: Tensor) -> Tensor:
+    """(N+1, gh, gw) bool: cells that show one thing and nothing else."""
+    others = parts.sum(0) - parts
+    return (parts > _TRACE) & (others < _TRACE)
+
+
+def _cells(support: base.Support, parts: Tensor, strides: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Features (n, c) and weights (n, N+1) of a support's cells, pure ones thinned to every `stride`-th row and column."""
+    kept, weights = (parts > 0).any(0), parts.clone()
+    for row, pure in enumerate(_pure(parts)):
+        stand = torch.zeros_like(pure)
+        stand[:: strides[row], :: strides[row]] = True
+        stand &= pure
+        if bool(stand.any()):  # what stays stands for what goes
+            weights[row][stand] *= parts[row][pure].sum() / parts[row][stand].sum()
+            kept &= stand | ~pure
+    kept = kept.flatten()
+    return support.features.tokens[kept], weights.flatten(1).T[kept]
 
 
 class _Regions:
