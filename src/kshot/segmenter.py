@@ -89,7 +89,7 @@ class Segmenter:
     def decide(self, task: Task, features: FeatureMap, picture: NDArray[np.uint8]) -> Prediction:
         """The cheap part: from features of a picture to its masks."""
         with torch.inference_mode():
-            logits = task.score(features)  # (n+1, gh, gw), 0 = background
+            logits = task.score(features, picture)  # (n+1, gh, gw), 0 = background
             present = presence(logits, features.frame)  # (n,)
             fine = self.refiner.refine(logits, features.frame, picture, self.refiner_settings)  # (n+1, h, w)
             scores = fine.softmax(0).numpy()

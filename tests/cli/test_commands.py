@@ -146,8 +146,8 @@ def test_errors_reach_the_shell(support_folder: Path, tmp_path: Path) -> None:
 
 
 def test_without_network_a_missing_model_is_told_within_a_second(support_folder: Path, image_folder: Path) -> None:
-    from kshot.backbones._weights import find_folder
     from kshot.errors import WeightsNotFoundError
+    from kshot.weights import find_folder
 
     started = time.perf_counter()
     with pytest.raises(WeightsNotFoundError, match="models pull"):

@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kshot import _plugins
@@ -101,10 +103,11 @@ class Task(ABC):
         with torch.inference_mode():
             object.__setattr__(self, "fitted", self._fitted())
 
-    def score(self, features: FeatureMap) -> Tensor:
+    def score(self, features: FeatureMap, picture: NDArray[np.uint8] | None = None) -> Tensor:
         """Class logits (N+1, gh, gw): row 0, the background, is zero, and a class wins where it is above zero.
 
-        Raises `BackboneMismatchError` for features of another backbone.
+        picture: (h, w, 3), what the features are of; few methods look at it. Raises `BackboneMismatchError` for
+        features of another backbone, and `SettingError` when a method needs the picture and gets none.
         """
         if features.identity != self.origin.identity:
             raise BackboneMismatchError(
@@ -113,7 +116,7 @@ class Task(ABC):
                 f"use backbone={self.origin.backbone!r} with the same weights and layers, or fit again"
             )
         with torch.inference_mode():
-            return self._score(features)
+            return self._score(features) if picture is None else self._score_seen(features, picture)
 
     def with_shots(self, shots: Iterable[Shot], encoder: Encoder) -> Self:
         """A new task with more shots or classes; the old supports are not encoded again.
@@ -163,6 +166,10 @@ class Task(ABC):
     @abstractmethod
     def _score(self, features: FeatureMap) -> Tensor:
         """(N+1, gh, gw) logits."""
+
+    def _score_seen(self, features: FeatureMap, picture: NDArray[np.uint8]) -> Tensor:
+        """(N+1, gh, gw) logits of a method that looks at the picture as well; most don't."""
+        return self._score(features)
 
 
 def load_task(path: str | Path) -> Task:

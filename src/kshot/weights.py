@@ -1,9 +1,10 @@
-"""Find a model's folder: a local folder, the Hub's own cache, or the Hub when it answers."""
+"""Find the folder of a published model: a local folder, the Hub's own cache, or the Hub when it answers."""
 
 import threading
 from pathlib import Path
+from typing import Any
 
-from kshot.errors import WeightsNotFoundError
+from kshot.errors import BackboneError, WeightsNotFoundError
 
 PATTERNS = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
 _PROBE_SECONDS = 0.8
@@ -60,6 +61,25 @@ def pull(source: str, name: str) -> Path:
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise WeightsNotFoundError(_not_found(source, name)) from error
+
+
+def read_model(folder: Path, loader: str, **arguments: Any) -> Any:
+    """A model of transformers' class `loader` with the weights in a folder, float32; raises `BackboneError`."""
+    import torch
+    import transformers
+    from transformers.utils import logging as transformers_logging
+
+    # Its progress bar over tensors says nothing that a user of kshot needs.
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        read = getattr(transformers, loader).from_pretrained
+        return read(folder, dtype=torch.float32, use_safetensors=True, **arguments)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BackboneError(f"{folder}: {error}") from error
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def hub_answers() -> bool:
