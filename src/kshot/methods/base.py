@@ -182,13 +182,26 @@ def load_task(path: str | Path) -> Task:
 
 
 def settings_of(module: Any, values: Mapping[str, Any]) -> Any:
-    """A method's or refiner's settings from keyword values; an unknown one lists the choices."""
-    known = [f.name for f in fields(module.Settings)]
-    unknown = sorted(set(values) - set(known))
+    """A method's or refiner's settings from keyword values; an unknown one lists the choices.
+
+    Raises `SettingError` for a value of another kind than the default's.
+    """
+    known = {f.name: f.default for f in fields(module.Settings)}
+    unknown, name = sorted(set(values) - set(known)), module.__name__.rpartition(".")[2]
     if unknown:
-        name = module.__name__.rpartition(".")[2]
         raise SettingError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    for key, value in values.items():
+        if not _same_kind(known[key], value):
+            kind = {int: "a whole number", float: "a number", str: "a name"}[type(known[key])]
+            raise SettingError(f"the setting {key} of {name} is {kind}, such as {known[key]!r}; got {value!r}")
     return module.Settings(**values)
+
+
+def _same_kind(default: Any, value: Any) -> bool:
+    """Whether a value can stand where a default does; other kinds than numbers and names are not looked at."""
+    if isinstance(default, bool) or not isinstance(default, int | float | str):
+        return True
+    return isinstance(value, (int, float) if isinstance(default, float) else type(default))
 
 
 def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Task:
