@@ -113,8 +113,9 @@ def test_a_mask_that_does_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 def refined(monkeypatch: pytest.MonkeyPatch, *columns: int) -> list[bool]:
     """Whether each cell of a row shows the class: two are sure of it, four barely above zero, the last is not one.
 
-    Squashed, these are .96, .05 and -.96, and .165 on average. Correlations go as (2.12 - 6 x .165) / .350 = 3.23 of
-    the six, (1.92 - 2 x .165) / .452 = 3.52 of the first two, and (.96 - .165) / .350 = 2.27 of the first alone.
+    Interpolated, half of the sixth is above zero. Squashed, the cells are .96, .05 and -.96, and .165 on average, with
+    a deviation of .607. Correlations are (2.095 - 5.5 x .165) / 7 / (.365 x .607) = .76 of the five and a half,
+    (1.928 - 2 x .165) / 7 / (.452 x .607) = .83 of the first two, and (.964 - .165) / 7 / (.350 x .607) = .54 of one.
     """
     monkeypatch.setattr(promptable, "load", lambda name: Told(*columns))
     frame = Frame((8, 56), (8, 56), 8)
@@ -129,7 +130,7 @@ def test_the_refiner_takes_what_raises_the_contrast(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_refiner_refuses_what_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert refined(monkeypatch, 0) == refined(monkeypatch, 5, 6) == [True] * 6 + [False]
+    assert refined(monkeypatch, 0) == refined(monkeypatch, 5, 6) == [True] * 5 + [False] * 2
 
 
 def test_points_are_the_middles_of_cells() -> None:

@@ -27,7 +27,7 @@ Method: TypeAlias = Annotated[
 ]
 Refiner: TypeAlias = Annotated[
     str | None,
-    _option("--refiner", panel=_MODEL, env="REFINER", help="How masks meet the edges: edges, crf, sam or none."),
+    _option("--refiner", panel=_MODEL, env="REFINER", help="How masks meet edges: edges, crf, sam, none."),
 ]
 Set: TypeAlias = Annotated[
     list[str] | None,
