@@ -50,11 +50,35 @@ def test_the_picture_is_prepared_as_published(sam_folder: Path) -> None:
     assert not given[0][0, :, 16:].any()
 
 
+def test_pictures_and_masks_are_transformers_own(sam_folder: Path) -> None:
+    """Parity with the processor that works without torchvision, on a picture that is not square."""
+    from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
+
+    processor = SamImageProcessorPil(
+        size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}, mask_pad_size={"height": 64, "width": 64}
+    )
+    model, picture, given = promptable.load(str(sam_folder)), draw(3)[0], []
+    theirs = processor(picture, return_tensors="pt")
+    handle = model.model.vision_encoder.register_forward_pre_hook(lambda *a: given.append(a[1][0]))
+    seen = model.see(picture)
+    handle.remove()
+    torch.testing.assert_close(given[0], theirs["pixel_values"], atol=1e-5, rtol=1e-5)
+    point = torch.tensor([[[64.0, 48.0]]])
+    with torch.no_grad():  # 128 x 96 pixels become 64 x 48
+        out = model.model(
+            theirs["pixel_values"], input_points=point[None] / 2, input_labels=torch.ones(1, 1, 1, dtype=torch.long)
+        )
+    masks = processor.post_process_masks(out.pred_masks, theirs["original_sizes"], theirs["reshaped_input_sizes"])
+    found = model.propose(seen, point, torch.ones(1, 1))
+    assert torch.equal(found.masks[0], masks[0][0])
+    torch.testing.assert_close(found.quality, out.iou_scores[0])
+
+
 @pytest.mark.parametrize("settings", [{"method": "sam-graph"}, {"refiner": "sam"}])
 def test_a_sam_that_is_not_there_is_told_at_once(settings: dict[str, str], shots: list[Shot]) -> None:
     segmenter = kshot.Segmenter(backbone="toy", size=96, **settings)
     started = time.perf_counter()
-    with pytest.raises(WeightsNotFoundError, match="facebook/sam-vit"):
+    with pytest.raises(WeightsNotFoundError, match=r"models pull facebook/sam-vit.*--refiner crf"):
         segmenter.predict(segmenter.fit(shots), draw(3)[0])
     assert time.perf_counter() - started < 5  # a promise of one second, on a machine that may be busy
 
