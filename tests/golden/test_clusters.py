@@ -86,11 +86,13 @@ def test_a_threshold_is_calibrated_on_what_was_left_out() -> None:
     """Both supports hold a look-alike that is no part of the class, but lies above zero.
 
     Only thresholds between the two cut between them; of those that are tried the one nearest to zero is taken, and
-    two supports that were left out weigh as much as the default, zero.
+    two supports that were left out weigh as much as the default, zero, does with a prior of two.
     """
     cells = row((1, 0), (0.96, 0.28), (0, 1))
     pair = tuple(support(cells, [1, 0, 0]) for _ in range(2))
-    chosen = regions.Settings(kappa=2, region=0, query=0.6, seed=0, vote=0, emphasis=0, threshold=0, foreground=0.01)
+    chosen = regions.Settings(
+        kappa=2, prior=2, region=0, query=0.6, seed=0, vote=0, emphasis=0, threshold=0, foreground=0.01
+    )
     fitted = regions.Task(("c",), pair, ORIGIN, chosen).fitted
     ratios = regions._readout(fitted.model, cells, chosen)[0, 0]
     passing = [t for t in (x / 4 for x in range(-24, 25)) if float(ratios[1]) <= t < float(ratios[0])]

@@ -55,7 +55,7 @@ class Settings:
     vote: float = 0.5
     soft: float = 0.2
     threshold: float = -0.5
-    prior: float = 2.0
+    prior: float = 8.0
     held: int = 5
     most: int = 1024
 
