@@ -51,6 +51,9 @@ class Segmenter:
         self.refiner: Any = _plugins.load("refiners", refiner)
         self.settings = settings_of(self.method, method_settings or {})
         self.refiner_settings = settings_of(self.refiner, refiner_settings or {})
+        for module, chosen in ((self.method, self.settings), (self.refiner, self.refiner_settings)):
+            if hasattr(module, "prepare"):  # what it needs beside the backbone is missed now, not at each image
+                module.prepare(chosen)
         self.size, self.max_pixels = size, max_pixels
         if isinstance(backbone, str):
             backbone = backbones.load_backbone(backbone, device=device, dtype=dtype, layers=layers)

@@ -26,7 +26,7 @@ class Settings:
     balance: power of each class's part of the support cells that its votes are divided by; 0 for plain votes.
     mutual: how many times the vote of a mutual neighbour counts; 1 for label transfer alone. smoothing: votes (of a
     total of 1) given to every class and the background beforehand, so that unanimity is no certainty. They are not
-    in the papers and were chosen on VOC development data.
+    in the papers; balance was chosen on VOC development data, where mutual at 1, 2 and 4 lay within 0.6 points of mIoU.
     """
 
     neighbours: int = 30

@@ -43,6 +43,11 @@ class Settings:
     strength: float = 2.0
 
 
+def prepare(settings: Settings) -> None:
+    """Load the SAM, which is kept; raises `WeightsNotFoundError` and `BackboneError`."""
+    promptable.load(settings.model)
+
+
 class Task(base.Task):
     """Class logits of cells, corrected by the masks of components that fit them better.
 
@@ -54,7 +59,7 @@ class Task(base.Task):
     Settings = Settings
 
     def _fitted(self) -> Cells:
-        promptable.load(self.settings.model)  # kept there; whoever fits without a SAM hears of it now
+        prepare(self.settings)  # a task may come from a file, without a Segmenter
         return gather(self.supports)
 
     def _score(self, features: FeatureMap) -> Tensor:

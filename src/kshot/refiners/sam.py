@@ -36,6 +36,11 @@ class Settings:
     strength: float = 2.0
 
 
+def prepare(settings: Settings) -> None:
+    """Load the SAM, which is kept; raises `WeightsNotFoundError` and `BackboneError`."""
+    promptable.load(settings.model)
+
+
 class _Part(NamedTuple):
     """A connected part of class `row`. cells: (gh, gw) bool. near: the same with the cells around."""
 
