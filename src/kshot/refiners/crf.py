@@ -61,8 +61,10 @@ def refine(logits: Tensor, frame: Frame, picture: NDArray[np.uint8], settings: S
     unary = to_pixels(logits[1:], frame, small_hw).clamp(-settings.limit, settings.limit).flatten(1)  # (N, s)
     unit = (small_hw[0] * small_hw[1]) ** 0.5 / 433  # of the kernels' spatial reach: 433 squared is 500 x 375
     links = _links(_colours(picture, small_hw), cells, unit, settings)
+    # The field adds the kernels' votes to the logits; scaled back, the answer is no surer than the scores were.
+    scale = settings.limit / (settings.limit + settings.bilateral + settings.smoothing)
     change = torch.zeros_like(unary)
-    change[:, cells] = _mean_field(unary, cells, links, settings) - unary[:, cells]
+    change[:, cells] = scale * _mean_field(unary, cells, links, settings) - unary[:, cells]
     plain[1:] += enlarge(change.unflatten(1, small_hw), frame.size_hw)
     return plain
 
