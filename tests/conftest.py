@@ -74,6 +74,34 @@ def image_folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny SAM with random weights, of 64 pixels a side."""
+    import transformers
+
+    torch.manual_seed(0)
+    width = {"hidden_size": 16}
+    config = transformers.SamConfig(
+        vision_config={
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 64,
+            "patch_size": 8,
+            "output_channels": 16,
+            "mlp_dim": 16,
+            "window_size": 4,
+            "global_attn_indexes": [1],
+            "num_pos_feats": 8,
+            **width,
+        },
+        prompt_encoder_config={"image_size": 64, "patch_size": 8, **width},
+        mask_decoder_config={"mlp_dim": 16, "num_attention_heads": 2, "iou_head_hidden_dim": 16, **width},
+    )
+    folder = tmp_path_factory.mktemp("sam")
+    transformers.SamModel(config).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def _repeatable() -> None:
     torch.manual_seed(0)

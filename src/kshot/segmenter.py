@@ -51,6 +51,9 @@ class Segmenter:
         self.refiner: Any = _plugins.load("refiners", refiner)
         self.settings = settings_of(self.method, method_settings or {})
         self.refiner_settings = settings_of(self.refiner, refiner_settings or {})
+        for module, chosen in ((self.method, self.settings), (self.refiner, self.refiner_settings)):
+            if hasattr(module, "prepare"):  # what it needs beside the backbone is missed now, not at each image
+                module.prepare(chosen)
         self.size, self.max_pixels = size, max_pixels
         if isinstance(backbone, str):
             backbone = backbones.load_backbone(backbone, device=device, dtype=dtype, layers=layers)
@@ -89,7 +92,7 @@ class Segmenter:
     def decide(self, task: Task, features: FeatureMap, picture: NDArray[np.uint8]) -> Prediction:
         """The cheap part: from features of a picture to its masks."""
         with torch.inference_mode():
-            logits = task.score(features)  # (n+1, gh, gw), 0 = background
+            logits = task.score(features, picture)  # (n+1, gh, gw), 0 = background
             present = presence(logits, features.frame)  # (n,)
             fine = self.refiner.refine(logits, features.frame, picture, self.refiner_settings)  # (n+1, h, w)
             scores = fine.softmax(0).numpy()

@@ -50,6 +50,34 @@ def test_fit_then_predict_equals_label(support_folder: Path, image_folder: Path)
         assert Path(f"one/masks/{name}.png").read_bytes() == Path(f"two/masks/{name}.png").read_bytes()
 
 
+def test_settings_of_method_and_refiner_are_set(support_folder: Path, image_folder: Path) -> None:
+    chosen = ["--method", "mixture", "--refiner", "crf", "--set", "method.prototypes=1", "--set", "refiner.steps=2"]
+    run("label", support_folder, image_folder, "-o", "out", *TOY, *chosen)
+    run("fit", support_folder, "-o", "t.kshot", *TOY, "--method", "mixture", "--set", "method.kappa=15")
+    assert kshot.load_task("t.kshot").settings.kappa == 15
+    run("predict", "t.kshot", image_folder, "-o", "two", "--refiner", "edges", "--set", "refiner.band=2")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kappa=15", "expected method.NAME=VALUE"),
+        ("method.kapa=15", "density has no setting kapa; it has kappa"),
+        ("method.kappa=high", "kappa of density is a number, such as 20.0; got 'high'"),
+        ("method.pool=1.5", "pool of density is a whole number"),
+    ],
+)
+def test_a_setting_that_is_none_is_refused(support_folder: Path, text: str, message: str) -> None:
+    result = run("fit", support_folder, "-o", "t.kshot", *TOY, "--method", "density", "--set", text, code=1)
+    assert isinstance(result.exception, SettingError) and message in str(result.exception)
+
+
+def test_a_task_keeps_its_methods_settings(support_folder: Path, image_folder: Path) -> None:
+    run("fit", support_folder, "-o", "t.kshot", *TOY)
+    result = run("predict", "t.kshot", image_folder, "-o", "out", "--set", "method.kappa=15", code=1)
+    assert isinstance(result.exception, SettingError)
+
+
 def test_fit_can_grow_a_task(support_folder: Path) -> None:
     run("fit", support_folder, "-o", "t.kshot", *TOY)
     Image.fromarray(draw(9)[0]).save("more.png")
@@ -146,8 +174,8 @@ def test_errors_reach_the_shell(support_folder: Path, tmp_path: Path) -> None:
 
 
 def test_without_network_a_missing_model_is_told_within_a_second(support_folder: Path, image_folder: Path) -> None:
-    from kshot.backbones._weights import find_folder
     from kshot.errors import WeightsNotFoundError
+    from kshot.weights import find_folder
 
     started = time.perf_counter()
     with pytest.raises(WeightsNotFoundError, match="models pull"):

@@ -11,6 +11,7 @@ import torch
 import kshot
 from kshot import _plugins
 from kshot.errors import BackboneMismatchError
+from kshot.ops.geometry import FeatureMap
 from kshot.types import Shot
 from tests.conftest import draw
 
@@ -18,8 +19,9 @@ METHODS = _plugins.names("methods")
 
 
 @pytest.fixture(params=METHODS)
-def segmenter(request: pytest.FixtureRequest) -> kshot.Segmenter:
-    return kshot.Segmenter(backbone="toy", size=96, method=request.param)
+def segmenter(request: pytest.FixtureRequest, sam_folder: Path) -> kshot.Segmenter:
+    settings = {"model": str(sam_folder)} if request.param == "sam_graph" else {}
+    return kshot.Segmenter(backbone="toy", size=96, method=request.param, method_settings=settings)
 
 
 @pytest.fixture
@@ -29,6 +31,12 @@ def task(segmenter: kshot.Segmenter, shots: list[Shot]) -> kshot.Task:
 
 def iou(first: np.ndarray, second: np.ndarray) -> float:
     return float((first & second).sum() / max((first | second).sum(), 1))
+
+
+def seen(segmenter: kshot.Segmenter, seed: int) -> tuple[FeatureMap, np.ndarray]:
+    """What a task scores: features, and the picture for those methods that look at it."""
+    picture, _ = draw(seed)
+    return segmenter.features(picture), picture
 
 
 def two_way_shots() -> list[Shot]:
@@ -56,8 +64,9 @@ def test_it_finds_the_disc(segmenter: kshot.Segmenter, task: kshot.Task) -> None
 
 
 def test_background_logits_are_zero_and_shapes_hold(segmenter: kshot.Segmenter, task: kshot.Task) -> None:
-    features = segmenter.features(draw(3)[0])
-    logits = task.score(features)
+    picture, _ = draw(3)
+    features = segmenter.features(picture)
+    logits = task.score(features, picture)
     assert tuple(logits.shape) == (2, *features.grid_hw)
     assert torch.equal(logits[0], torch.zeros(features.grid_hw))
     assert torch.isfinite(logits).all()
@@ -70,24 +79,24 @@ def test_an_absent_class_gives_an_empty_mask(segmenter: kshot.Segmenter, task: k
 
 
 def test_the_order_of_supports_does_not_matter(segmenter: kshot.Segmenter, shots: list[Shot]) -> None:
-    features = segmenter.features(draw(3)[0])
-    forward, backward = segmenter.fit(shots).score(features), segmenter.fit(shots[::-1]).score(features)
+    shown = seen(segmenter, 3)
+    forward, backward = segmenter.fit(shots).score(*shown), segmenter.fit(shots[::-1]).score(*shown)
     torch.testing.assert_close(forward, backward, atol=1e-3, rtol=1e-3)
 
 
 def test_a_saved_task_scores_the_same_bits(segmenter: kshot.Segmenter, task: kshot.Task, tmp_path: Path) -> None:
-    features = segmenter.features(draw(3)[0])
+    shown = seen(segmenter, 3)
     again = kshot.load_task(task.save(tmp_path / "disc.kshot"))
-    assert torch.equal(again.score(features), task.score(features))
+    assert torch.equal(again.score(*shown), task.score(*shown))
     assert (again.classes, again.settings, again.origin) == (task.classes, task.settings, task.origin)
     assert again.digest() == task.digest()
 
 
 def test_threads_agree_with_one_after_another(segmenter: kshot.Segmenter, task: kshot.Task) -> None:
-    maps = [segmenter.features(draw(seed)[0]) for seed in range(3, 9)]
-    one_by_one = [task.score(features) for features in maps]
+    shown = [seen(segmenter, seed) for seed in range(3, 9)]
+    one_by_one = [task.score(*pair) for pair in shown]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(task.score, maps))
+        together = list(pool.map(lambda pair: task.score(*pair), shown))
     assert all(torch.equal(a, b) for a, b in zip(one_by_one, together, strict=True))
 
 
@@ -112,9 +121,9 @@ def test_one_class_is_not_taken_for_the_other(segmenter: kshot.Segmenter) -> Non
 
 
 def test_more_shots_equal_all_at_once(segmenter: kshot.Segmenter, shots: list[Shot]) -> None:
-    features = segmenter.features(draw(3)[0])
+    shown = seen(segmenter, 3)
     grown = segmenter.fit(shots[:1]).with_shots(shots[1:], segmenter)
-    torch.testing.assert_close(grown.score(features), segmenter.fit(shots).score(features))
+    torch.testing.assert_close(grown.score(*shown), segmenter.fit(shots).score(*shown))
 
 
 def test_a_new_class_joins_an_old_task(segmenter: kshot.Segmenter) -> None:
@@ -128,7 +137,23 @@ def test_a_new_class_joins_an_old_task(segmenter: kshot.Segmenter) -> None:
 def test_a_support_without_background_works(segmenter: kshot.Segmenter) -> None:
     picture, _ = draw(1)
     task = segmenter.fit([Shot(picture, mask=np.ones(picture.shape[:2], bool), label="all")])
-    assert torch.isfinite(task.score(segmenter.features(picture))).all()
+    assert torch.isfinite(task.score(segmenter.features(picture), picture)).all()
+
+
+def test_an_object_of_one_patch_works(segmenter: kshot.Segmenter) -> None:
+    picture, _ = draw(1)
+    mask = np.zeros(picture.shape[:2], bool)
+    mask[40:48, 64:72] = True
+    logits = segmenter.fit([Shot(picture, mask=mask, label="dot")]).score(*seen(segmenter, 3))
+    assert torch.isfinite(logits).all()
+
+
+def test_fifty_shots_and_thirty_classes_work(segmenter: kshot.Segmenter) -> None:
+    pictures = [draw(seed, (48, 64)) for seed in range(50)]
+    shots = [Shot(p, mask=mask, label=f"class {i % 30}") for i, (p, mask) in enumerate(pictures)]
+    logits = segmenter.fit(shots).score(*seen(segmenter, 3))
+    assert len(logits) == 31
+    assert torch.isfinite(logits).all()
 
 
 def test_features_of_another_backbone_are_refused(task: kshot.Task, shots: list[Shot]) -> None:

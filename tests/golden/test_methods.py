@@ -6,23 +6,7 @@ import pytest
 import torch
 
 from kshot.methods import density, prototype
-from kshot.methods.base import Origin, Support
-from kshot.ops.geometry import FeatureMap, Frame
-
-ORIGIN = Origin("hand", "hand", (), 8, 8)
-
-
-def row(*cells: tuple[float, float]) -> FeatureMap:
-    """A grid of one row of cells."""
-    size = (8, 8 * len(cells))
-    return FeatureMap(torch.tensor(cells, dtype=torch.float32).T[:, None], Frame(size, size, 8), "hand")
-
-
-def support(features: FeatureMap, *masks: list[float], known: list[float] | None = None) -> Support:
-    grid = torch.tensor(masks, dtype=torch.float32)[:, None]
-    return Support(
-        features, grid, torch.ones(features.grid_hw) if known is None else torch.tensor([known], dtype=torch.float32)
-    )
+from tests.golden.hand import ORIGIN, row, support
 
 
 def test_prototype_is_20_times_the_difference_of_cosines() -> None:

@@ -51,7 +51,7 @@ def test_the_public_names_are_all_there() -> None:
 def test_names_lists_each_family() -> None:
     assert {"classic", "vit-tiny", "dinov2-small", "dinov3-large"} <= set(kshot.names("backbones"))
     assert {"density", "prototype"} <= set(kshot.names("methods"))
-    assert kshot.names("refiners") == ["edges", "none"]
+    assert kshot.names("refiners") == ["crf", "edges", "none", "sam"]
     assert {"png", "overlay", "scores", "coco"} <= set(kshot.names("formats"))
 
 
@@ -173,7 +173,7 @@ def test_no_shot_at_all_is_refused(toy: kshot.Segmenter) -> None:
     [
         ({"backbone": "clasic"}, UnknownNameError, "Did you mean 'classic'"),
         ({"method": "densities"}, UnknownNameError, "no method is called 'densities'"),
-        ({"refiner": "edge"}, UnknownNameError, "Choices: edges, none"),
+        ({"refiner": "edge"}, UnknownNameError, "Choices: crf, edges, none, sam"),
         ({"size": 4}, SettingError, "smaller than one patch"),
         ({"dtype": "float16"}, SettingError, "float32 or bfloat16"),
         ({"device": "tpu0"}, SettingError, "no device is called"),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.backbones import _weights
+from kshot import weights
 from kshot.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Encoding, Spec, fingerprint
 from kshot.errors import BackboneError, SettingError
 
@@ -134,7 +134,7 @@ class HubBackbone:
 def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> HubBackbone:
     """Load a short name, Hub id or local folder; see `load_backbone` for the errors."""
     known = SPECS.get(name)
-    folder = _weights.find_folder(known.source if known else name, name)
+    folder = weights.find_folder(known.source if known else name, name)
     config = _config(folder)
     if layers is None:
         layers = known.layers if known else _default_layers(config)
@@ -182,18 +182,5 @@ def _spec(name: str, folder: Path, config: dict[str, Any], layers: tuple[str, ..
 
 
 def _model(folder: Path, config: dict[str, Any]) -> Any:
-    import transformers
-    from transformers.utils import logging as transformers_logging
-
     kind = _KINDS[config["model_type"]]
-    # Its progress bar over tensors says nothing that a user of kshot needs.
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        loader = getattr(transformers, kind.loader).from_pretrained
-        return loader(folder, dtype=torch.float32, use_safetensors=True, **kind.arguments)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BackboneError(f"{folder}: {error}") from error
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
+    return weights.read_model(folder, kind.loader, **kind.arguments)

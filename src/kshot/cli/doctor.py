@@ -96,7 +96,7 @@ def _backbone() -> Finding:
 def _hub() -> Finding:
     from huggingface_hub import constants
 
-    from kshot.backbones._weights import hub_answers
+    from kshot.weights import hub_answers
 
     if constants.HF_HUB_OFFLINE:
         return Finding("Hub", "note", f"switched off by HF_HUB_OFFLINE; cache: {constants.HF_HUB_CACHE}")

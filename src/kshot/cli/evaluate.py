@@ -58,6 +58,7 @@ def evaluate(
     backbone: o.Backbone = None,
     method: o.Method = None,
     refiner: o.Refiner = None,
+    set_: o.Set = None,
     size: o.Size = None,
     layers: o.Layers = None,
     device: o.Device = "auto",
@@ -102,6 +103,7 @@ def evaluate(
             drop_small=not strict,
         )
     rest: dict[str, Any] = {"device": device, "dtype": dtype, "max_pixels": max_pixels}
+    rest["set_"] = set_
     segmenter = o.make_segmenter(backbone=backbone, method=method, refiner=refiner, size=size, layers=layers, **rest)
     # Processes that share one accelerator gain nothing and hold the model once each.
     on_cpu = str(segmenter.backbone.device).startswith("cpu")

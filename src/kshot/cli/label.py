@@ -10,6 +10,7 @@ import typer
 from kshot.batch import label_folder, plan
 from kshot.cli import options as o
 from kshot.cli.output import finish, print_json, progress_bar, say
+from kshot.errors import SettingError
 from kshot.methods.base import Task, load_task
 from kshot.report import save_supports, write_report
 from kshot.segmenter import Segmenter
@@ -48,6 +49,7 @@ def label(
     backbone: o.Backbone = None,
     method: o.Method = None,
     refiner: o.Refiner = None,
+    set_: o.Set = None,
     size: o.Size = None,
     layers: o.Layers = None,
     device: o.Device = "auto",
@@ -69,6 +71,7 @@ def label(
         backbone=backbone,
         method=method,
         refiner=refiner,
+        set_=set_,
         size=size,
         layers=layers,
         device=device,
@@ -93,6 +96,7 @@ def fit(
     backbone: o.Backbone = None,
     method: o.Method = None,
     refiner: o.Refiner = None,
+    set_: o.Set = None,
     size: o.Size = None,
     layers: o.Layers = None,
     device: o.Device = "auto",
@@ -110,6 +114,7 @@ def fit(
         "backbone": backbone,
         "method": method,
         "refiner": refiner,
+        "set_": set_,
         "size": size,
         "layers": layers,
     }
@@ -143,6 +148,7 @@ def predict(
     format: o.Formats = "png,overlay",
     backbone: o.Backbone = None,
     refiner: o.Refiner = None,
+    set_: o.Set = None,
     device: o.Device = "auto",
     dtype: o.Dtype = "float32",
     max_pixels: o.MaxPixels = o.DEFAULT_MAX_PIXELS,
@@ -159,7 +165,7 @@ def predict(
     if dry_run:
         return _say_plan(task.classes, len(task.supports), images, out, formats, json)
     rest: dict[str, Any] = {"device": device, "dtype": dtype, "max_pixels": max_pixels}
-    segmenter = _segmenter_of(task, {"backbone": backbone, "refiner": refiner}, rest)
+    segmenter = _segmenter_of(task, {"backbone": backbone, "refiner": refiner, "set_": set_}, rest)
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "limit": limit, "watch": watch}
     _run(segmenter, task, images, out, formats, json, None, **how)
     return None
@@ -167,7 +173,10 @@ def predict(
 
 def _segmenter_of(task: Task, chosen: dict[str, Any], rest: dict[str, Any]) -> Segmenter:
     given = {name: value for name, value in chosen.items() if value is not None}
-    return Segmenter.for_task(task, **given, **rest)
+    settings = o.parse_settings(given.pop("set_", ()))
+    if "method_settings" in settings:
+        raise SettingError("a task keeps its method's settings; fit anew for others (here, --set takes refiner.NAME)")
+    return Segmenter.for_task(task, **given, **settings, **rest)
 
 
 def _two_paths(paths: list[str], has_prompts: bool) -> tuple[str | None, str]:

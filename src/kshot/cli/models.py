@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kshot.backbones import _weights
+from kshot import weights
 from kshot.backbones.base import DEFAULT, Spec, load_backbone, specs
 from kshot.cli.output import print_json
 from kshot.errors import UnknownNameError
@@ -52,7 +52,7 @@ def info(name: Name, json: Json = False) -> None:
 def pull(name: Name, json: Json = False) -> None:
     """Download a backbone's weights into the Hub's own cache (HF_HOME)."""
     spec = _spec(name)
-    folder = _weights.find_folder(spec.source, name) if "/" in spec.source else None
+    folder = weights.find_folder(spec.source, name) if "/" in spec.source else None
     where = str(folder) if folder else "comes with kshot: nothing to download"
     if json:
         return print_json({"name": name, "folder": where})
@@ -71,5 +71,5 @@ def _spec(name: str) -> Spec:
 
 def _facts(spec: Spec) -> dict[str, Any]:
     in_hub = "/" in spec.source
-    here = not in_hub or Path(spec.source).is_dir() or _weights.cached_folder(spec.source) is not None
+    here = not in_hub or Path(spec.source).is_dir() or weights.cached_folder(spec.source) is not None
     return asdict(spec) | {"here": here}

@@ -1,5 +1,6 @@
 """Options that several commands share, and the things that they make."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -25,7 +26,12 @@ Method: TypeAlias = Annotated[
     str | None, _option("--method", panel=_MODEL, env="METHOD", help="How classes are told apart.")
 ]
 Refiner: TypeAlias = Annotated[
-    str | None, _option("--refiner", panel=_MODEL, env="REFINER", help="How masks meet the edges: edges or none.")
+    str | None,
+    _option("--refiner", panel=_MODEL, env="REFINER", help="How masks meet edges: edges, crf, sam, none."),
+]
+Set: TypeAlias = Annotated[
+    list[str] | None,
+    _option("--set", panel=_MODEL, help="A setting of the method or refiner: method.kappa=15, refiner.band=2."),
 ]
 Size: TypeAlias = Annotated[
     int | None, _option("--size", panel=_MODEL, env="SIZE", help="Side of the working area in pixels. [default: 448]")
@@ -68,11 +74,13 @@ def make_segmenter(
     refiner: str | None,
     size: int | None,
     layers: str | None,
+    set_: Sequence[str] | None = None,
     **rest: Any,
 ) -> Segmenter:
     """A Segmenter of those options that were given."""
     given: dict[str, Any] = {"backbone": backbone, "method": method, "refiner": refiner, "size": size}
     given["layers"] = parse_layers(layers)
+    given |= parse_settings(set_ or ())
     return Segmenter(**{name: value for name, value in given.items() if value is not None}, **rest)
 
 
@@ -84,6 +92,25 @@ def parse_layers(text: str | None) -> tuple[str, ...] | None:
     if not all(part.removeprefix("k").isdecimal() for part in layers):
         raise SettingError(f"--layers {text}: expected block numbers such as 10,12 or k12 (the keys of block 12)")
     return layers
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, int | float | str]]:
+    """`method_settings` and `refiner_settings` from texts such as "method.kappa=15"; the last of a name counts."""
+    found: dict[str, dict[str, int | float | str]] = {"method_settings": {}, "refiner_settings": {}}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        family, _, key = name.strip().partition(".")
+        if not equals or not key or f"{family}_settings" not in found:
+            raise SettingError(f"--set {text}: expected method.NAME=VALUE or refiner.NAME=VALUE")
+        found[f"{family}_settings"][key] = _value(value.strip())
+    return {name: values for name, values in found.items() if values}
+
+
+def _value(text: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def parse_formats(text: str) -> tuple[str, ...]:

@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kshot import _plugins
@@ -101,10 +103,11 @@ class Task(ABC):
         with torch.inference_mode():
             object.__setattr__(self, "fitted", self._fitted())
 
-    def score(self, features: FeatureMap) -> Tensor:
+    def score(self, features: FeatureMap, picture: NDArray[np.uint8] | None = None) -> Tensor:
         """Class logits (N+1, gh, gw): row 0, the background, is zero, and a class wins where it is above zero.
 
-        Raises `BackboneMismatchError` for features of another backbone.
+        picture: (h, w, 3), what the features are of; few methods look at it. Raises `BackboneMismatchError` for
+        features of another backbone, and `SettingError` when a method needs the picture and gets none.
         """
         if features.identity != self.origin.identity:
             raise BackboneMismatchError(
@@ -113,7 +116,7 @@ class Task(ABC):
                 f"use backbone={self.origin.backbone!r} with the same weights and layers, or fit again"
             )
         with torch.inference_mode():
-            return self._score(features)
+            return self._score(features) if picture is None else self._score_seen(features, picture)
 
     def with_shots(self, shots: Iterable[Shot], encoder: Encoder) -> Self:
         """A new task with more shots or classes; the old supports are not encoded again.
@@ -164,6 +167,10 @@ class Task(ABC):
     def _score(self, features: FeatureMap) -> Tensor:
         """(N+1, gh, gw) logits."""
 
+    def _score_seen(self, features: FeatureMap, picture: NDArray[np.uint8]) -> Tensor:
+        """(N+1, gh, gw) logits of a method that looks at the picture as well; most don't."""
+        return self._score(features)
+
 
 def load_task(path: str | Path) -> Task:
     """Read a task file. Raises `TaskFileError` (missing, damaged, no task) and `TaskVersionError`."""
@@ -175,13 +182,26 @@ def load_task(path: str | Path) -> Task:
 
 
 def settings_of(module: Any, values: Mapping[str, Any]) -> Any:
-    """A method's or refiner's settings from keyword values; an unknown one lists the choices."""
-    known = [f.name for f in fields(module.Settings)]
-    unknown = sorted(set(values) - set(known))
+    """A method's or refiner's settings from keyword values; an unknown one lists the choices.
+
+    Raises `SettingError` for a value of another kind than the default's.
+    """
+    known = {f.name: f.default for f in fields(module.Settings)}
+    unknown, name = sorted(set(values) - set(known)), module.__name__.rpartition(".")[2]
     if unknown:
-        name = module.__name__.rpartition(".")[2]
         raise SettingError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    for key, value in values.items():
+        if not _same_kind(known[key], value):
+            kind = {int: "a whole number", float: "a number", str: "a name"}[type(known[key])]
+            raise SettingError(f"the setting {key} of {name} is {kind}, such as {known[key]!r}; got {value!r}")
     return module.Settings(**values)
+
+
+def _same_kind(default: Any, value: Any) -> bool:
+    """Whether a value can stand where a default does; other kinds than numbers and names are not looked at."""
+    if isinstance(default, bool) or not isinstance(default, int | float | str):
+        return True
+    return isinstance(value, (int, float) if isinstance(default, float) else type(default))
 
 
 def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Task:

@@ -120,6 +120,16 @@ def coverage(frame: Frame) -> Tensor:
     return parts[0][:, None] * parts[1]
 
 
+def cell_centres(frame: Frame) -> Tensor:
+    """(gh, gw, 2): x and y, in pixels of the image, of the middle of each cell; in the image, where padding is not."""
+    sides = []
+    for pixels, inner, cells in zip(frame.size_hw, frame.inner_hw, frame.grid_hw, strict=True):
+        middle = (torch.arange(cells) + 0.5) * frame.patch
+        sides.append(middle.clamp(max=inner - 0.5) * (pixels / inner))
+    y, x = sides
+    return torch.stack(torch.broadcast_tensors(x[None], y[:, None]), -1)
+
+
 @lru_cache(maxsize=128)
 def _areas(pixels: int, inner: int, patch: int) -> Tensor:
     """(cells, pixels): which share of a cell's image part each pixel makes up; rows sum to 1."""

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional as F
 
 from kshot.ops.geometry import Frame, to_pixels
+from kshot.refiners._band import band, enlarge, shrunk
 
 
 @dataclass(frozen=True)
@@ -37,24 +37,19 @@ class Settings:
 def refine(logits: Tensor, frame: Frame, picture: NDArray[np.uint8], settings: Settings) -> Tensor:
     """(N+1, gh, gw) logits to (N+1, h, w), edges of the picture (h, w, 3) uint8 taken into account."""
     plain = to_pixels(logits, frame)
-    band = _band(logits, settings.band)
-    if not bool(band.any()):
+    near = band(logits, settings.band)
+    if not bool(near.any()):
         return plain
-    small_hw = _small(frame.size_hw, settings.side)
+    small_hw = shrunk(frame.size_hw, settings.side)
     # The background's logits are zero and stay so: a filter of nothing is nothing.
     coarse = to_pixels(logits[1:].clamp(-settings.limit, settings.limit), frame, small_hw)  # (n, sh, sw)
     cell = frame.patch * (small_hw[0] / frame.inner_hw[0] * small_hw[1] / frame.inner_hw[1]) ** 0.5
     radius = max(1, round(settings.radius * cell))
     slope, offset = _coefficients(_grey(picture, small_hw), coarse, radius, settings.epsilon)
     guide = _grey(picture, frame.size_hw)
-    filtered = torch.addcmul(_enlarge(offset, frame.size_hw), _enlarge(slope, frame.size_hw), guide)
-    plain[1:].lerp_(filtered, to_pixels(band, frame))
+    filtered = torch.addcmul(enlarge(offset, frame.size_hw), enlarge(slope, frame.size_hw), guide)
+    plain[1:].lerp_(filtered, to_pixels(near, frame))
     return plain
-
-
-def _small(size_hw: tuple[int, int], side: int) -> tuple[int, int]:
-    scale = min(1.0, side / (size_hw[0] * size_hw[1]) ** 0.5)
-    return max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale))
 
 
 def _grey(picture: NDArray[np.uint8], size_hw: tuple[int, int]) -> Tensor:
@@ -63,14 +58,6 @@ def _grey(picture: NDArray[np.uint8], size_hw: tuple[int, int]) -> Tensor:
     if (image.height, image.width) != size_hw:
         image = image.resize((size_hw[1], size_hw[0]), Image.Resampling.BOX)
     return torch.from_numpy(np.array(image)).float().div_(255)
-
-
-def _band(logits: Tensor, reach: int) -> Tensor:
-    """(gh, gw): 1 where another class wins within `reach` patches."""
-    winner = logits.argmax(0)[None, None].float()
-    window = 2 * reach + 1
-    highest, lowest = (F.max_pool2d(sign * winner, window, 1, reach) * sign for sign in (1, -1))
-    return (highest != lowest).float()[0, 0]
 
 
 def _coefficients(guide: Tensor, planes: Tensor, radius: int, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -87,7 +74,3 @@ def _mean(planes: Tensor, radius: int) -> Tensor:
     """Mean of planes (n, h, w) over windows of 2 radius + 1 pixels, at a cost that does not grow with the radius."""
     size = 2 * radius + 1
     return torch.from_numpy(ndimage.uniform_filter(planes.numpy(), (0, size, size), mode="nearest"))
-
-
-def _enlarge(planes: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    return F.interpolate(planes[None], size_hw, mode="bilinear", align_corners=False)[0]

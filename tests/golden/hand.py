@@ -1,0 +1,30 @@
+"""Supports and queries small enough for a pencil: rows of cells with features of two dimensions."""
+
+import torch
+
+from kshot.methods.base import Origin, Support
+from kshot.ops.geometry import FeatureMap, Frame
+
+ORIGIN = Origin("hand", "hand", (), 8, 8)
+
+
+def row(*cells: tuple[float, float]) -> FeatureMap:
+    """A grid of one row of cells."""
+    size = (8, 8 * len(cells))
+    return FeatureMap(torch.tensor(cells, dtype=torch.float32).T[:, None], Frame(size, size, 8), "hand")
+
+
+def support(features: FeatureMap, *masks: list[float], known: list[float] | None = None) -> Support:
+    grid = torch.tensor(masks, dtype=torch.float32)[:, None]
+    return Support(
+        features, grid, torch.ones(features.grid_hw) if known is None else torch.tensor([known], dtype=torch.float32)
+    )
+
+
+def random_support(seed: int, cells: int = 60, dim: int = 8) -> Support:
+    """A row of random cells, the first third of a class."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.nn.functional.normalize(torch.randn(dim, 1, cells, generator=generator), dim=0)
+    size = (8, 8 * cells)
+    masks = (torch.arange(cells) < cells // 3).float()[None, None]
+    return Support(FeatureMap(features, Frame(size, size, 8), "hand"), masks, torch.ones(1, cells))
