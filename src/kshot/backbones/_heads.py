@@ -77,10 +77,8 @@ def _state(path: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise BackboneError(
-            f"{path}: not a checkpoint that holds tensors alone ({reason}); download it again"
-        ) from error
+        # torch's own message would invite to load it all the same.
+        raise BackboneError(f"{path}: not a checkpoint of tensors alone; download it again") from error
     for wrapper in ("model_state_dict", "state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]

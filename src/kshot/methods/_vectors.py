@@ -15,12 +15,10 @@ from torch.nn import functional as F
 from kshot.errors import SettingError
 from kshot.methods.base import Support
 from kshot.ops.geometry import coverage
-from kshot.ops.pooling import masked_average
+from kshot.ops.pooling import masked_average, stack_tokens
 from kshot.ops.seeds import salient
 
 _SAME = 0.999  # cosine above which a background word is the class's own word
-# What of an image shows its classes (N, gh, gw), and what shows the background (gh, gw).
-Split = Callable[[Support], tuple[Tensor, Tensor]]
 # An image as each of its classes: (N, c) of unit length, zero for those that it does not show.
 Pictured = Callable[[Support], Tensor]
 
@@ -48,30 +46,25 @@ class Vectors:
             rows.append(scale * tokens @ vector - against.logsumexp(1) - level)
         return torch.stack(rows)
 
-    def levelled(self, supports: Sequence[Support], split: Split, scale: float, least: float) -> "Vectors":
+    def levelled(self, supports: Sequence[Support], scale: float, least: float) -> "Vectors":
         """The same with zero half-way between what the support images' classes and their backgrounds score."""
         images = [support for support in supports if support.kind != "text"]
         if not images:
             return self
         scores = torch.cat([self.logits(support.features.tokens, scale, least)[1:] for support in images], 1)  # (N, n)
-        parts = [split(support) for support in images]
-        inside = torch.cat([masks.flatten(1) for masks, _ in parts], 1)  # (N, n)
-        outside = torch.cat([ground.flatten() for _, ground in parts]).expand_as(inside)
+        inside = stack_tokens([support.masks for support in images])  # (N, n)
+        outside = stack_tokens([support.background for support in images]).expand_as(inside)
         usable = (inside.sum(1) > 0) & (outside.sum(1) > 0)
         middle = (_weighted(scores, inside) + _weighted(scores, outside)) / 2
         return replace(self, levels=torch.where(usable, middle, self.levels))
 
 
-def marked(support: Support) -> tuple[Tensor, Tensor]:
-    """What was marked, and what was left."""
-    return support.masks, support.background
-
-
-def standing_out(support: Support) -> tuple[Tensor, Tensor]:
-    """The salient region as each class that the image shows, whatever was marked, and what is around it."""
-    guessed = support.kind == "image"  # its masks are the salient region already
-    region = support.masks.sum(0) if guessed else salient(support.features)
-    return shows(support)[:, None, None] * region, (coverage(support.features.frame) - region).clamp(min=0)
+def as_salient(support: Support) -> Support:
+    """An image with its salient region as the mask of every class that it shows, whatever was marked; words stay."""
+    if support.kind != "mask":  # the masks of a whole image are its salient region already
+        return support
+    masks = shows(support)[:, None, None] * salient(support.features)
+    return replace(support, masks=masks, known=coverage(support.features.frame))
 
 
 def shows(support: Support) -> Tensor:
@@ -79,9 +72,9 @@ def shows(support: Support) -> Tensor:
     return (support.masks.flatten(1).amax(1) > 0).float()
 
 
-def pooled(masks: Tensor, support: Support) -> Tensor:
-    """(N, c) mean cells under masks (N, gh, gw), of unit length."""
-    return masked_average(support.features.tokens, masks.flatten(1))
+def pooled(support: Support) -> Tensor:
+    """(N, c) mean cells under the masks, of unit length."""
+    return masked_average(support.features.tokens, support.masks.flatten(1))
 
 
 def whole(support: Support, use_token: bool) -> Tensor:
@@ -92,21 +85,18 @@ def whole(support: Support, use_token: bool) -> Tensor:
     return masked_average(support.features.tokens, coverage(support.features.frame).flatten())
 
 
-def fit_vectors(
-    supports: Sequence[Support], text_share: float, split: Split, pictured: Pictured | None = None
-) -> Vectors:
+def fit_vectors(supports: Sequence[Support], text_share: float, pictured: Pictured = pooled) -> Vectors:
     """Class vectors from images and words.
 
-    text_share: share of the words in a class that has both kinds, of shots of equal weight. split: what of an image
-    is which class. pictured: how it gives class vectors, by default as the mean of its cells.
+    text_share: share of the words in a class that has both kinds, of shots of equal weight. pictured: how an image
+    gives class vectors, by default as the means of its cells.
     """
     images = [support for support in supports if support.kind != "text"]
     texts = [support for support in supports if support.kind == "text"]
     ways, channels = supports[0].masks.shape[0], supports[0].features.features.shape[0]
-    as_vectors = pictured or (lambda support: pooled(split(support)[0], support))
-    seen, seen_weight = _mean([as_vectors(support) for support in images], images, (ways, channels))
-    read, read_weight = _mean([pooled(support.masks, support) for support in texts], texts, (ways, channels))
-    ground, words = _ground(images, split, channels), _words(texts, channels)
+    seen, seen_weight = _mean([pictured(support) for support in images], images, (ways, channels))
+    read, read_weight = _mean([pooled(support) for support in texts], texts, (ways, channels))
+    ground, words = _ground(images, channels), _words(texts, channels)
     classes, backgrounds = [], []
     for way in range(ways):
         share = _share(text_share, float(read_weight[way]), float(seen_weight[way]))
@@ -139,12 +129,12 @@ def _share(text_share: float, words: float, images: float) -> float:
     return words / (words + images)
 
 
-def _ground(images: Sequence[Support], split: Split, channels: int) -> Tensor:
+def _ground(images: Sequence[Support], channels: int) -> Tensor:
     """(0 or 1, c): the mean background of all support images together."""
     if not images:
         return torch.zeros(0, channels)
     tokens = torch.cat([support.features.tokens for support in images])
-    background = torch.cat([split(support)[1].flatten() for support in images])
+    background = stack_tokens([support.background for support in images])
     return masked_average(tokens, background)[None] if float(background.sum()) > 0 else tokens[:0]
 
 

@@ -46,7 +46,7 @@ class Task(base.Task):
     reads_text = True
 
     def _fitted(self) -> Vectors:
-        return _vectors.fit_vectors(self.supports, self.settings.text_share, _vectors.marked)
+        return _vectors.fit_vectors(self.supports, self.settings.text_share)
 
     def _score(self, features: FeatureMap) -> Tensor:
         settings, fitted = self.settings, self.fitted

@@ -47,13 +47,14 @@ class Task(base.Task):
     reads_text = True
 
     def _fitted(self) -> Vectors:
-        settings = self.settings
-        split = _vectors.marked if settings.prompt == "mask" else _vectors.standing_out
+        settings, supports = self.settings, self.supports
+        if settings.prompt != "mask":
+            supports = tuple(_vectors.as_salient(support) for support in supports)
         if settings.prompt != "whole":
-            return _vectors.fit_vectors(self.supports, settings.text_share, split)
+            return _vectors.fit_vectors(supports, settings.text_share)
         # A whole image lies between its object and its ground, and a token beside both: where zero is, the images say.
-        vectors = _vectors.fit_vectors(self.supports, settings.text_share, split, self._whole)
-        return vectors.levelled(self.supports, split, settings.scale, settings.least)
+        vectors = _vectors.fit_vectors(supports, settings.text_share, self._whole)
+        return vectors.levelled(supports, settings.scale, settings.least)
 
     def _whole(self, support: base.Support) -> Tensor:
         """(N, c) the whole image as each of the classes that it shows, zero for the others."""

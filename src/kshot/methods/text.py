@@ -38,7 +38,7 @@ class Task(base.Task):
     reads_text = True
 
     def _fitted(self) -> Vectors:
-        return _vectors.fit_vectors(self.supports, self.settings.text_share, _vectors.marked)
+        return _vectors.fit_vectors(self.supports, self.settings.text_share)
 
     def _score(self, features: FeatureMap) -> Tensor:
         logits: Tensor = self.fitted.logits(features.tokens, self.settings.scale, self.settings.least)
