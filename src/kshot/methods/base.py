@@ -170,7 +170,10 @@ class Task(ABC):
                 "token": support.features.token,
                 "objectness": support.features.objectness,
             }
-            tensors |= {f"{index}.{name}": part.contiguous() for name, part in parts.items() if part is not None}
+            # Cloned: a file of tensors takes none that share their memory, as a token and a single cell may.
+            tensors |= {
+                f"{index}.{name}": part.clone().contiguous() for name, part in parts.items() if part is not None
+            }
         return tensors
 
     @abstractmethod
