@@ -71,7 +71,8 @@ def prepare(picture: NDArray[np.uint8], frame: Frame, spec: Spec) -> Tensor:
 
 def _maps(backbone: Backbone, pixels: Tensor, frames: Sequence[Frame]) -> list[FeatureMap]:
     encoding = backbone.encode(pixels)
-    dense = F.normalize(encoding.dense.float(), dim=1).to("cpu")
+    # One layout in memory, so that fresh features, cached ones and those of a task file give the same bits.
+    dense = F.normalize(encoding.dense.float(), dim=1).to("cpu").contiguous()
     return [
         FeatureMap(
             dense[i],
