@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.errors import BackboneError
-from kshot.weights import find_folder, read_model
+from kshot.weights import find_folder, load_model
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _BATCH = 16  # prompts decoded at once
@@ -109,6 +109,6 @@ def load(name: str) -> Promptable:
         ) from error
     if kind != "sam":
         raise BackboneError(f"{folder}: a model of type {kind!r}; here only 'sam' goes, such as facebook/sam-vit-base")
-    model = read_model(folder, "SamModel")
+    model = load_model(folder, "SamModel")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Promptable(model.to(device).eval().requires_grad_(False))

@@ -1,4 +1,8 @@
-"""From shots to supports: read each image once, encode it, and turn its prompts into soft masks on the grid."""
+"""From shots to supports: read each image once, encode it, and turn its prompts into soft masks on the grid.
+
+Words become supports too: a cell for each text, and one support of background words, which stand for no class and
+give text classes something to lose against.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -19,6 +23,9 @@ from kshot.types import IGNORE, Shot, check_same_size
 
 # A mask must cover at least this much, in cells: less is dominated by whatever else those cells show.
 MIN_CELLS = 0.5
+# What most pictures hold besides objects, in plain words (open-vocabulary methods on CLIP use lists like it).
+BACKGROUND_WORDS = ("background", "sky", "ground", "wall", "floor", "grass", "trees", "water", "road", "building")
+Words = Callable[[Sequence[str]], FeatureMap]
 
 
 @dataclass
@@ -35,27 +42,45 @@ def encode_shots(
     classes: Sequence[str],
     features_of: Callable[[NDArray[np.uint8]], FeatureMap],
     max_pixels: int,
+    words_of: Words | None = None,
 ) -> tuple[Support, ...]:
-    """One support per image, with masks (N, gh, gw) in the order of `classes`.
+    """One support per image, then those of words, with masks (N, gh, gw) in the order of `classes`.
 
-    Shots that share an image share its encoding, and one's foreground is no background of the other.
-    Raises the `InputError`s of reading, `MaskError`, `EmptyMaskError`, and `SettingError` for text.
+    Shots that share an image share its encoding, and one's foreground is no background of the other. words_of: embeds
+    n texts as a row of n cells. Raises the `InputError`s of reading, `MaskError`, `EmptyMaskError`, and what
+    `words_of` raises for a backbone that reads no words.
     """
-    images = _by_image(shots, max_pixels)
+    given = tuple(shots)
+    texts = [shot for shot in given if shot.text]
+    if texts and words_of is None:
+        raise SettingError(f"the text {texts[0].text!r}: nothing here reads words; give an image of the class")
+    words = _encode_words(texts, classes, words_of) if words_of and texts else ()
+    images = _by_image((shot for shot in given if not shot.text), max_pixels)
     supports = tuple(_encode(image, classes, features_of(image.picture), max_pixels) for image in images)
     promised = {name for image in images for shot in image.shots for name in shot.classes}
     _check_all_shown(supports, classes, promised)
-    return supports
+    return supports + words
+
+
+def _encode_words(shots: Sequence[Shot], classes: Sequence[str], words_of: Words) -> tuple[Support, ...]:
+    """One support per text, and one of the background words."""
+    texts = [str(shot.text).strip() for shot in shots]
+    supports = []
+    for shot, text in zip(shots, texts, strict=True):
+        masks = torch.zeros(len(classes), 1, 1)
+        if shot.classes[0] in classes:
+            masks[classes.index(shot.classes[0])] = 1
+        supports.append(Support(words_of([text]), masks, torch.ones(1, 1), "text", float(shot.weight)))
+    row = words_of(BACKGROUND_WORDS)
+    nothing = torch.zeros(len(classes), *row.grid_hw)
+    return (*supports, Support(row, nothing, torch.ones(row.grid_hw), "text"))
 
 
 def _by_image(shots: Iterable[Shot], max_pixels: int) -> list[_Image]:
     images: dict[bytes, _Image] = {}
     for shot in shots:
         if shot.image is None:
-            raise SettingError(
-                f"the text {shot.text!r}: neither this method nor this backbone reads words; "
-                "give an image of the class, with or without a mask"
-            )
+            continue
         picture = read_image(shot.image, max_pixels=max_pixels)
         key = hashlib.sha256(picture.tobytes() + repr(picture.shape).encode()).digest()
         images.setdefault(key, _Image(name_of(shot.image), picture)).shots.append(shot)
@@ -85,7 +110,9 @@ def _encode(image: _Image, classes: Sequence[str], features: FeatureMap, max_pix
         shown = _shown(shot, classes, features, image.name, max_pixels)
         known = torch.minimum(known, shown.known)
         masks = torch.maximum(masks, shown.masks)
-    return Support(features, _share(masks, known), known)
+    kind = "image" if all(shot.prompt == "none" for shot in image.shots) else "mask"
+    weight = max(float(shot.weight) for shot in image.shots)
+    return Support(features, _share(masks, known), known, kind, weight)
 
 
 def _shown(shot: Shot, classes: Sequence[str], features: FeatureMap, name: str, max_pixels: int) -> Support:

@@ -1,6 +1,7 @@
 """The flow: support images in, a frozen task; a query image in, its masks out."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ from kshot import _plugins
 from kshot.backbones import base as backbones
 from kshot.backbones.base import Backbone
 from kshot.errors import SettingError
-from kshot.features import extract
+from kshot.features import extract, extract_words
 from kshot.formats.folders import list_images
 from kshot.formats.images import MAX_PIXELS, read_image
 from kshot.methods.base import Origin, Support, Task, settings_of
@@ -110,8 +111,11 @@ class Segmenter:
         return extract(self.backbone, picture, self.size)
 
     def encode(self, shots: Iterable[Shot], classes: Sequence[str]) -> tuple[Support, ...]:
-        """Supports of shots, with soft masks on the grid in the order of `classes`."""
-        return encode_shots(shots, classes, self.features, self.max_pixels)
+        """Supports of shots, with soft masks on the grid in the order of `classes`.
+
+        Words need a backbone that reads them, or raise `SettingError`.
+        """
+        return encode_shots(shots, classes, self.features, self.max_pixels, partial(extract_words, self.backbone))
 
     @property
     def origin(self) -> Origin:

@@ -3,6 +3,7 @@
 Numpy only. All are checked when they are made, and a message prints what was expected and what came.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ class Shot:
     label: the class of every marked pixel, or {label in the mask: class} for several classes at once.
     boxes: (n, 4) xyxy, pixels. points, negative_points: (n, 2) xy, pixels: on the class, and off it.
     scribbles, negative_scribbles: polylines, each (n, 2) xy, pixels. text: words instead of an image.
+    weight: above 0, how much this shot counts in a class's vector beside the others (`text`, `image-prompt` and
+    `clip-dinoiser` read it); shots of one image share the largest.
     With an image and no prompt at all the salient region of the image is taken.
 
     Raises `ShapeError`, `MaskError` and `SupportError`.
@@ -49,6 +52,7 @@ class Shot:
     scribbles: Sequence[ArrayLike] | None = None
     negative_scribbles: Sequence[ArrayLike] | None = None
     text: str | None = None
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         for name, columns in (("boxes", 4), ("points", 2), ("negative_points", 2)):
@@ -57,6 +61,8 @@ class Shot:
             lines = getattr(self, name) or ()
             _replace(self, name, tuple(_rows(line, 2, name) for line in lines) or None)
         _check_labels(self.label)
+        if not (isinstance(self.weight, int | float) and 0 < self.weight < math.inf):
+            raise SupportError(f"expected a weight above 0, got {self.weight!r}; leave a shot out to give it none")
         self._check_prompts()
         if isinstance(self.mask, np.ndarray) and isinstance(self.image, np.ndarray):
             check_same_size(self.mask.shape[:2], self.image.shape[:2], "the mask")
@@ -76,7 +82,7 @@ class Shot:
         kinds = [k for k in ("mask", "boxes", "points", "scribbles", "text") if getattr(self, k) is not None]
         if len(kinds) > 1 and set(kinds) != {"points", "boxes"}:
             raise SupportError(f"a shot takes one kind of prompt, got {' and '.join(kinds)}; make one shot of each")
-        if self.image is None and not self.text:
+        if self.image is None and not (self.text and self.text.strip()):
             raise SupportError("a shot needs an image (or text alone): Shot('dog.jpg', mask='dog.png', label='dog')")
         if self.image is not None and self.text:
             raise SupportError("a text shot has no image: make one shot of the text and one of the image")

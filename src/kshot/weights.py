@@ -1,13 +1,21 @@
-"""Find the folder of a published model: a local folder, the Hub's own cache, or the Hub when it answers."""
+"""Find a model's folder (local, the Hub's own cache, or the Hub when it answers) and load what is in it."""
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kshot.errors import BackboneError, WeightsNotFoundError
 
-PATTERNS = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+PATTERNS = ("config.json", "preprocessor_config.json", *TOKENIZER, "*.safetensors", "*.safetensors.index.json")
 INSTEAD = "--backbone classic"
+# The same weights once more, for another library.
+_IGNORED = ["open_clip*"]
+# What some older models have alone; transformers reads it without unpickling anything but tensors.
+_OLD = "pytorch_model.bin"
 _PROBE_SECONDS = 0.8
 
 
@@ -37,7 +45,7 @@ def cached_folder(source: str) -> Path | None:
         folder = Path(snapshot_download(source, allow_patterns=list(PATTERNS), local_files_only=True))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError):
         return None
-    return folder if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) else None
+    return folder if (folder / "config.json").is_file() and _has_weights(folder) else None
 
 
 def pull(source: str, name: str, instead: str = INSTEAD) -> Path:
@@ -52,7 +60,10 @@ def pull(source: str, name: str, instead: str = INSTEAD) -> Path:
     )
 
     try:
-        return Path(snapshot_download(source, allow_patterns=list(PATTERNS)))
+        folder = Path(snapshot_download(source, allow_patterns=list(PATTERNS), ignore_patterns=_IGNORED))
+        if _has_weights(folder):
+            return folder
+        return Path(snapshot_download(source, allow_patterns=[*PATTERNS, _OLD], ignore_patterns=_IGNORED))
     except GatedRepoError as error:
         raise WeightsNotFoundError(
             f"{name}: the Hub asks you to accept the licence of {source}; do so on its page, "
@@ -66,23 +77,50 @@ def pull(source: str, name: str, instead: str = INSTEAD) -> Path:
         raise WeightsNotFoundError(_not_found(source, name, instead)) from error
 
 
-def read_model(folder: Path, loader: str, **arguments: Any) -> Any:
-    """A model of transformers' class `loader` with the weights in a folder, float32; raises `BackboneError`."""
-    import torch
+def read_config(folder: Path) -> dict[str, Any]:
+    """The model's config.json; raises `BackboneError` when it is missing or damaged."""
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    except FileNotFoundError as error:
+        raise BackboneError(f"{folder}: no config.json in it; give a folder that transformers can load") from error
+    except ValueError as error:
+        raise BackboneError(f"{folder / 'config.json'}: not JSON ({error}); download the model again") from error
+    return config
+
+
+def colours(folder: Path) -> tuple[Any, Any]:
+    """Mean and deviation of the pixels from preprocessor_config.json, None each where it does not say."""
+    path = folder / "preprocessor_config.json"
+    facts = json.loads(path.read_text()) if path.is_file() else {}
+    mean, std = (tuple(facts[key]) if key in facts else None for key in ("image_mean", "image_std"))
+    return mean, std
+
+
+def load_model(folder: Path, loader: str, **arguments: Any) -> Any:
+    """A transformers model of class `loader`, float32; raises `BackboneError`, also when weights are missing in it."""
     import transformers
     from transformers.utils import logging as transformers_logging
 
-    # Its progress bar over tensors says nothing that a user of kshot needs.
-    shown = transformers_logging.is_progress_bar_enabled()
+    # Its progress bar and its table of missing tensors say nothing that a user of kshot needs.
+    shown, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    safe = any(folder.glob("*.safetensors")) or not (folder / _OLD).is_file()
     try:
-        read = getattr(transformers, loader).from_pretrained
-        return read(folder, dtype=torch.float32, use_safetensors=True, **arguments)
+        model, info = getattr(transformers, loader).from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=safe, output_loading_info=True, **arguments
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise BackboneError(f"{folder}: {error}") from error
     finally:
+        transformers_logging.set_verbosity(level)
         if shown:
             transformers_logging.enable_progress_bar()
+    missing = sorted(info["missing_keys"])
+    if missing:  # transformers would fill them with chance
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise BackboneError(f"{folder}: a {loader} without weights for {missing[0]}{more}; download the model again")
+    return model
 
 
 def hub_answers() -> bool:
@@ -106,6 +144,10 @@ def hub_answers() -> bool:
     threading.Thread(target=knock, daemon=True).start()
     done.wait(_PROBE_SECONDS)
     return bool(reached)
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or (folder / _OLD).is_file()
 
 
 def _not_found(source: str, name: str, instead: str) -> str:

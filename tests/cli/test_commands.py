@@ -15,6 +15,7 @@ import kshot
 from kshot.cli import app, main, read_config
 from kshot.errors import SettingError
 from tests.conftest import draw
+from tests.unit.backbones import tiny_clip
 
 TOY = ["--backbone", "toy", "--size", "96"]
 
@@ -131,7 +132,7 @@ def test_supports_on_the_command_line(prompts: list[str], image_folder: Path) ->
         (["--box", "s.png"], "expected IMAGE:x0,y0,x1,y1"),
         (["--point", "s.png:1"], "expected IMAGE:x,y"),
         (["--support", "s.png", "--class", "a", "--class", "b"], "NAME="),
-        (["--text", "a dog"], "reads words"),
+        (["--text", "a dog"], "backbone toy reads no words; these do: clip-dinoiser"),
         (["--support", "gone.png:m.png"], "gone.png: no such file"),
         (["--support", "s.png", "--layers", "last"], "block numbers"),
         (["--support", "s.png", "--format", "bmp"], "no format is called 'bmp'"),
@@ -234,3 +235,26 @@ def test_help_and_version() -> None:
     assert f"kshot {kshot.__version__}" in run("--version").stdout
     for command in ([], ["label"], ["fit"], ["predict"], ["models"], ["doctor"], ["demo"]):
         assert "Usage" in run(*command, "--help").stdout
+
+
+def test_words_on_the_command_line(tmp_path: Path, image_folder: Path) -> None:
+    """Words name their class by themselves, and mix with an image of it."""
+    folder = tiny_clip.make_dinoiser(tmp_path / "clip")
+    model = ["--backbone", str(folder), "--method", "clip-dinoiser", "--size", "64", "--device", "cpu"]
+    result = run("label", image_folder, "--text", "rust spot", "--text", "pet=a cat", "-o", "out", *model)
+    assert "0 failed" in result.stdout
+    assert json.loads(Path("out/settings.json").read_text())["classes"] == ["rust spot", "pet"]
+    page = Path("out/report.html").read_text()
+    assert "a cat · text" in page and "rust spot · text" in page
+    Image.fromarray(draw(1)[0]).save("s.png")
+    mixed = run("fit", "--text", "cat", "--support", "s.png", "--class", "cat", "-o", "cat.kshot", *model)
+    assert "1 classes (cat), 1 support images and 1 texts" in mixed.stdout
+    grown = run("fit", "--text", "dog", "--add-to", "cat.kshot", "-o", "pets.kshot", "--json")
+    assert json.loads(grown.stdout)["classes"] == ["cat", "dog"] and json.loads(grown.stdout)["supports"] == 3
+    assert "0 failed" in run("predict", "pets.kshot", image_folder, "-o", "pets").stdout
+
+
+def test_models_that_come_in_parts_are_here_when_all_are() -> None:
+    rows = {row["name"]: row for row in json.loads(run("models", "list", "--json").stdout)}
+    assert rows["clip-dinoiser"]["here"] is False and rows["clip-vit-b16"]["text"] is True
+    assert "no weights on this machine" in str(run("models", "pull", "clip-dinoiser", code=1).exception)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kshot.backbones.base import Backbone, fingerprint, load_backbone, specs
 from kshot.errors import SettingError
 from kshot.features import extract, extract_many
+from tests.unit.backbones import tiny_clip
 
 _SMALL = {
     "hidden_size": 32,
@@ -31,6 +32,8 @@ HUB_MODELS = {
     "dinov3": lambda: transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(**_SMALL, num_register_tokens=4)),
     "clip-vision": lambda: transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**_SMALL)),
 }
+# Whole CLIP models, which read words too, have tests of their own besides.
+WHOLE_MODELS = {"clip": tiny_clip.make_clip, "clip-dinoiser": tiny_clip.make_dinoiser}
 OWN = sorted(name for name, (_, spec) in specs().items() if "/" not in spec.source)
 
 
@@ -42,10 +45,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         torch.manual_seed(0)
         made[name] = tmp_path_factory.mktemp(name)
         build().save_pretrained(made[name])
-    return made
+    return made | {name: make(tmp_path_factory.mktemp(name)) for name, make in WHOLE_MODELS.items()}
 
 
-@pytest.fixture(params=[*OWN, *HUB_MODELS])
+@pytest.fixture(params=[*OWN, *HUB_MODELS, *WHOLE_MODELS])
 def name(request: pytest.FixtureRequest, folders: dict[str, Path]) -> str:
     return str(folders.get(request.param, request.param))
 
@@ -76,6 +79,13 @@ def test_the_grid_covers_the_padded_picture(backbone: Backbone) -> None:
 def test_any_size_and_aspect_ratio_works(height: int, width: int) -> None:
     features = extract(load_backbone("toy"), picture(0, height, width), 48).features
     assert torch.allclose(features.norm(dim=0), torch.ones(features.shape[1:]), atol=1e-5)
+
+
+def test_the_token_compares_with_the_cells(backbone: Backbone) -> None:
+    patch = backbone.spec.patch
+    found = backbone.encode(torch.randn(2, 3, 3 * patch, 5 * patch))
+    assert found.token is not None and found.token.shape == found.dense.shape[:2]
+    torch.testing.assert_close(found.token.norm(dim=1), torch.ones(2))
 
 
 @pytest.mark.parametrize("size_hw", [(20, 200), (200, 20), (64, 64), (5, 7)])
@@ -172,11 +182,12 @@ def test_keys_are_what_the_attention_sees(folders: dict[str, Path], kind: str) -
     )
     block = backbone.model.get_submodule(backbone.kind.blocks)[1]
     handle = getattr(block, backbone.kind.attention).k_proj.register_forward_hook(lambda *a: caught.append(a[2]))
-    dense = backbone.encode(pixels).dense
+    dense, token, _ = backbone.encode(pixels)
     handle.remove()
     keys = caught[0].flatten(2) if caught[0].ndim == 4 else caught[0]
     expected = torch.nn.functional.normalize(keys[:, -6:], dim=-1).reshape(1, 2, 3, 32).permute(0, 3, 1, 2)
     torch.testing.assert_close(dense, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(token, torch.nn.functional.normalize(keys[:, 0], dim=-1), atol=1e-5, rtol=1e-4)
 
 
 def test_a_supervised_vit_takes_several_layers_by_itself(folders: dict[str, Path]) -> None:

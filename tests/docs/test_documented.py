@@ -18,7 +18,12 @@ from tests.conftest import draw
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Needs a network, or a whole benchmark: the options are parsed, the work is not done.
-PARSED_ONLY = ("dinov2", "dinov3", "kshot models pull", "kshot eval", "kshot compare", "kshot datasets", "kshot demo")
+PARSED_ONLY = (
+    "clip-dinoiser",
+    "dinov2",
+    "dinov3",
+    *(f"kshot {command}" for command in ("models pull", "eval", "compare", "datasets", "demo")),
+)
 
 
 def blocks(page: Path, language: str) -> list[str]:

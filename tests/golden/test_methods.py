@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from kshot.methods import density, prototype
+from kshot.methods import clip_dinoiser, density, image_prompt, prototype, text
+from kshot.methods.base import Support
+from kshot.ops.geometry import FeatureMap
 from tests.golden.hand import ORIGIN, row, support
 
 
@@ -85,3 +87,104 @@ def test_density_second_estimate() -> None:
     densities = [(1 - s) * d + s for s, d in zip(shares, (math.exp(-2), 1.0), strict=True)]
     expected = math.log(densities[1] / densities[0])
     assert float(task.score(row((1, 0)))[1, 0, 0]) == pytest.approx(expected, abs=1e-4)
+
+
+def words(*cells: tuple[float, float], ways: int = 1, way: int | None = None, weight: float = 1.0) -> Support:
+    """Words as embeddings: of a class, or of the background when no way is named."""
+    features = row(*cells)
+    masks = torch.zeros(ways, *features.grid_hw)
+    if way is not None:
+        masks[way] = 1
+    return Support(features, masks, torch.ones(features.grid_hw), "text", weight)
+
+
+def test_text_is_a_softmax_against_all_background_words() -> None:
+    """Cosines .6 with the class, .8 and -.6 with two background words."""
+    supports = (words((1, 0), way=0), words((0, 1), (-1, 0)))
+    task = text.Task(("c",), supports, ORIGIN, text.Settings(scale=1))
+    expected = 0.6 - math.log(math.exp(0.8) + math.exp(-0.6))
+    assert float(task.score(row((0.6, 0.8)))[1, 0, 0]) == pytest.approx(expected, abs=1e-5)
+    probabilities = task.score(row((0.6, 0.8)))[:, 0, 0].softmax(0)
+    share = math.exp(0.6) / (math.exp(0.6) + math.exp(0.8) + math.exp(-0.6))
+    assert float(probabilities[1]) == pytest.approx(share, abs=1e-5)
+
+
+def test_a_background_word_that_is_the_class_itself_is_left_out() -> None:
+    supports = (words((1, 0), way=0), words((0, 1), (1, 0)))
+    task = text.Task(("c",), supports, ORIGIN, text.Settings(scale=1))
+    assert float(task.score(row((1, 0)))[1, 0, 0]) == pytest.approx(1, abs=1e-5)
+
+
+def test_words_and_images_mix_in_class_and_background() -> None:
+    """Class (1, 0) and (0, 1) to (1, 1) / sqrt 2, background (-1, 0) and (0, -1) to (-1, -1) / sqrt 2."""
+    image = support(row((0, 1), (0, -1)), [1, 0])
+    task = text.Task(("c",), (image, words((1, 0), way=0), words((-1, 0))), ORIGIN, text.Settings(scale=1))
+    assert float(task.score(row((1, 0)))[1, 0, 0]) == pytest.approx(math.sqrt(2), abs=1e-5)
+
+
+def test_weights_of_shots_shift_the_mixture() -> None:
+    """A text of weight 3 beside an image of weight 1: (3, 1) / sqrt 10, and the background by the same shares."""
+    image = support(row((0, 1), (0, -1)), [1, 0])
+    heavy = (image, words((1, 0), way=0, weight=3), words((-1, 0)))
+    task = text.Task(("c",), heavy, ORIGIN, text.Settings(scale=1))
+    assert task.fitted.classes[0].tolist() == pytest.approx([3 / math.sqrt(10), 1 / math.sqrt(10)], abs=1e-5)
+    assert task.fitted.backgrounds[0][0].tolist() == pytest.approx([-3 / math.sqrt(10), -1 / math.sqrt(10)], abs=1e-5)
+
+
+def test_each_class_is_compared_with_a_background_like_itself() -> None:
+    """One class of words alone, one of an image alone: neither meets the other's background."""
+    image = support(row((0, 1), (0, -1)), [0, 0], [1, 0])
+    supports = (image, words((1, 0), ways=2, way=0), words((-1, 0), ways=2))
+    scores = text.Task(("said", "seen"), supports, ORIGIN, text.Settings(scale=1)).score(row((0.8, 0.6)))
+    assert scores[:, 0, 0].tolist() == pytest.approx([0, 0.8 + 0.8, 0.6 + 0.6], abs=1e-5)
+
+
+def test_image_prompt_puts_zero_half_way() -> None:
+    """Whole image (1, 1) / sqrt 2, background (0, 1): 70.7 and -29.3 less their middle, 20.7, are 50 and -50."""
+    features = row((1, 0), (0, 1))
+    image = Support(features, torch.tensor([[[1.0, 0.0]]]), torch.ones(1, 2), "image")
+    task = image_prompt.Task(("c",), (image,), ORIGIN)
+    assert task.score(features)[1, 0].tolist() == pytest.approx([50, -50], abs=1e-3)
+
+
+def test_image_prompt_takes_the_backbones_token() -> None:
+    """Token (.6, .8), background (0, 1): the cells score 60 - 0 and 80 - 100, less the middle of 20: 40 and -40."""
+    plain = row((1, 0), (0, 1))
+    features = FeatureMap(plain.features, plain.frame, "hand", torch.tensor([0.6, 0.8]))
+    image = Support(features, torch.tensor([[[1.0, 0.0]]]), torch.ones(1, 2), "image")
+    task = image_prompt.Task(("c",), (image,), ORIGIN)
+    assert task.score(plain)[1, 0].tolist() == pytest.approx([40, -40], abs=1e-3)
+    mean = image_prompt.Task(("c",), (image,), ORIGIN, image_prompt.Settings(token=False))
+    assert mean.score(plain)[1, 0].tolist() == pytest.approx([50, -50], abs=1e-3)
+
+
+def test_image_prompt_with_a_mask_is_a_prototype_at_scale_100() -> None:
+    task = image_prompt.Task(
+        ("c",), (support(row((1, 0), (0, 1)), [1, 0]),), ORIGIN, image_prompt.Settings(prompt="mask")
+    )
+    assert task.score(row((0.6, 0.8)))[1, 0].tolist() == pytest.approx([100 * (0.6 - 0.8)], abs=1e-3)
+
+
+def test_without_any_background_zero_is_a_cosine() -> None:
+    task = text.Task(("c",), (support(row((1, 0)), [1]),), ORIGIN)
+    assert task.score(row((1, 0), (0, 1)))[1, 0].tolist() == pytest.approx([50, -50], abs=1e-3)
+
+
+def test_clip_dinoiser_takes_unsure_cells_that_are_no_object() -> None:
+    """Cells of logit 4 (.8 - .6) = .8, p = .69 < .99: off where objectness is .5 or less, to ln(.01 / .99)."""
+    supports = (words((1, 0), way=0), words((0, 1)))
+    task = clip_dinoiser.Task(("c",), supports, ORIGIN, clip_dinoiser.Settings(scale=4))
+    plain = row((0.8, 0.6), (0.8, 0.6), (0.6, 0.8))
+    query = FeatureMap(plain.features, plain.frame, "hand", objectness=torch.tensor([[0.5, 0.6, 0.9]]))
+    scores = task.score(query)
+    assert scores[1, 0].tolist() == pytest.approx([math.log(0.01 / 0.99), 0.8, -0.8], abs=1e-4)
+    assert scores[0].tolist() == [[0, 0, 0]]
+    assert task.score(plain)[1, 0].tolist() == pytest.approx([0.8, 0.8, -0.8], abs=1e-4)
+
+
+def test_clip_dinoiser_believes_a_class_that_is_sure() -> None:
+    """At scale 100 the same cell has logit 20, p above .99: no objectness is needed."""
+    task = clip_dinoiser.Task(("c",), (words((1, 0), way=0), words((0, 1))), ORIGIN)
+    plain = row((0.8, 0.6))
+    query = FeatureMap(plain.features, plain.frame, "hand", objectness=torch.zeros(1, 1))
+    assert float(task.score(query)[1, 0, 0]) == pytest.approx(20, abs=1e-3)

@@ -152,7 +152,7 @@ def test_a_mask_of_no_patch_is_refused(toy: kshot.Segmenter, tmp_path: Path) -> 
         (Shot(draw(1)[0], mask="nowhere/dog.png", label="dog"), ImageReadError, "nowhere/dog.png: no such file"),
         (Shot(draw(1)[0], boxes=[500, 500, 600, 600], label="dog"), MaskError, "outside the image of 128 x 96"),
         (Shot(draw(1)[0], points=[[-3, 5]], label="dog"), MaskError, "outside the image"),
-        (Shot(text="a dog", label="dog"), SettingError, "reads words"),
+        (Shot(text="a dog", label="dog"), SettingError, "reads no words"),
         (Shot(encoded(draw(1)[0]), mask=np.ones((5, 5), bool), label="dog"), MaskError, "5 x 5 pixels"),
     ],
 )

@@ -1,16 +1,16 @@
 """What every backbone is: a `Spec` that travels with the weights, and `encode`."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from kshot import _plugins
+from kshot import _plugins, weights
 from kshot.errors import BackboneError, SettingError, UnknownNameError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -25,6 +25,7 @@ class Spec:
     layers: concatenated: "12" is the output of block 12, counted from 1, "k12" the keys of its attention
     (empty: the output of the last block).
     licence: of the weights. source: Hub id or paper. sha256: of the weights file, when they come with kshot.
+    text: whether it embeds words in the space of its cells.
     """
 
     name: str
@@ -37,10 +38,14 @@ class Spec:
     source: str = ""
     sha256: str = ""
     note: str = ""
+    text: bool = False
 
 
 class Encoding(NamedTuple):
-    """Output for a batch: dense (b, c, gh, gw); token (b, c2) or None; objectness (b, gh, gw) in 0..1 or None."""
+    """Output for a batch: dense (b, c, gh, gw); token (b, c) or None; objectness (b, gh, gw) in 0..1 or None.
+
+    The token stands for the whole image in the space of the cells, channel by channel.
+    """
 
     dense: Tensor
     token: Tensor | None = None
@@ -60,6 +65,20 @@ class Backbone(Protocol):
         ...
 
 
+@runtime_checkable
+class TextEncoder(Protocol):
+    """A backbone that reads words too."""
+
+    def encode_text(self, words: Sequence[str]) -> Tensor:
+        """Embed n texts: (n, c) of unit length, in the space of the cells."""
+        ...
+
+
+def readers_of_text() -> list[str]:
+    """Short names of the backbones that read words."""
+    return sorted(name for name, (_, spec) in specs().items() if spec.text)
+
+
 def specs() -> dict[str, tuple[ModuleType, Spec]]:
     """Every short name with its module and Spec."""
     return {
@@ -72,16 +91,26 @@ def load_backbone(
 ) -> Backbone:
     """Load a backbone by short name, Hub id ("owner/name") or local folder.
 
+    A file of this folder that knows a kind of model by its files says so with `reads(folder)`; `hub` takes the rest.
+
     device: auto, cpu, cuda, cuda:1, ... dtype: float32 or bfloat16. layers: instead of the Spec's.
     Raises `UnknownNameError`, `WeightsNotFoundError`, `BackboneError` and `SettingError`.
     """
     known = specs()
     if name not in known and "/" not in name and not Path(name).is_dir():
         raise UnknownNameError("backbones", name, [*known, "a Hub id (owner/name)", "a local folder"])
-    module = known[name][0] if name in known else _plugins.load("backbones", "hub")
+    module = known[name][0] if name in known else _reader(weights.find_folder(name, name))
     chosen = tuple(str(layer) for layer in layers) if layers is not None else None
     backbone: Backbone = module.load(name, pick_device(device), pick_dtype(dtype), chosen)
     return backbone
+
+
+def _reader(folder: Path) -> ModuleType:
+    """The module that reads the model in a folder."""
+    for module in _plugins.members("backbones").values():
+        if getattr(module, "reads", None) and module.reads(folder):
+            return module
+    return _plugins.load("backbones", "hub")
 
 
 def pick_device(device: str) -> torch.device:

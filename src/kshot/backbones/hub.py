@@ -1,11 +1,11 @@
 """Vision transformers of the transformers library: by short name, Hub id or local folder.
 
 ViT (Dosovitskiy et al., ICLR 2021), DINOv2 (Oquab et al., TMLR 2024) with and without registers (Darcet et al.,
-ICLR 2024), DINOv3 (Siméoni et al., 2025) and CLIP's vision tower (Radford et al., ICML 2021). The pictures are
-prepared by kshot itself, from the mean and deviation beside the weights: no image processor is involved.
+ICLR 2024), DINOv3 (Siméoni et al., 2025) and CLIP's vision tower alone (Radford et al., ICML 2021; a whole CLIP model
+is `clip`'s, unless layers of its tower are asked for). The pictures are prepared by kshot itself, from the mean and
+deviation beside the weights: no image processor is involved.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +68,8 @@ class _Kind:
     call: Mapping[str, Any] = field(default_factory=dict)
 
 
+# Raised when the same weights give other features or tokens: what was cached or fitted before is then foreign.
+_FEATURES = 2
 _RESAMPLED = {"interpolate_pos_encoding": True}
 _CLIP = _Kind("CLIPVisionModel", "encoder.layers", "layer_norm1", "post_layernorm", "self_attn", call=_RESAMPLED)
 _KINDS = {
@@ -97,7 +99,8 @@ class HubBackbone:
             raise SettingError(
                 f"{spec.name} has layers 1..{self.depth} and their keys k1..k{self.depth}, got {', '.join(self.layers)}"
             )
-        self.identity = fingerprint(dict(model.state_dict()), self.layers, spec.patch, spec.mean_rgb, spec.std_rgb)
+        facts = self.layers, spec.patch, spec.mean_rgb, spec.std_rgb, _FEATURES
+        self.identity = fingerprint(dict(model.state_dict()), *facts)
         self.model = model.to(device, dtype).eval().requires_grad_(False)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -106,29 +109,39 @@ class HubBackbone:
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Encoding:
-        """Encode (b, 3, H, W) into (b, dim * layers, H / patch, W / patch), each layer of unit length."""
+        """Encode (b, 3, H, W) into (b, dim * layers, H / patch, W / patch), each layer of unit length.
+
+        The token is the class token's own outputs and keys at the same layers, so that it compares with the cells.
+        """
         grid_hw = pixels.shape[2] // self.spec.patch, pixels.shape[3] // self.spec.patch
         pixels = pixels.to(self.device, self.dtype)
         inner = self.layers != (str(self.depth),)
         out = self.model(pixel_values=pixels, output_hidden_states=inner, **self.kind.call)
-        parts = [F.normalize(self._tokens(out, layer, grid_hw).float(), dim=-1) for layer in self.layers]
-        dense = torch.cat(parts, -1).transpose(1, 2).reshape(len(pixels), -1, *grid_hw)
-        return Encoding(dense, F.normalize(out.last_hidden_state[:, 0].float(), dim=-1))
+        cells = grid_hw[0] * grid_hw[1]
+        parts = [F.normalize(self._tokens(out, layer, cells).float(), dim=-1) for layer in self.layers]
+        tokens = torch.cat(parts, -1)  # (b, 1 + cells, dim * layers)
+        dense = tokens[:, 1:].transpose(1, 2).reshape(len(pixels), -1, *grid_hw)
+        return Encoding(dense, F.normalize(tokens[:, 0], dim=-1))
 
-    def _tokens(self, out: Any, layer: str, grid_hw: tuple[int, int]) -> Tensor:
-        """(b, gh * gw, dim) of one layer; class and register tokens come first, so the patches are the last."""
-        number, patches = int(layer.removeprefix("k")), slice(-grid_hw[0] * grid_hw[1], None)
+    def _tokens(self, out: Any, layer: str, cells: int) -> Tensor:
+        """(b, 1 + cells, dim) of one layer: the class token and the patches."""
+        number = int(layer.removeprefix("k"))
         tokens: Tensor
         if layer == str(self.depth) and self.kind is not _CLIP:
-            tokens = out.last_hidden_state[:, patches]
+            tokens = _kept(out.last_hidden_state, cells)
         elif layer.startswith("k"):
             block = self.model.get_submodule(self.kind.blocks)[number - 1]
-            normed = getattr(block, self.kind.before)(out.hidden_states[number - 1][:, patches])
+            normed = getattr(block, self.kind.before)(_kept(out.hidden_states[number - 1], cells))
             tokens = getattr(block, self.kind.attention).k_proj(normed)
         else:  # CLIP leaves the last norm to the class token alone, so its outputs are normed here too
             hidden = out.last_hidden_state if number == self.depth else out.hidden_states[number]
-            tokens = self.model.get_submodule(self.kind.final)(hidden[:, patches])
+            tokens = self.model.get_submodule(self.kind.final)(_kept(hidden, cells))
         return tokens
+
+
+def _kept(hidden: Tensor, cells: int) -> Tensor:
+    """Class and register tokens come first, so the patches are the last; the registers are left out."""
+    return torch.cat([hidden[:, :1], hidden[:, -cells:]], 1)
 
 
 def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> HubBackbone:
@@ -139,7 +152,8 @@ def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str,
     if layers is None:
         layers = known.layers if known else _default_layers(config)
     spec = _spec(name, folder, config, layers)
-    return HubBackbone(spec, _model(folder, config), device, dtype)
+    kind = _KINDS[config["model_type"]]
+    return HubBackbone(spec, weights.load_model(folder, kind.loader, **kind.arguments), device, dtype)
 
 
 def _default_layers(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -152,12 +166,7 @@ def _default_layers(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    except FileNotFoundError as error:
-        raise BackboneError(f"{folder}: no config.json in it; give a folder that transformers can load") from error
-    except ValueError as error:
-        raise BackboneError(f"{folder / 'config.json'}: not JSON ({error}); download the model again") from error
+    config = weights.read_config(folder)
     if config.get("model_type") not in _KINDS:
         kinds = ", ".join(_KINDS)
         raise BackboneError(f"{folder}: a model of type {config.get('model_type')!r}; kshot reads {kinds}")
@@ -166,21 +175,15 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _spec(name: str, folder: Path, config: dict[str, Any], layers: tuple[str, ...]) -> Spec:
     vision = config.get("vision_config") or config
-    prepare = folder / "preprocessor_config.json"
-    facts = json.loads(prepare.read_text()) if prepare.is_file() else {}
+    mean, std = weights.colours(folder)
     known = SPECS.get(name)
     return Spec(
         known.name if known else name,
         patch=int(vision["patch_size"]),
         dim=int(vision["hidden_size"]),
-        mean_rgb=tuple(facts.get("image_mean", known.mean_rgb if known else IMAGENET_MEAN)),
-        std_rgb=tuple(facts.get("image_std", known.std_rgb if known else IMAGENET_STD)),
+        mean_rgb=mean or (known.mean_rgb if known else IMAGENET_MEAN),
+        std_rgb=std or (known.std_rgb if known else IMAGENET_STD),
         layers=tuple(layers),
         licence=known.licence if known else "see the model's own page",
         source=known.source if known else name,
     )
-
-
-def _model(folder: Path, config: dict[str, Any]) -> Any:
-    kind = _KINDS[config["model_type"]]
-    return weights.read_model(folder, kind.loader, **kind.arguments)

@@ -11,7 +11,7 @@ from kshot.batch import label_folder, plan
 from kshot.cli import options as o
 from kshot.cli.output import finish, print_json, progress_bar, say
 from kshot.errors import SettingError
-from kshot.methods.base import Task, load_task
+from kshot.methods.base import Support, Task, load_task
 from kshot.report import save_supports, write_report
 from kshot.segmenter import Segmenter
 from kshot.types import SupportSet
@@ -22,6 +22,8 @@ LABEL_EXAMPLES = """Examples:
 kshot label support/ images/ -o out/
 
 kshot label images/ --box cat=a.jpg:10,20,90,80 -o out/ --format png,coco
+
+kshot label images/ --text "rust spot" --backbone clip-dinoiser --method clip-dinoiser -o out/
 """
 FIT_EXAMPLES = """Examples:
 
@@ -129,16 +131,14 @@ def fit(
     facts = {
         "task": str(out),
         "classes": task.classes,
-        "supports": len(task.supports),
+        "supports": len(_showing(task)),
         "backbone": task.origin.backbone,
     }
     if json:
         print_json(facts)
     else:
         say(_described(supports))
-        typer.echo(
-            f"{out}: {len(task.classes)} classes ({', '.join(task.classes)}), {len(task.supports)} support images"
-        )
+        typer.echo(f"{out}: {len(task.classes)} classes ({', '.join(task.classes)}), {_counted(task)}")
 
 
 def predict(
@@ -163,7 +163,7 @@ def predict(
     task = load_task(task_file)
     formats = o.parse_formats(format)
     if dry_run:
-        return _say_plan(task.classes, len(task.supports), images, out, formats, json)
+        return _say_plan(task.classes, len(_showing(task)), images, out, formats, json)
     rest: dict[str, Any] = {"device": device, "dtype": dtype, "max_pixels": max_pixels}
     segmenter = _segmenter_of(task, {"backbone": backbone, "refiner": refiner, "set_": set_}, rest)
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "limit": limit, "watch": watch}
@@ -191,6 +191,18 @@ def _described(supports: SupportSet) -> str:
     counts = {name: sum(name in shot.classes for shot in supports) for name in supports.classes}
     listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
     return f"supports: {listed}; read from {supports.source}"
+
+
+def _showing(task: Task) -> list[Support]:
+    """The supports of a task that somebody gave: background words came by themselves."""
+    return [support for support in task.supports if support.kind != "text" or bool(support.masks.any())]
+
+
+def _counted(task: Task) -> str:
+    texts = sum(support.kind == "text" for support in _showing(task))
+    images = len(_showing(task)) - texts
+    parts = [f"{images} support images"] if images or not texts else []
+    return " and ".join([*parts, f"{texts} texts"] if texts else parts)
 
 
 def _say_plan(

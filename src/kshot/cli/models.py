@@ -52,12 +52,23 @@ def info(name: Name, json: Json = False) -> None:
 def pull(name: Name, json: Json = False) -> None:
     """Download a backbone's weights into the Hub's own cache (HF_HOME)."""
     spec = _spec(name)
-    folder = weights.find_folder(spec.source, name) if "/" in spec.source else None
+    folder = _pulled(name, spec.source) if "/" in spec.source else None
     where = str(folder) if folder else "comes with kshot: nothing to download"
     if json:
         return print_json({"name": name, "folder": where})
     typer.echo(f"{name}: {where}")
     return None
+
+
+def _pulled(name: str, source: str) -> Path:
+    """The model's folder, complete; a backbone of several parts has a `pull` of its own."""
+    known = specs().get(name)
+    own = getattr(known[0], "pull", None) if known else None
+    if own:
+        return Path(own(name))
+    folder = weights.find_folder(source, name)
+    # What another program put into the Hub's cache may lack the tokenizer.
+    return weights.pull(source, name) if not Path(source).is_dir() and weights.hub_answers() else folder
 
 
 def _spec(name: str) -> Spec:
@@ -71,5 +82,11 @@ def _spec(name: str) -> Spec:
 
 def _facts(spec: Spec) -> dict[str, Any]:
     in_hub = "/" in spec.source
-    here = not in_hub or Path(spec.source).is_dir() or weights.cached_folder(spec.source) is not None
+    known = specs().get(spec.name)
+    own = getattr(known[0], "is_here", None) if known else None
+    here = own(spec.name) if own else not in_hub or _is_here(spec.source)
     return asdict(spec) | {"here": here}
+
+
+def _is_here(source: str) -> bool:
+    return Path(source).is_dir() or weights.cached_folder(source) is not None

@@ -60,7 +60,9 @@ Boxes: TypeAlias = Annotated[list[str] | None, _option("--box", panel=_PROMPTS, 
 Points: TypeAlias = Annotated[
     list[str] | None, _option("--point", panel=_PROMPTS, help="[NAME=]IMAGE:x,y; off the class: IMAGE:x,y,-")
 ]
-Texts: TypeAlias = Annotated[list[str] | None, _option("--text", panel=_PROMPTS, help="[NAME=]words")]
+Texts: TypeAlias = Annotated[
+    list[str] | None, _option("--text", panel=_PROMPTS, help="[NAME=]words; alone, they name the class.")
+]
 ClassNames: TypeAlias = Annotated[
     list[str] | None,
     _option("--class", panel=_PROMPTS, help="Name of the class of such supports; with a folder: keep these alone."),
@@ -142,7 +144,7 @@ def read_supports(
     shots = [_mask_shot(text, label) for text in supports or ()]
     shots += [_box_shot(text, label) for text in boxes or ()]
     shots += _point_shots(points or (), label)
-    shots += [Shot(text=words, label=name) for name, words in (_named(text, label) for text in texts or ())]
+    shots += [_text_shot(text, classes[0] if classes else None) for text in texts or ()]
     return SupportSet(shots, source="the command line")
 
 
@@ -150,6 +152,11 @@ def _named(text: str, label: str) -> tuple[str, str]:
     name, found, rest = text.partition("=")
     # A path may hold "=", but a class name never holds a slash, a dot or a colon.
     return (name, rest) if found and not set(name) & set("/\\.:") else (label, text)
+
+
+def _text_shot(text: str, label: str | None) -> Shot:
+    name, words = _named(text, label or text)
+    return Shot(text=words, label=name)
 
 
 def _mask_shot(text: str, label: str) -> Shot:

@@ -1,6 +1,6 @@
 """Features of pictures: how they are made, and how they are kept."""
 
 from kshot.features.cache import FeatureCache
-from kshot.features.extract import extract, extract_many, prepare
+from kshot.features.extract import extract, extract_many, extract_words, prepare
 
-__all__ = ["FeatureCache", "extract", "extract_many", "prepare"]
+__all__ = ["FeatureCache", "extract", "extract_many", "extract_words", "prepare"]

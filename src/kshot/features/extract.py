@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.backbones.base import Backbone, Spec
+from kshot.backbones.base import Backbone, Spec, TextEncoder, readers_of_text
+from kshot.errors import SettingError
 from kshot.ops.geometry import FeatureMap, Frame
 
 
@@ -40,6 +41,22 @@ def extract_many(
     return [found[index] for index in range(len(pictures))]
 
 
+def extract_words(backbone: Backbone, words: Sequence[str]) -> FeatureMap:
+    """Embeddings of n texts as a FeatureMap of one row of n cells.
+
+    Raises `SettingError`, which names the backbones that read words, when this one does not.
+    """
+    if not isinstance(backbone, TextEncoder):
+        raise SettingError(
+            f"the text {words[0]!r}: backbone {backbone.spec.name} reads no words; these do: "
+            f"{', '.join(readers_of_text())}, or any folder with a whole CLIP model. "
+            "Or give an image of the class, with or without a mask"
+        )
+    vectors = F.normalize(backbone.encode_text(words).float().cpu(), dim=1)  # (n, c)
+    size_hw = backbone.spec.patch, backbone.spec.patch * len(words)
+    return FeatureMap(vectors.T[:, None].contiguous(), Frame(size_hw, size_hw, backbone.spec.patch), backbone.identity)
+
+
 def prepare(picture: NDArray[np.uint8], frame: Frame, spec: Spec) -> Tensor:
     """(3, H, W) float32 normalised pixels of the padded frame."""
     height, width = frame.inner_hw
@@ -54,7 +71,8 @@ def prepare(picture: NDArray[np.uint8], frame: Frame, spec: Spec) -> Tensor:
 
 def _maps(backbone: Backbone, pixels: Tensor, frames: Sequence[Frame]) -> list[FeatureMap]:
     encoding = backbone.encode(pixels)
-    dense = F.normalize(encoding.dense.float(), dim=1).to("cpu")
+    # One layout in memory, so that fresh features, cached ones and those of a task file give the same bits.
+    dense = F.normalize(encoding.dense.float(), dim=1).to("cpu").contiguous()
     return [
         FeatureMap(
             dense[i],

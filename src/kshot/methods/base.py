@@ -23,20 +23,29 @@ from kshot.formats.task_file import digest, read_task, write_task
 from kshot.ops.geometry import FeatureMap, Frame
 from kshot.types import Shot
 
+KINDS = ("mask", "image", "text")
+
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """One encoded support image.
+    """One encoded support image, or words.
 
     features: its FeatureMap. masks: (N, gh, gw) in 0..1, the part of each cell that shows each class.
     known: (gh, gw) in 0..1, the part that is labelled at all: ignored pixels and padding are not.
+    kind: "mask" when somebody marked the image, "image" for a whole image, whose masks are its salient region, "text"
+    for words. Of words every cell is the embedding of one text; those that stand for no class are background words.
+    weight: above 0, how much it counts in a class's vector.
     """
 
     features: FeatureMap
     masks: Tensor
     known: Tensor
+    kind: str = "mask"
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ShapeError(f"expected a support of kind {', '.join(KINDS)}, got {self.kind!r}")
         grid_hw = self.features.grid_hw
         if self.masks.ndim != 3 or tuple(self.masks.shape[1:]) != grid_hw:
             raise ShapeError(f"expected masks (N, *{grid_hw}), got {tuple(self.masks.shape)}")
@@ -81,6 +90,7 @@ class Task(ABC):
     """A fitted task: frozen, so threads may share it, and saveable.
 
     classes: N names. supports: encoded, in their order. settings: the method's. origin: of the features.
+    A method that can use supports of words says so with `reads_text`; the others refuse them with `SettingError`.
     """
 
     classes: tuple[str, ...]
@@ -91,12 +101,15 @@ class Task(ABC):
 
     method: ClassVar[str]
     Settings: ClassVar[type]
+    reads_text: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.settings is None:
             object.__setattr__(self, "settings", self.Settings())
         if not self.supports:
             raise SupportError("a task needs at least one support")
+        if not self.reads_text and any(support.kind == "text" for support in self.supports):
+            raise SettingError(_no_words(self.method))
         ways = {support.masks.shape[0] for support in self.supports}
         if ways != {len(self.classes)}:
             raise ShapeError(f"expected support masks of {len(self.classes)} classes, got {sorted(ways)}")
@@ -137,14 +150,18 @@ class Task(ABC):
             "classes": self.classes,
             "origin": asdict(self.origin),
             "frames": [asdict(support.features.frame) for support in self.supports],
+            "supports": self._facts(),
         }
         write_task(Path(path), header, self._tensors())
         return Path(path)
 
     def digest(self) -> str:
         """sha256 over everything that decides the masks, for manifests."""
-        facts = repr((self.method, self.settings, self.classes, self.origin)).encode()
+        facts = repr((self.method, self.settings, self.classes, self.origin, self._facts())).encode()
         return hashlib.sha256(facts + digest(self._tensors()).encode()).hexdigest()
+
+    def _facts(self) -> list[dict[str, Any]]:
+        return [{"kind": support.kind, "weight": support.weight} for support in self.supports]
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
@@ -156,7 +173,10 @@ class Task(ABC):
                 "token": support.features.token,
                 "objectness": support.features.objectness,
             }
-            tensors |= {f"{index}.{name}": part.contiguous() for name, part in parts.items() if part is not None}
+            # Cloned: a file of tensors takes none that share their memory, as a token and a single cell may.
+            tensors |= {
+                f"{index}.{name}": part.clone().contiguous() for name, part in parts.items() if part is not None
+            }
         return tensors
 
     @abstractmethod
@@ -208,7 +228,8 @@ def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Task:
     origin = header["origin"] | {"layers": tuple(header["origin"]["layers"])}
     module = _plugins.load("methods", header["method"])
     supports = []
-    for index, frame in enumerate(header["frames"]):
+    facts = header.get("supports") or [{}] * len(header["frames"])  # older files hold images alone
+    for index, (frame, fact) in enumerate(zip(header["frames"], facts, strict=True)):
         lies = Frame(tuple(frame["size_hw"]), tuple(frame["inner_hw"]), frame["patch"])
         features = FeatureMap(
             tensors[f"{index}.features"],
@@ -217,7 +238,15 @@ def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Task:
             tensors.get(f"{index}.token"),
             tensors.get(f"{index}.objectness"),
         )
-        supports.append(Support(features, tensors[f"{index}.masks"], tensors[f"{index}.known"]))
+        supports.append(Support(features, tensors[f"{index}.masks"], tensors[f"{index}.known"], **fact))
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header["settings"].items()}
     task: Task = module.Task(tuple(header["classes"]), tuple(supports), Origin(**origin), settings_of(module, settings))
     return task
+
+
+def _no_words(method: str) -> str:
+    readers = [name.replace("_", "-") for name, module in _plugins.members("methods").items() if module.Task.reads_text]
+    return (
+        f"method {method} cannot use words as a support; give it an image of the class, "
+        f"or take one that reads them: {', '.join(readers)}"
+    )

@@ -97,7 +97,7 @@ def _pure(parts: Tensor) -> Tensor:
 
 
 def _cells(support: base.Support, parts: Tensor, strides: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Features (n, c) and weights (n, N+1) of a support's cells, pure ones thinned to every `stride`-th row and column."""
+    """Features (n, c) and weights (n, N+1) of a support's cells, pure ones on every `stride`-th row and column."""
     kept, weights = (parts > 0).any(0), parts.clone()
     for row, pure in enumerate(_pure(parts)):
         stand = torch.zeros_like(pure)

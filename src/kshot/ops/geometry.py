@@ -67,8 +67,8 @@ class FeatureMap:
     """What a backbone says of one image.
 
     features: (c, gh, gw) float, each cell of unit length. frame: where the cells lie.
-    identity: which backbone made it. token: (c2,) of unit length for the whole image, where there is one.
-    objectness: (gh, gw) in 0..1, where the backbone has such a head.
+    identity: which backbone made it. token: (c,) of unit length for the whole image, in the space of the cells, where
+    there is one. objectness: (gh, gw) in 0..1, where the backbone has such a head.
     """
 
     features: Tensor

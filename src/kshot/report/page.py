@@ -82,12 +82,14 @@ def embed(run: Run, records: Sequence[Record], side: int) -> list[Embedded]:
 
 
 def support_views(run: Run) -> list[dict[str, Any]]:
-    """Name, picture and marks of each support."""
+    """Name, picture and marks of each support; words have no picture."""
     views = []
     for line in read_supports(run.out, run.settings.get("task"))[:_SUPPORTS]:
-        picture = thumbnail(run.out / line["overlay"], 560)
-        if picture:
-            marks = [mark | {"colour": _colour_in(run, mark["class"])} for mark in line["marks"]]
+        marks = [mark | {"colour": _colour_in(run, mark["class"])} for mark in line["marks"]]
+        picture = thumbnail(run.out / line["overlay"], 560) if "overlay" in line else None
+        if "text" in line:
+            views.append({"name": line["text"], "source": "", "marks": marks})
+        elif picture:
             views.append({"name": line["image"], "source": data_uri(picture), "size": picture.size, "marks": marks})
     return views
 

@@ -28,15 +28,17 @@ def save_supports(out: Path, support: SupportSet, task: Task, max_pixels: int = 
     """Write supports/<n>.jpg, one per support image, and supports/supports.json for the report.
 
     The fill is the soft mask on the grid, which is what the method sees; lines, boxes and dots are what was given.
+    Words are in the list alone.
     Raises `OutputError`.
     """
-    lines = []
+    lines: list[dict[str, Any]] = []
     shown = zip(_by_image(support, max_pixels), task.supports, strict=False)
     for index, ((image, shots), encoded) in enumerate(shown):
         name = f"{FOLDER}/{index}.jpg"
         with atomic_path(out / name) as beside:
             _drawn(image, shots, encoded, task.classes, max_pixels).save(beside, "JPEG", quality=90, subsampling=0)
         lines.append({"image": _name(image), "overlay": name, "marks": _marks(shots)})
+    lines += [{"text": shot.text, "marks": _marks([shot])} for shot in support if shot.text]
     facts = {"task": task.digest(), "source": support.source, "supports": lines}
     write_text(out / FOLDER / LIST, json.dumps(facts, indent=2) + "\n")
 

@@ -1,0 +1,123 @@
+"""Does a whole image do as a prompt? Whole image against its salient region against its mask, on the same episodes.
+
+python -m benchmarks.accuracy.whole_image --out benchmarks/results/whole_image_voc.json
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from benchmarks.settings import facts, shared
+from kshot.data.base import load_dataset
+from kshot.evaluation import Result, evaluate
+from kshot.methods import _vectors
+from kshot.ops.geometry import FeatureMap
+from kshot.ops.seeds import salient
+from kshot.segmenter import Segmenter
+
+PROMPTS: dict[str, dict[str, Any]] = {
+    "whole image, token": {"prompt": "whole", "token": True},
+    "whole image, mean of cells": {"prompt": "whole", "token": False},
+    "salient region": {"prompt": "object"},
+    "mask": {"prompt": "mask"},
+}
+
+
+_regions: dict[str, Tensor] = {}
+
+
+def remembered(features: FeatureMap) -> Tensor:
+    """The salient region of an image, computed once and not in every episode that the image is drawn for."""
+    key = hashlib.sha256(features.features.contiguous().numpy().data).hexdigest()
+    if key not in _regions:
+        _regions[key] = salient(features)
+    return _regions[key]
+
+
+def main() -> None:
+    options = _options()
+    vars(_vectors)["salient"] = remembered
+    data = load_dataset(options.data, options.root)
+    rows = []
+    for name, settings in PROMPTS.items():
+        segmenter = Segmenter(
+            backbone=options.backbone,
+            method="image-prompt",
+            method_settings=settings,
+            refiner=options.refiner,
+            size=options.size,
+        )
+        for way in options.ways:
+            for shot in options.shots:
+                result = evaluate(
+                    segmenter,
+                    data,
+                    way=way,
+                    shot=shot,
+                    episodes=options.episodes,
+                    seed=options.seed,
+                    protocol=options.protocol,
+                    drop_small=True,
+                    workers=options.workers,
+                    cache=options.cache,
+                )
+                rows.append(_row(name, way, shot, result))
+                print(_line(rows[-1]), flush=True)
+        if options.out:  # after each prompt: a stopped run keeps what it has
+            report = {"facts": facts(), "data": options.data, "remarks": list(result.remarks), "rows": rows}
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _row(prompt: str, way: int, shot: int, result: Result) -> dict[str, Any]:
+    interval = result.confidence_interval
+    return {
+        "prompt": prompt,
+        "way": way,
+        "shot": shot,
+        "miou": round(100 * result.miou, 2),
+        "interval": [round(100 * interval.low, 2), round(100 * interval.high, 2)],
+        "strict_miou": round(100 * result.strict_miou, 2),
+        "fb_iou": round(100 * result.fb_iou, 2),
+        "presence_accuracy": round(100 * result.presence_accuracy, 2),
+        "classes": len(result.per_class),
+        "settings": dict(result.settings) | {"data": None, "backbone": _without_path(result.settings["backbone"])},
+    }
+
+
+def _without_path(backbone: dict[str, Any]) -> dict[str, Any]:
+    return backbone | {"backbone": Path(backbone["backbone"]).name}
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['prompt']:28} {row['way']}-way {row['shot']}-shot  mIoU {row['miou']:.1f} "
+        f"[{row['interval'][0]:.1f}, {row['interval'][1]:.1f}], strict {row['strict_miou']:.1f}, "
+        f"FB-IoU {row['fb_iou']:.1f}, presence {row['presence_accuracy']:.1f}, {row['classes']} classes"
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="voc")
+    parser.add_argument("--root", type=Path, default=shared("data/VOCdevkit/VOC2012"))
+    parser.add_argument("--backbone", default=str(shared("weights/vit-tiny-patch16-224")))
+    parser.add_argument("--refiner", default="none")
+    parser.add_argument("--protocol", default="fs-cs")
+    parser.add_argument("--ways", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--episodes", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=448)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Two small convolutions over a frozen backbone: which cells belong together, and which show an object.
+
+CLIP-DINOiser's heads (Wysoczańska et al., ECCV 2024, section 3.2 and 3.3). Nothing here knows CLIP: any backbone that
+gives features to pool (b, c, gh, gw) and inner features (b, width, gh, gw) can carry them.
+"""
+
+import hashlib
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kshot.errors import BackboneError
+
+CHECKPOINT = "last.pt"  # what the official checkpoint is called, beside a model too
+CHANNELS, SIDE = 256, 3
+GAMMA = 0.2  # section 4.1: affinities below it are noise
+
+
+class Heads(nn.Module):
+    """obj_proj: 3 x 3 convolution whose cosines are affinities. bkg_decoder: 1 x 1 convolution to objectness."""
+
+    def __init__(self, width: int, channels: int = CHANNELS):
+        super().__init__()
+        self.obj_proj = nn.Conv2d(width, channels, SIDE, padding=SIDE // 2, padding_mode="replicate")
+        self.bkg_decoder = nn.Conv2d(width, 1, 1)
+
+    def pooled(self, dense: Tensor, inner: Tensor, gamma: float = GAMMA) -> Tensor:
+        """dense (b, c, gh, gw), each cell replaced by the mean of the cells that belong with it, by affinity.
+
+        One image at a time: the affinities of a batch of 4096 cells would take gigabytes.
+        """
+        keys = F.normalize(self.obj_proj(inner).flatten(2), dim=1)  # (b, 256, n)
+        cells = [_mean_of_alike(d, k, gamma) for d, k in zip(dense.flatten(2), keys, strict=True)]
+        return torch.stack(cells).reshape(dense.shape)
+
+    def objectness(self, inner: Tensor) -> Tensor:
+        """(b, gh, gw) in 0..1: how surely each cell shows an object and not background."""
+        logits: Tensor = self.bkg_decoder(F.normalize(inner, dim=1))
+        return logits[:, 0].sigmoid()
+
+
+def read_heads(path: Path, width: int) -> Heads:
+    """Heads for inner features of `width` channels from a checkpoint, read without unpickling code.
+
+    Raises `BackboneError` that names the file and what is wrong: not a checkpoint, missing or foreign keys, shapes.
+    """
+    state = _state(path)
+    heads = Heads(width)
+    expected = {name: tuple(tensor.shape) for name, tensor in heads.state_dict().items()}
+    if set(state) != set(expected):
+        raise BackboneError(
+            f"{path}: no CLIP-DINOiser heads: missing {_listed(set(expected) - set(state))}, "
+            f"foreign {_listed(set(state) - set(expected))}; expected the keys {', '.join(expected)}"
+        )
+    wrong = [
+        f"{name} {tuple(state[name].shape)}, not {shape}"
+        for name, shape in expected.items()
+        if tuple(state[name].shape) != shape
+    ]
+    if wrong:
+        raise BackboneError(f"{path}: heads for another backbone: {'; '.join(wrong)}")
+    heads.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return heads.eval().requires_grad_(False)
+
+
+def git_blob_hash(data: bytes) -> str:
+    """The name that git gives a file with these bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    """{key: tensor} of a checkpoint, wrapped in "model_state_dict" or "state_dict" or not at all."""
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError) as error:
+        # torch's own message would invite to load it all the same.
+        raise BackboneError(f"{path}: not a checkpoint of tensors alone; download it again") from error
+    for wrapper in ("model_state_dict", "state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise BackboneError(f"{path}: not a dict of tensors; expected CLIP-DINOiser's obj_proj.* and bkg_decoder.*")
+    return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
+
+
+def _mean_of_alike(dense: Tensor, keys: Tensor, gamma: float) -> Tensor:
+    """(c, n) means of dense (c, n) weighted by the cosines of keys (k, n) that are at least gamma."""
+    affinity = keys.T @ keys  # (n, n)
+    affinity = affinity.masked_fill_(affinity < gamma, 0)
+    return dense @ affinity / (affinity.sum(0) + 1e-6)
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:6]) or "none"

@@ -1,0 +1,154 @@
+"""CLIP-DINOiser (Wysoczańska et al., ECCV 2024): MaskCLIP's features, pooled over what belongs together.
+
+Two small heads on the third block from the end give affinities and objectness, learned once from DINO and FOUND; the
+joint space with texts stays CLIP's own. The heads are the authors' (7 MB, downloaded and checked against their hash),
+or lie as `last.pt` beside the files of a whole CLIP model, which is also how heads of one's own are used.
+"""
+
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kshot import weights
+from kshot.backbones import clip
+from kshot.backbones._heads import CHECKPOINT, GAMMA, Heads, git_blob_hash, read_heads
+from kshot.backbones.base import Encoding, Spec, fingerprint
+from kshot.errors import BackboneError, SettingError, WeightsNotFoundError
+from kshot.formats.writing import atomic_path
+
+URL = "https://raw.githubusercontent.com/wysoczanska/clip_dinoiser/main/checkpoints/last.pt"
+BLOB = "0b6c94d9c439ebac7bcb07fe805be3654ea03c7f"  # git's name of that file
+_SECONDS = 60
+
+SPECS = {
+    "clip-dinoiser": Spec(
+        "clip-dinoiser",
+        16,
+        512,
+        clip.SPECS["clip-vit-b16-laion2b"].mean_rgb,
+        clip.SPECS["clip-vit-b16-laion2b"].std_rgb,
+        licence="MIT (CLIP), Apache-2.0 (heads)",
+        source="laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
+        note="CLIP with guided pooling and objectness, and a text encoder",
+        text=True,
+    ),
+}
+
+
+class Carrier(Protocol):
+    """A backbone that heads can be put on."""
+
+    spec: Spec
+    identity: str
+    width: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def encode_inner(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features to pool (b, c, gh, gw), token (b, c), inner features (b, width, gh, gw)."""
+        ...
+
+    def encode_text(self, words: Sequence[str]) -> Tensor:
+        """Embed n texts: (n, c)."""
+        ...
+
+
+class Dinoiser:
+    """A backbone with heads: its cells pooled over what belongs together, and their objectness."""
+
+    def __init__(self, carrier: Carrier, heads: Heads, spec: Spec):
+        self.carrier, self.spec, self.device, self.dtype = carrier, spec, carrier.device, carrier.dtype
+        self.identity = fingerprint(dict(heads.state_dict()), "dinoiser", GAMMA, carrier.identity)
+        # Convolutions of seven megabytes: another number type would save nothing, and blur the cut at gamma.
+        self.model = heads.to(carrier.device, torch.float32)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load, (self.spec.name, self.device, self.dtype, None)
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> Encoding:
+        """Encode (b, 3, H, W) into cells (b, c, gh, gw), image embeddings (b, c) and objectness (b, gh, gw)."""
+        dense, token, inner = self.carrier.encode_inner(pixels)
+        pooled = self.model.pooled(dense, inner)
+        return Encoding(F.normalize(pooled, dim=1), token, self.model.objectness(inner))
+
+    def encode_text(self, words: Sequence[str]) -> Tensor:
+        """Embed n texts: (n, c)."""
+        return self.carrier.encode_text(words)
+
+
+def reads(folder: Path) -> bool:
+    """Whether a folder holds a whole CLIP model with heads beside it."""
+    return clip.is_whole(folder) and (folder / CHECKPOINT).is_file()
+
+
+def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Dinoiser:
+    """The short name, or a folder with a whole CLIP model and `last.pt`; see `load_backbone` for the errors."""
+    if layers:
+        raise SettingError(f"{name} has no layers to choose from; leave --layers out")
+    known = SPECS.get(name)
+    carrier = clip.load_clip(known.source if known else name, name, known, device, dtype)
+    if carrier.depth < clip.INNER:
+        raise BackboneError(f"{name}: a CLIP of {carrier.depth} blocks; the heads read the third from the end")
+    path = fetch_heads(name) if known else carrier.folder / CHECKPOINT
+    return Dinoiser(carrier, read_heads(path, carrier.width), carrier.spec)
+
+
+def pull(name: str) -> Path:
+    """Download CLIP and the heads; the folder of CLIP."""
+    folder = weights.find_folder(SPECS[name].source, name)
+    fetch_heads(name)
+    return folder
+
+
+def is_here(name: str) -> bool:
+    """Whether both CLIP and the heads are on this machine."""
+    return heads_path().is_file() and weights.cached_folder(SPECS[name].source) is not None
+
+
+def heads_path() -> Path:
+    """Where the downloaded heads lie: beside the Hub's own cache."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HOME) / "kshot" / f"clip-dinoiser-{BLOB[:12]}.pt"
+
+
+def fetch_heads(name: str) -> Path:
+    """The authors' heads, downloaded when they are not here; both ways their hash must be right.
+
+    Raises `WeightsNotFoundError` when they cannot be had and `BackboneError` when they are not what they should be.
+    """
+    path = heads_path()
+    if path.is_file():
+        _check(path.read_bytes(), str(path), f"delete it and run `kshot models pull {name}`")
+        return path
+    if not weights.hub_answers():
+        raise WeightsNotFoundError(_not_here(name, path, "there is no network"))
+    try:
+        with urllib.request.urlopen(URL, timeout=_SECONDS) as answer:
+            data: bytes = answer.read()
+    except (urllib.error.URLError, OSError) as error:
+        raise WeightsNotFoundError(_not_here(name, path, str(error))) from error
+    _check(data, URL, "the file was changed on its way or by its authors, and is not used")
+    with atomic_path(path) as beside:
+        beside.write_bytes(data)
+    return path
+
+
+def _check(data: bytes, where: str, way_out: str) -> None:
+    found = git_blob_hash(data)
+    if found != BLOB:
+        raise BackboneError(f"{where}: git blob {found}, expected {BLOB}; {way_out}")
+
+
+def _not_here(name: str, path: Path, reason: str) -> str:
+    return (
+        f"{name}: no heads at {path}, and {reason}. Run `kshot models pull {name}` where there is a network, or put "
+        f"{URL} there; or put it as {CHECKPOINT} beside the files of a CLIP model and give that folder"
+    )
