@@ -85,7 +85,7 @@ class _Read:
         return tuple(self.groups.values())
 
     def add(self, shape: Item) -> None:
-        kind, label = shape.values.get("shape_type") or "polygon", _label(shape)
+        kind, label = str(shape.values.get("shape_type") or "polygon"), _label(shape)
         if kind in _OUTLINES:
             self._outline(shape, kind, label)
             return
@@ -104,7 +104,7 @@ class _Read:
     def _outline(self, shape: Item, kind: str, label: str) -> None:
         rle = _mask(shape, self.size_hw) if kind == "mask" else rle_of(_ring(shape, kind, self.size_hw), self.size_hw)
         group = shape.values.get("group_id")
-        if group is not None and not isinstance(group, int | str):
+        if group is not None and not isinstance(group, int | float | str):
             raise shape.wrong(f"expected group_id as a number, got {group!r}")
         part = Part(label, rle, score_of(shape), ignore=label == _IGNORED)
         key = (label, group) if group is not None else len(self.groups)

@@ -1,13 +1,14 @@
 """Folders as people have them: which layout of supports it is, and which images are in it.
 
-A support folder is tried as support.yaml, VOC, COCO, then the layouts of later formats by name, then index masks, and
-class folders last, because those fit almost any folder.
+A support folder is tried as support.yaml, a run of kshot, VOC, COCO, then the layouts of later formats by name, then
+index masks, and class folders last, because those fit almost any folder.
 """
 
 import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -20,7 +21,8 @@ from kshot.formats.images import SUFFIXES, image_size, read_mask
 from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Marks, Part, unique_stems
 from kshot.types import IGNORE, Shot, SupportSet
 
-_FIRST, _LAST = ("support_yaml", "voc", "coco"), ("index_masks", "class_folders")
+# A run folder may hold a COCO file and a VOC tree of its own, without the images that only its settings know.
+_FIRST, _LAST = ("support_yaml", "kshot_run", "voc", "coco"), ("index_masks", "class_folders")
 
 
 def read_support(folder: Path, classes: Sequence[str] = ()) -> SupportSet:
@@ -50,6 +52,7 @@ def read_support(folder: Path, classes: Sequence[str] = ()) -> SupportSet:
     raise SupportError(f"{folder}: no layout that is known; looked for\n{looked_for}\nand found {found}{more}")
 
 
+@cache
 def readers() -> list[ModuleType]:
     """The formats that read supports, in the order in which they are tried."""
     having = {name: m for name, m in _plugins.members("formats").items() if hasattr(m, "LAYOUT")}

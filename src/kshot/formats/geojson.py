@@ -51,7 +51,8 @@ def _features(image: LabelledImage, crs: Any, transform: Any) -> Iterator[dict[s
         if part.ignore:
             continue
         left, top, mask = part.crop
-        place = transform * rasterio.Affine.translation(left, top)
+        a, b, c, d, e, f = transform[:6]
+        place = rasterio.Affine(a, b, c + a * left + b * top, d, e, f + d * left + e * top)
         for geometry, _ in rasterio.features.shapes(mask.astype(np.uint8), mask=mask, transform=place):
             if crs:
                 geometry = rasterio.warp.transform_geom(crs, "EPSG:4326", geometry, precision=_DECIMALS)
