@@ -92,8 +92,13 @@ def test_a_brush_stroke_gives_back_its_mask(mask):
 @settings(deadline=None)
 def test_objects_are_a_partition_of_their_mask(method, mask, seed):
     score = np.random.default_rng(seed).random(mask.shape, np.float32)
-    found = list(split(mask, score, method))
-    total = np.sum(found, axis=0) if found else np.zeros(mask.shape)
+    total = np.zeros(mask.shape, int)
+    for place, crop in split(mask, score, method):
+        part = Part.of_crop(crop, place, mask.shape, "one")
+        left, top, again = part.crop
+        np.testing.assert_array_equal(again, crop)
+        assert (left, top) == (place[1].start, place[0].start) and part.area == crop.sum()
+        total += part.mask
     np.testing.assert_array_equal(total, mask)
 
 

@@ -62,7 +62,7 @@ def _from_runs(item: Item, segmentation: dict[str, Any], size_hw: tuple[int, int
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != list(size_hw):
         raise item.wrong(f"expected an RLE of size {list(size_hw)} (height, width) like its image, got {short(size)}")
-    runs = _runs(item, counts) if isinstance(counts, str) else counts
+    runs = runs_of(item, counts) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or any(type(run) is not int or run < 0 for run in runs):
         raise item.wrong(f"expected RLE counts as text or a list of whole numbers, got {short(counts)}")
     if sum(runs) != math.prod(size_hw):
@@ -71,8 +71,11 @@ def _from_runs(item: Item, segmentation: dict[str, Any], size_hw: tuple[int, int
     return encoded
 
 
-def _runs(item: Item, text: str) -> list[int]:
-    """Lengths of the runs in COCO's compressed counts: five bits a character, differences from the third run on."""
+def runs_of(item: Item, text: str) -> list[int]:
+    """Lengths of the runs in COCO's compressed counts: five bits a character, differences from the third run on.
+
+    Raises `SupportError`.
+    """
     runs: list[int] = []
     value = shift = 0
     for character in text:

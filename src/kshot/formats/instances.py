@@ -4,6 +4,7 @@ Kept as one COCO file per image, so that formats written at the end of a run fin
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,9 @@ def objects(prediction: Prediction, method: str) -> Iterator[Part]:
     """The objects of each class; score: the mean score of its class over its pixels."""
     for index, name in enumerate(prediction.classes, start=1):
         score = prediction.scores[index]
-        for mask in split(prediction.mask == index, score, method):
-            yield Part.of(mask, name, float(np.clip(score[mask].mean(), 0, 1)))
+        for place, crop in split(prediction.mask == index, score, method):
+            part = Part.of_crop(crop, place, prediction.size_hw, name)
+            yield replace(part, score=float(np.clip(score[place][crop].mean(), 0, 1)))
 
 
 def read(path: Path, size_hw: tuple[int, ...]) -> tuple[Part, ...]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_rle
 
 from kshot.errors import SupportError
+from kshot.formats._coco_shapes import runs_of
 from kshot.formats._items import Item
 from kshot.formats.images import image_size
 from kshot.ops.instances import split
@@ -56,6 +57,20 @@ class Part:
         """The part of a mask (h, w), everything but zero."""
         return cls(label, coco_rle.encode(np.asfortranarray(mask, np.uint8)), score, ignore)
 
+    @classmethod
+    def of_crop(
+        cls, crop: NDArray[np.bool_], place: tuple[slice, slice], size_hw: tuple[int, int], label: str
+    ) -> "Part":
+        """The part of a piece of a mask that begins at `place`; the work grows with the piece, not with the image."""
+        turns = np.diff(np.pad(crop, ((1, 1), (0, 0))).T.astype(np.int8), axis=1)  # (w, h + 1)
+        starts, ends = (_flat(np.argwhere(turns == turn), place, size_hw[0]) for turn in (1, -1))
+        apart = starts[1:] != ends[:-1]  # in a piece as tall as the image a run goes on in the next column
+        starts, ends = starts[np.append(True, apart)], ends[np.append(apart, True)]
+        edges = np.append(np.stack([starts, ends], 1).ravel(), size_hw[0] * size_hw[1])
+        counts = np.diff(edges, prepend=0).tolist()
+        encoded: dict[str, Any] = coco_rle.frPyObjects({"size": list(size_hw), "counts": counts}, *size_hw)
+        return cls(label, encoded)
+
     def with_more(self, other: "Part") -> "Part":
         """Both parts as one, with the score of this one."""
         merged: dict[str, Any] = coco_rle.merge([self.rle, other.rle])
@@ -74,9 +89,19 @@ class Part:
 
     @property
     def crop(self) -> tuple[int, int, NDArray[np.bool_]]:
-        """(left, top, mask (h, w)) of the smallest box around it."""
+        """(left, top, mask (h, w)) of the smallest box around it; the columns that it spans are all that is decoded."""
         x, y, width, height = (int(side) for side in coco_rle.toBbox(self.rle))
-        return x, y, self.mask[y : y + height, x : x + width]
+        tall = self.rle["size"][0]
+        ends = np.cumsum(runs_of(Item(self.label, {}), self.rle["counts"].decode("ascii")))
+        turns = np.bincount(np.clip(ends - x * tall, 0, width * tall), minlength=width * tall + 1)
+        slab = (np.cumsum(turns)[: width * tall] % 2).astype(np.bool_).reshape(width, tall)
+        return x, y, np.ascontiguousarray(slab.T[y : y + height])
+
+
+def _flat(column_row: NDArray[np.int64], place: tuple[slice, slice], height: int) -> NDArray[np.int64]:
+    """Places (column, row) in a piece of an image as COCO counts them, column by column."""
+    counted: NDArray[np.int64] = (column_row[:, 0] + place[1].start) * height + column_row[:, 1] + place[0].start
+    return counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,11 +202,11 @@ def with_instances(tree: LabelTree, method: str | None) -> LabelTree:
         return tree
 
     def parted(image: LabelledImage) -> LabelledImage:
-        parts = (
-            replace(part, rle=Part.of(mask, part.label).rle)
-            for part in image.parts
-            for mask in ([part.mask] if part.ignore else split(part.mask, method=method))
-        )
+        parts: list[Part] = []
+        for part in image.parts:
+            pieces = () if part.ignore else split(part.mask, method=method)
+            parts += [replace(part, rle=Part.of_crop(crop, at, image.size_hw, "").rle) for at, crop in pieces]
+            parts += [part] if part.ignore else []
         return replace(image, parts=tuple(parts))
 
     return LabelTree(tree.classes, Lazy(list(tree.images), parted), objects=True)

@@ -19,8 +19,8 @@ _SADDLE = 0.75
 
 def split(
     mask: NDArray[np.bool_], score: NDArray[np.float32] | None = None, method: str = "components"
-) -> Iterator[NDArray[np.bool_]]:
-    """The objects of a mask (h, w), each (h, w); they share no pixel, and together they are the mask.
+) -> Iterator[tuple[tuple[slice, slice], NDArray[np.bool_]]]:
+    """The objects of a mask (h, w), each as its place and its mask there; disjoint, and together the mask.
 
     components: 8-connected parts. watershed: parts are also cut where the distance to their rim, times the score
     (h, w) in 0..1 when it is given, dips between two tops. In the order of their first pixels.
@@ -33,9 +33,7 @@ def split(
         parts = _cut(parts, score)
     for index, place in enumerate(find_objects(parts), start=1):
         if place is not None:
-            found = np.zeros(mask.shape, np.bool_)
-            found[place] = parts[place] == index
-            yield found
+            yield place, parts[place] == index
 
 
 def _cut(parts: NDArray[np.int64], score: NDArray[np.float32] | None) -> NDArray[np.int64]:
