@@ -123,6 +123,8 @@ class LabelledImage:
     lines: Mapping[str, list[Rows]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # A polygon thinner than a pixel marks none, and an empty mask has no box that could be written.
+        object.__setattr__(self, "parts", tuple(part for part in self.parts if part.area))
         if not self.stem:
             object.__setattr__(self, "stem", PurePosixPath(self.name).with_suffix("").as_posix())
 

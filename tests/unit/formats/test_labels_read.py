@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from kshot.errors import SupportError
-from kshot.formats import cvat, label_studio, labelme, yolo
+from kshot.formats import coco, cvat, label_studio, labelme, voc, yolo
 from kshot.formats.folders import read_support
+from kshot.formats.trees import Export
 
 from .makers import picture, text
 
@@ -60,6 +61,15 @@ def test_a_circle_is_a_disc_and_shapes_of_a_group_are_one_object(tmp_path):
     (image,) = labelme.read_tree(folder).images
     disc, dog = image.parts
     assert abs(disc.area - np.pi * 36) < 4 and dog.area == 36 + 9
+
+
+@pytest.mark.parametrize("writer", [coco, cvat, label_studio, labelme, voc, yolo])
+@pytest.mark.parametrize("polygons", [False, True])
+def test_what_marks_no_pixel_is_left_out_of_every_format(writer, polygons, tmp_path):
+    folder = of_labelme(tmp_path / "in", shape("polygon", [[1, 1], [1, 1], [1.1, 1]]), shape("polygon", SQUARE))
+    (image,) = labelme.read_tree(folder).images
+    assert [part.area for part in image.parts] == [36]
+    writer.write_tree(labelme.read_tree(folder), tmp_path / "out", Export(polygons=polygons))
 
 
 @pytest.mark.parametrize(
