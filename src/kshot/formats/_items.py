@@ -58,7 +58,7 @@ def documents(where: Path, suffix: str) -> list[Path]:
 
 
 class Images:
-    """Finds the images that an annotation file speaks of: beside it, in images/, or anywhere below by their name."""
+    """Finds the images that an annotation file speaks of: beside it, in images/, or below when it names no folder."""
 
     def __init__(self, where: Path, images: Path | None = None):
         self.root = where.parent if where.is_file() else where
@@ -71,7 +71,8 @@ class Images:
         if relative.is_absolute() or ".." in relative.parts or not relative.parts or "\0" in name:
             return self._by_name(relative.name)
         direct = next((path for path in (place / relative for place in self.places) if is_file(path)), None)
-        return direct or self._by_name(relative.name)
+        # train/a.jpg is not val/a.jpg: only a name that says no folder is looked for in all of them.
+        return direct or (self._by_name(relative.name) if len(relative.parts) == 1 else None)
 
     def _by_name(self, name: str) -> Path | None:
         if self.below is None:

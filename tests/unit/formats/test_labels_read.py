@@ -160,6 +160,18 @@ def test_label_studio_regions_in_percent_and_images_by_any_address(address, tmp_
     assert box.boxes.tolist() == [[20, 5, 30, 15]] and point.points.tolist() == [[4, 2]]
 
 
+def test_an_image_is_not_taken_for_one_of_the_same_name_in_another_folder(tmp_path):
+    picture(tmp_path / "val/a.jpg", (H, W))
+    text(tmp_path / "x.xml", CVAT.replace("sub/a.jpg", "train/a.jpg") % "")
+    (image,) = cvat.read_tree(tmp_path).images
+    assert image.path is None
+    with pytest.raises(SupportError, match=r"train/a\.jpg: no such image"):
+        cvat.read_shots(tmp_path)
+    text(tmp_path / "x.xml", CVAT.replace("sub/a.jpg", "a.jpg") % "")
+    (image,) = cvat.read_tree(tmp_path).images
+    assert image.path == tmp_path / "val/a.jpg"
+
+
 def test_of_several_answers_the_ground_truth_counts_and_then_the_first_that_was_not_cancelled(tmp_path):
     picture(tmp_path / "a.jpg", (H, W))
     answers = [{"result": [region("polygonlabels", {"points": PERCENT}, name)]} for name in ("no", "first", "truth")]
