@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from kshot import __version__, _plugins
 from kshot.errors import InputError, KshotError, OutputError, SettingError
+from kshot.formats import instances
 from kshot.formats.folders import list_images
+from kshot.formats.trees import Export
 from kshot.formats.writing import write_text
 from kshot.methods.base import Task
 from kshot.ops.regions import count_regions
@@ -71,6 +72,7 @@ def label_folder(
     out: str | Path,
     *,
     formats: Sequence[str] = ("png", "overlay"),
+    export: Export | None = None,
     resume: bool = False,
     overwrite: bool = False,
     limit: int | None = None,
@@ -80,7 +82,8 @@ def label_folder(
 ) -> Summary:
     """Masks of all images of a folder, glob pattern or file into `out`.
 
-    formats: names from `kshot.names("formats")`; index masks are always written. notes: kept in settings.json.
+    formats: names from `kshot.names("formats")`; index masks are always written.
+    export: polygons or masks, and whether masks are split into objects. notes: kept in settings.json.
     watch: after the last image keep looking for new ones until Ctrl-C.
     progress: called after each image with its record, how many are through, and how many there are.
     Broken images become failed lines. Ctrl-C ends the run in order, with `interrupted` set.
@@ -88,9 +91,10 @@ def label_folder(
     written.
     """
     out, started = Path(out), time.perf_counter()
-    writers = _writers(formats)
+    export = export or Export()
+    writers = _writers(formats, export)
     jobs = _Jobs(images, out, limit, watch)
-    notes = {"images": str(_root(Path(images)).resolve()), **(notes or {})}
+    notes = {"images": str(_root(Path(images)).resolve()), "export": asdict(export), **(notes or {})}
     done = _open_run(out, task, segmenter, notes, resume=resume, overwrite=overwrite)
     summary, records = Summary(str(out)), {}
     try:
@@ -108,7 +112,7 @@ def label_folder(
         summary.interrupted = not watch
     # What an earlier run did beyond this one's limit stays in the manifest.
     kept = [record for name, record in done.items() if name not in records and _is_there(out, record)]
-    _close_run(out, [*records.values(), *kept], task.classes, writers)
+    _close_run(out, [*records.values(), *kept], task.classes, writers, export)
     summary.total, summary.seconds = len(jobs), round(time.perf_counter() - started, 3)
     return summary
 
@@ -180,7 +184,7 @@ def _root(images: Path) -> Path:
     return Path(*parts[:fixed])
 
 
-def _label_one(segmenter: Segmenter, task: Task, job: Job, out: Path, writers: Mapping[str, ModuleType]) -> Record:
+def _label_one(segmenter: Segmenter, task: Task, job: Job, out: Path, writers: Mapping[str, Any]) -> Record:
     started = time.perf_counter()
     record: Record = {"input": job.name, "status": "failed"}
     try:
@@ -223,8 +227,12 @@ def _facts(prediction: Prediction, outputs: dict[str, str]) -> Record:
     }
 
 
-def _writers(formats: Sequence[str]) -> dict[str, ModuleType]:
-    return {name: _plugins.load("formats", name) for name in dict.fromkeys([MASKS, *formats])}
+def _writers(formats: Sequence[str], export: Export) -> dict[str, Any]:
+    writers: dict[str, Any] = {name: _plugins.load("formats", name) for name in dict.fromkeys([MASKS, *formats])}
+    for writer in writers.values():
+        if hasattr(writer, "prepare"):
+            writer.prepare()
+    return writers | ({instances.NAME: instances.Writer(export.instances)} if export.instances else {})
 
 
 def _open_run(
@@ -264,12 +272,14 @@ def _append(manifest: Path, record: Record) -> None:
         raise OutputError(f"{manifest}: cannot be written ({error.strerror or error})") from error
 
 
-def _close_run(out: Path, records: list[Record], classes: Sequence[str], writers: Mapping[str, ModuleType]) -> None:
+def _close_run(
+    out: Path, records: list[Record], classes: Sequence[str], writers: Mapping[str, Any], export: Export
+) -> None:
     """Put the manifest in the order of the inputs and write the formats that are one file per folder."""
     write_text(out / MANIFEST, "".join(json.dumps(record) + "\n" for record in records))
     for writer in writers.values():
         if hasattr(writer, "write_folder"):
-            writer.write_folder(out, records, classes)
+            writer.write_folder(out, records, classes, export)
 
 
 def _is_there(out: Path, record: Record) -> bool:

@@ -19,7 +19,6 @@ from kshot.formats.folders import list_images
 from kshot.formats.images import MAX_PIXELS, read_image
 from kshot.methods.base import Origin, Support, Task, settings_of
 from kshot.ops.geometry import FeatureMap
-from kshot.ops.presence import presence
 from kshot.prompts import encode_shots
 from kshot.types import ImageLike, Prediction, Shot, SupportSet
 
@@ -94,11 +93,11 @@ class Segmenter:
         """The cheap part: from features of a picture to its masks."""
         with torch.inference_mode():
             logits = task.score(features, picture)  # (n+1, gh, gw), 0 = background
-            present = presence(logits, features.frame)  # (n,)
+            present = task.presence(features, logits)  # (n,)
             fine = self.refiner.refine(logits, features.frame, picture, self.refiner_settings)  # (n+1, h, w)
             scores = fine.softmax(0).numpy()
         named = dict(zip(task.classes, present.tolist(), strict=True))
-        return Prediction.from_scores(scores, task.classes, named, picture)
+        return Prediction.from_scores(scores, task.classes, named, picture, task.gate)
 
     def predict_many(self, task: Task, images: str | Path | Iterable[ImageLike]) -> Iterator[Prediction]:
         """Masks of a folder (with its sub-folders), a glob pattern or any iterable of images, one by one in order."""

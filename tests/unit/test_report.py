@@ -212,8 +212,9 @@ def test_supports_of_every_kind_are_drawn(tmp_path: Path, toy: kshot.Segmenter) 
         Shot(text="a disc", label="disc"),
     ]
     save_supports(tmp_path, SupportSet(marks), task)
-    (line,) = read_supports(tmp_path, None)
+    line, words = read_supports(tmp_path, None)
     assert [mark["prompt"] for mark in line["marks"]] == ["boxes", "scribbles", "mask"]
+    assert words["text"] == "a disc"
     drawn = np.asarray(Image.open(tmp_path / line["overlay"]))
     scale = drawn.shape[1] / picture.shape[1]
     assert drawn[: round(15 * scale), round(70 * scale) :].mean() < 0.6 * picture[:15, 70:].mean()  # ignored: dark

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from kshot import __version__
-from kshot.cli import demo, doctor, evaluate, label, models, report
+from kshot.cli import convert, demo, doctor, evaluate, label, models, report
 from kshot.cli.output import say_error
 from kshot.errors import KshotError, SettingError
 
@@ -26,6 +26,7 @@ app.command("demo")(demo.demo)
 app.command("label", epilog=label.LABEL_EXAMPLES)(label.label)
 app.command("fit", epilog=label.FIT_EXAMPLES)(label.fit)
 app.command("predict", epilog=label.PREDICT_EXAMPLES)(label.predict)
+app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.command("report")(report.report)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(evaluate.compare)

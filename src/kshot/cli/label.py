@@ -43,6 +43,10 @@ def label(
     paths: Annotated[list[str], typer.Argument(metavar="[SUPPORT] IMAGES", help="Support folder, then the images.")],
     out: o.Out,
     format: o.Formats = "png,overlay",
+    instances: o.Instances = None,
+    polygons: o.Polygons = False,
+    tolerance: o.Tolerance = 0.0,
+    copy_images: o.CopyImages = False,
     support: o.Supports = None,
     box: o.Boxes = None,
     point: o.Points = None,
@@ -66,6 +70,7 @@ def label(
     """Label a folder of images from a few supports: fit and predict in one go."""
     folder, images = _two_paths(paths, any((support, box, point, text)))
     formats = o.parse_formats(format)
+    export = o.make_export(instances, polygons, tolerance, copy_images)
     supports = o.read_supports(folder, support, box, point, text, class_)
     if dry_run:
         return _say_plan(supports.classes, len(supports), images, out, formats, json)
@@ -82,7 +87,7 @@ def label(
     )
     say(_described(supports))
     task = segmenter.fit(supports)
-    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "limit": limit}
+    how: dict[str, Any] = {"export": export, "resume": resume, "overwrite": overwrite, "limit": limit}
     _run(segmenter, task, images, out, formats, json, supports, **how)
     return None
 
@@ -146,6 +151,10 @@ def predict(
     images: Annotated[str, typer.Argument(help="Folder, glob pattern or image.")],
     out: o.Out,
     format: o.Formats = "png,overlay",
+    instances: o.Instances = None,
+    polygons: o.Polygons = False,
+    tolerance: o.Tolerance = 0.0,
+    copy_images: o.CopyImages = False,
     backbone: o.Backbone = None,
     refiner: o.Refiner = None,
     set_: o.Set = None,
@@ -162,11 +171,12 @@ def predict(
     """Masks of a folder of images with a saved task."""
     task = load_task(task_file)
     formats = o.parse_formats(format)
+    export = o.make_export(instances, polygons, tolerance, copy_images)
     if dry_run:
         return _say_plan(task.classes, len(_showing(task)), images, out, formats, json)
     rest: dict[str, Any] = {"device": device, "dtype": dtype, "max_pixels": max_pixels}
     segmenter = _segmenter_of(task, {"backbone": backbone, "refiner": refiner, "set_": set_}, rest)
-    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "limit": limit, "watch": watch}
+    how: dict[str, Any] = {"export": export, "resume": resume, "overwrite": overwrite, "limit": limit, "watch": watch}
     _run(segmenter, task, images, out, formats, json, None, **how)
     return None
 

@@ -9,6 +9,8 @@ import typer
 
 from kshot.errors import SettingError, SupportError
 from kshot.formats.images import MAX_PIXELS
+from kshot.formats.trees import Export
+from kshot.ops.instances import METHODS
 from kshot.segmenter import Segmenter, names
 from kshot.types import Shot, SupportSet
 
@@ -18,6 +20,13 @@ def _option(*flags: str, panel: str, help: str, env: str | None = None, **more: 
 
 
 _MODEL, _PROMPTS, _RUN = "Model", "Supports without a folder (NAME= names the class)", "Run"
+
+# Read from the files' names: asking each format would import it whenever help is printed.
+_READ_ONLY = {"class_folders", "index_masks", "kshot_run", "support_yaml"}
+_PER_IMAGE = {"overlay", "png", "scores"}
+_FORMATS = [name.replace("_", "-") for name in names("formats") if name not in _READ_ONLY]
+WRITTEN = ", ".join(_FORMATS)
+CONVERTED = ", ".join(["png", *(name for name in _FORMATS if name not in _PER_IMAGE)])
 
 Backbone: TypeAlias = Annotated[
     str | None, _option("--backbone", panel=_MODEL, env="BACKBONE", help="Short name, Hub id or local folder.")
@@ -44,10 +53,21 @@ Dtype: TypeAlias = Annotated[str, _option("--dtype", panel=_MODEL, env="DTYPE", 
 MaxPixels: TypeAlias = Annotated[
     int, _option("--max-pixels", panel=_RUN, env="MAX_PIXELS", help="Refuse larger images.")
 ]
-Formats: TypeAlias = Annotated[
-    str, _option("--format", panel=_RUN, env="FORMAT", help="Comma-separated: png, overlay, scores, coco.")
-]
+Formats: TypeAlias = Annotated[str, _option("--format", panel=_RUN, env="FORMAT", help=f"Comma-separated: {WRITTEN}.")]
 Out: TypeAlias = Annotated[Path, _option("--out", "-o", panel=_RUN, help="Folder for the results.")]
+_SHAPES = "Shapes"
+Instances: TypeAlias = Annotated[
+    str | None, _option("--instances", panel=_SHAPES, help="Split masks into objects: components or watershed.")
+]
+Polygons: TypeAlias = Annotated[
+    bool, _option("--polygons", panel=_SHAPES, help="Polygons where a format holds masks too (coco, labelme, ...).")
+]
+Tolerance: TypeAlias = Annotated[
+    float, _option("--tolerance", panel=_SHAPES, min=0, help="Pixels that a polygon may leave the edge; 0 is exact.")
+]
+CopyImages: TypeAlias = Annotated[
+    bool, _option("--copy-images", panel=_SHAPES, help="Copy the images into yolo and voc, instead of links.")
+]
 Resume: TypeAlias = Annotated[bool, _option("--resume", panel=_RUN, help="Continue a run that was stopped.")]
 Overwrite: TypeAlias = Annotated[bool, _option("--overwrite", panel=_RUN, help="Replace the results in the folder.")]
 Limit: TypeAlias = Annotated[int | None, _option("--limit", panel=_RUN, min=1, help="Stop after this many images.")]
@@ -116,13 +136,19 @@ def _value(text: str) -> int | float | str:
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """Formats from "png,coco"; an unknown one lists the choices."""
-    chosen = tuple(part.strip() for part in text.split(",") if part.strip())
-    known = names("formats")
+    """Formats from "png,label-studio"; an unknown one lists the choices."""
+    chosen = tuple(part.strip().replace("_", "-") for part in text.split(",") if part.strip())
     for name in chosen:
-        if name not in known:
-            raise SettingError(f"no format is called {name!r}; choices: {', '.join(known)}")
-    return chosen
+        if name not in _FORMATS:
+            raise SettingError(f"no format is called {name!r}; choices: {WRITTEN}")
+    return tuple(name.replace("-", "_") for name in chosen)
+
+
+def make_export(instances: str | None, polygons: bool, tolerance: float, copy_images: bool) -> Export:
+    """How labels are written; refuses what would have no effect."""
+    if instances is not None and instances not in METHODS:
+        raise SettingError(f"--instances {instances}: choices: {', '.join(METHODS)}")
+    return Export(instances, polygons, tolerance, copy_images)
 
 
 def read_supports(

@@ -20,8 +20,8 @@ from pycocotools import mask as rle
 from kshot.data._report import Problem, complain
 from kshot.data.base import Dataset, Item
 from kshot.errors import DatasetError, SupportError
-from kshot.formats._coco_shapes import Item as Shape
 from kshot.formats._coco_shapes import shape
+from kshot.formats._items import Item as Shape
 from kshot.formats._pairs import visible
 from kshot.types import IGNORE, MAX_CLASSES
 

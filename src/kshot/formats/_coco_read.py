@@ -1,6 +1,5 @@
 """Read supports from a COCO JSON, which anybody may have written: every id, size and number is checked."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from reprlib import repr as short
@@ -11,21 +10,59 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from kshot.errors import SupportError
-from kshot.formats._coco_shapes import Item, box, has_shape, shape
-from kshot.formats._pairs import visible
+from kshot.formats._coco_shapes import box, has_shape, shape
+from kshot.formats._items import Images, Item, documents, read_json, score_of, size_of
 from kshot.formats.images import image_size
+from kshot.formats.trees import LabelledImage, LabelTree, Part, unique_stems
 from kshot.types import IGNORE, MAX_CLASSES, Shot
 
+Named = tuple[Item, str]
 _KEYS = {"images", "annotations", "categories"}
 
 
 def read_shots(folder: Path) -> list[Shot] | None:
     """Shots of the annotated images in the folder's COCO file; None when there is none. Raises `SupportError`."""
-    found = list(_coco_files(folder))
+    found = _annotated(folder)
+    if found is None:
+        return None
+    used, _, pictures = found
+    labels = {name: label for label, name in enumerate(used, start=1)}
+    return [shot for image, named in pictures if named for shot in _shots_of(folder, image, named, labels)]
+
+
+def read_tree(where: Path, images: Path | None = None) -> LabelTree | None:
+    """The objects of a COCO file, or of the one in a folder; images without any are kept. Raises `SupportError`."""
+    found = _annotated(where)
+    if found is None:
+        return None
+    used, every, pictures = found
+    finder = Images(where, images)
+    files = {id(image): image.get("file_name", str) for image, _ in pictures}
+    stems = unique_stems(files.values())
+    read = [_labelled(finder, image, named, stems[files[id(image)]]) for image, named in pictures]
+    return LabelTree(every if len(every) <= MAX_CLASSES else used, read, objects=True)
+
+
+def _labelled(finder: Images, image: Item, named: list[Named], stem: str) -> LabelledImage:
+    path = finder.find(image.values["file_name"])
+    size_hw = size_of(image, ("height", "width"), path)
+    parts: list[Part] = []
+    boxes: dict[str, list[list[float]]] = {}
+    for item, name in named:
+        if has_shape(item):
+            parts.append(Part(name, shape(item, size_hw), score_of(item), ignore=bool(item.values.get("iscrowd"))))
+        else:
+            boxes.setdefault(name, []).append(box(item))
+    return LabelledImage(image.values["file_name"], size_hw, tuple(parts), path, stem, boxes)
+
+
+def _annotated(where: Path) -> tuple[tuple[str, ...], tuple[str, ...], list[tuple[Item, list[Named]]]] | None:
+    """Names of the classes that are used, of all in the file's order, and each image with its named annotations."""
+    found = list(_coco_files(where))
     if not found:
         return None
     if len(found) > 1:
-        raise SupportError(f"{folder}: several COCO files ({', '.join(str(p) for p, _ in found)}); keep one")
+        raise SupportError(f"{where}: several COCO files ({', '.join(str(p) for p, _ in found)}); keep one")
     path, data = found[0]
     images = _by_id(path, data, "images", "image")
     names = {key: _name(item) for key, item in _by_id(path, data, "categories", "category").items()}
@@ -35,15 +72,13 @@ def read_shots(folder: Path) -> list[Shot] | None:
         _known(item, "category_id", names)
     used = {item.values["category_id"] for items in marks.values() for item in items}
     labels = _labels(path, (name for key, name in names.items() if key in used))
-    shots: list[Shot] = []
-    for key, image in images.items():
-        named = [(item, names[item.values["category_id"]]) for item in marks[key]]
-        if named:
-            shots += _shots_of(folder, image, named, labels)
-    return shots
+    named = [
+        (image, [(item, names[item.values["category_id"]]) for item in marks[key]]) for key, image in images.items()
+    ]
+    return tuple(labels), tuple(dict.fromkeys(names.values())), named
 
 
-def _shots_of(folder: Path, image: Item, named: list[tuple[Item, str]], labels: Mapping[str, int]) -> list[Shot]:
+def _shots_of(folder: Path, image: Item, named: list[Named], labels: Mapping[str, int]) -> list[Shot]:
     """The shots of one image: one with a mask, or one with boxes per class."""
     size_hw = (image.whole("height"), image.whole("width"))
     path = _image_path(folder, image, size_hw)
@@ -57,7 +92,7 @@ def _shots_of(folder: Path, image: Item, named: list[tuple[Item, str]], labels: 
     return [Shot(path, boxes=rows, label=name) for name, rows in boxes.items()]
 
 
-def _painted(named: list[tuple[Item, str]], labels: Mapping[str, int], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+def _painted(named: list[Named], labels: Mapping[str, int], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
     """(h, w) labels: crowds first as 255, then instances from the largest to the smallest."""
     layers = []
     for item, name in named:
@@ -70,22 +105,11 @@ def _painted(named: list[tuple[Item, str]], labels: Mapping[str, int], size_hw: 
     return mask
 
 
-def _coco_files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for place in (folder, folder / "annotations"):
-        for path in visible(place):
-            if path.suffix.lower() == ".json" and path.is_file():
-                data = _json(path)
-                if isinstance(data, dict) and data.keys() >= _KEYS:
-                    yield path, data
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise SupportError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise SupportError(f"{path}: not valid JSON ({error})") from error
+def _coco_files(where: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in documents(where, ".json"):
+        data = read_json(path)
+        if isinstance(data, dict) and data.keys() >= _KEYS:
+            yield path, data
 
 
 def _items(path: Path, data: Mapping[str, Any], key: str, kind: str) -> list[Item]:

@@ -5,39 +5,12 @@ so runs must add up to the image and corners must lie near it.
 """
 
 import math
-from dataclasses import dataclass
 from reprlib import repr as short
 from typing import Any
 
 from pycocotools import mask as rle
 
-from kshot.errors import SupportError
-
-
-@dataclass(frozen=True)
-class Item:
-    """An object of a JSON file, with the name that it has in messages."""
-
-    called: str
-    values: dict[str, Any]
-
-    def wrong(self, what: str) -> SupportError:
-        """The error that says what is wrong with this item."""
-        return SupportError(f"{self.called}: {what}")
-
-    def get(self, key: str, *kinds: type) -> Any:
-        """The value of `key`, of one of these kinds. Raises `SupportError`."""
-        value = self.values.get(key)
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise self.wrong(f"expected {key!r} as {' or '.join(k.__name__ for k in kinds)}, got {short(value)}")
-        return value
-
-    def whole(self, key: str) -> int:
-        """The value of `key`, a whole number of at least 1. Raises `SupportError`."""
-        value = self.get(key, int, float)
-        if value != value or value < 1 or value % 1:
-            raise self.wrong(f"expected {key!r} as a whole number of pixels, got {value!r}")
-        return int(value)
+from kshot.formats._items import Item, numbers
 
 
 def has_shape(item: Item) -> bool:
@@ -47,7 +20,7 @@ def has_shape(item: Item) -> bool:
 
 def box(item: Item) -> list[float]:
     """Its bbox (x, y, width, height) as xyxy pixels. Raises `SupportError`."""
-    values = _numbers(item, item.get("bbox", list), "bbox")
+    values = numbers(item, item.get("bbox", list), "bbox")
     if len(values) != 4 or values[2] <= 0 or values[3] <= 0:
         raise item.wrong(f"expected bbox as x, y, width, height with a positive size, got {values}")
     x, y, width, height = values
@@ -60,7 +33,7 @@ def shape(item: Item, size_hw: tuple[int, int]) -> dict[str, Any]:
     Raises `SupportError`, also for a bbox of negative size.
     """
     if item.values.get("bbox") not in (None, []):
-        sides = _numbers(item, item.get("bbox", list), "bbox")
+        sides = numbers(item, item.get("bbox", list), "bbox")
         if len(sides) != 4 or min(sides[2:]) < 0:
             raise item.wrong(f"expected bbox as x, y, width, height, none of the sizes negative, got {sides}")
     if not has_shape(item):
@@ -75,7 +48,7 @@ def shape(item: Item, size_hw: tuple[int, int]) -> dict[str, Any]:
 
 
 def _polygon(item: Item, polygon: Any, size_hw: tuple[int, int]) -> list[float]:
-    values = _numbers(item, polygon, "polygon")
+    values = numbers(item, polygon, "polygon")
     if len(values) < 6 or len(values) % 2:
         raise item.wrong(f"expected a polygon of at least three x, y corners, got {len(values)} numbers")
     height, width = size_hw
@@ -89,7 +62,7 @@ def _from_runs(item: Item, segmentation: dict[str, Any], size_hw: tuple[int, int
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != list(size_hw):
         raise item.wrong(f"expected an RLE of size {list(size_hw)} (height, width) like its image, got {short(size)}")
-    runs = _runs(item, counts) if isinstance(counts, str) else counts
+    runs = runs_of(item, counts) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or any(type(run) is not int or run < 0 for run in runs):
         raise item.wrong(f"expected RLE counts as text or a list of whole numbers, got {short(counts)}")
     if sum(runs) != math.prod(size_hw):
@@ -98,8 +71,11 @@ def _from_runs(item: Item, segmentation: dict[str, Any], size_hw: tuple[int, int
     return encoded
 
 
-def _runs(item: Item, text: str) -> list[int]:
-    """Lengths of the runs in COCO's compressed counts: five bits a character, differences from the third run on."""
+def runs_of(item: Item, text: str) -> list[int]:
+    """Lengths of the runs in COCO's compressed counts: five bits a character, differences from the third run on.
+
+    Raises `SupportError`.
+    """
     runs: list[int] = []
     value = shift = 0
     for character in text:
@@ -117,9 +93,3 @@ def _runs(item: Item, text: str) -> list[int]:
     if shift:
         raise item.wrong("its compressed RLE ends within a number")
     return runs
-
-
-def _numbers(item: Item, values: Any, name: str) -> list[float]:
-    if not isinstance(values, list) or not all(type(v) in (int, float) and abs(v) < 1e9 for v in values):
-        raise item.wrong(f"expected a {name} as a list of numbers, got {short(values)}")
-    return [float(value) for value in values]

@@ -1,7 +1,7 @@
 """Which mask belongs to which image: the rules that the folder layouts share."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,9 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.name[0] != "."
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Image files in a folder and all below it, each real folder once, so that looped links come to an end."""
+def walk(folder: Path, wanted: Callable[[Path], bool] | None = None) -> Iterator[Path]:
+    """Files in a folder and all below it, images by default; each real folder once, so that looped links end."""
+    wanted = wanted or is_picture
     seen = {folder.resolve()}
     for place, below, files in os.walk(folder, followlinks=True):
         kept = []
@@ -40,7 +41,7 @@ def walk(folder: Path) -> Iterator[Path]:
                 seen.add(real)
                 kept.append(name)
         below[:] = kept
-        yield from (path for path in (Path(place) / name for name in files) if is_picture(path) and path.is_file())
+        yield from (path for path in (Path(place) / name for name in files) if wanted(path) and path.is_file())
 
 
 def in_two_folders(images: Path, masks: Path) -> list[Pair]:

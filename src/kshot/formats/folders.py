@@ -1,12 +1,14 @@
 """Folders as people have them: which layout of supports it is, and which images are in it.
 
-A support folder is tried as support.yaml, VOC, COCO, then the layouts of later formats by name, then index masks, and
-class folders last, because those fit almost any folder.
+A support folder is tried as support.yaml, a run of kshot, VOC, COCO, then the layouts of later formats by name, then
+index masks, and class folders last, because those fit almost any folder.
 """
 
 import glob
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -15,10 +17,12 @@ import numpy as np
 from kshot import _plugins
 from kshot.errors import InputError, SupportError
 from kshot.formats._pairs import is_picture, visible, walk
-from kshot.formats.images import SUFFIXES, read_mask
-from kshot.types import Shot, SupportSet
+from kshot.formats.images import SUFFIXES, image_size, read_mask
+from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Marks, Part, unique_stems
+from kshot.types import IGNORE, Shot, SupportSet
 
-_FIRST, _LAST = ("support_yaml", "voc", "coco"), ("index_masks", "class_folders")
+# A run folder may hold a COCO file and a VOC tree of its own, without the images that only its settings know.
+_FIRST, _LAST = ("support_yaml", "kshot_run", "voc", "coco"), ("index_masks", "class_folders")
 
 
 def read_support(folder: Path, classes: Sequence[str] = ()) -> SupportSet:
@@ -48,11 +52,70 @@ def read_support(folder: Path, classes: Sequence[str] = ()) -> SupportSet:
     raise SupportError(f"{folder}: no layout that is known; looked for\n{looked_for}\nand found {found}{more}")
 
 
+@cache
 def readers() -> list[ModuleType]:
     """The formats that read supports, in the order in which they are tried."""
     having = {name: m for name, m in _plugins.members("formats").items() if hasattr(m, "LAYOUT")}
     between = [name for name in having if name not in _FIRST + _LAST]
     return [having[name] for name in (*_FIRST, *between, *_LAST)]
+
+
+def read_labels(where: Path, images: Path | None = None) -> tuple[LabelTree, str]:
+    """The labels of a folder of any known layout, or of one annotation file, and which layout it was.
+
+    images: where its images are, when not beside it. Layouts that are read as supports alone give their masks and
+    boxes, without images that show nothing. Raises `SupportError` as `read_support` does.
+    """
+    if not where.exists():
+        raise SupportError(f"{where}: no such file or folder")
+    layouts = readers()
+    for module in layouts:
+        if hasattr(module, "read_tree"):
+            tree = module.read_tree(where, images)
+        else:
+            shots = module.read_shots(where) if where.is_dir() else None
+            tree = None if shots is None else tree_of(shots, where)
+        if tree is not None:
+            return tree, f"{module.LAYOUT.split(':')[0]} in {where.as_posix()}"
+    looked_for = "\n".join(f"  {module.LAYOUT}" for module in layouts)
+    raise SupportError(f"{where}: no labels of a layout that is known; looked for\n{looked_for}")
+
+
+def tree_of(shots: Sequence[Shot], root: Path) -> LabelTree:
+    """The labels of shots that have masks or boxes, by the paths of their images below `root`."""
+    by_image: dict[Path, list[Shot]] = {}
+    for shot in shots:
+        if isinstance(shot.image, Path) and shot.prompt in {"mask", "boxes", "points"}:
+            by_image.setdefault(shot.image, []).append(shot)
+    names = {path: Path(os.path.relpath(path, root)).as_posix() for path in by_image}
+    stems = unique_stems(names.values())
+
+    def read(path: Path) -> LabelledImage:
+        marks = Marks()
+        parts = [part for shot in by_image[path] for part in _marked(shot, marks)]
+        return LabelledImage(names[path], image_size(path), tuple(parts), path, stems[names[path]], **marks.given())
+
+    return LabelTree(_in_order([shot for shots in by_image.values() for shot in shots]), Lazy(list(by_image), read))
+
+
+def _marked(shot: Shot, marks: Marks) -> Iterator[Part]:
+    """The parts of a shot's mask; boxes and points go to `marks`."""
+    label = shot.classes[0]
+    if shot.boxes is not None:
+        marks.boxes.setdefault(label, []).extend(np.asarray(shot.boxes).tolist())
+    if shot.points is not None:
+        marks.points.setdefault(label, []).extend(np.asarray(shot.points).tolist())
+    if shot.mask is None:
+        return
+    mask = read_mask(shot.mask)
+    named = {1: shot.label} if isinstance(shot.label, str) else shot.label
+    if isinstance(shot.label, str):
+        mask = np.where(mask == IGNORE, mask, (mask > 0).astype(np.uint8))
+    for index, name in named.items():
+        if (mask == index).any():
+            yield Part.of(mask == index, name)
+    if (mask == IGNORE).any():
+        yield Part.of(mask == IGNORE, "", ignore=True)
 
 
 def list_images(where: str | Path) -> list[Path]:

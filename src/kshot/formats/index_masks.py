@@ -1,12 +1,16 @@
 """images/ and masks/ where the labels of a mask are listed in a file beside them."""
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from reprlib import repr as short
 from typing import Any
 
 from kshot.errors import SupportError
+from kshot.formats._index_trees import index_tree
 from kshot.formats._pairs import in_two_folders, index_shots
+from kshot.formats.png import save_labels
+from kshot.formats.trees import Export, LabelTree
+from kshot.formats.writing import place_image, write_text
 from kshot.types import IGNORE, Shot
 
 LAYOUT = 'index masks: images/x.jpg, masks/x.png, and classes.json ({"1": "cat"}) or classes.txt (a class per line)'
@@ -20,12 +24,39 @@ def read_shots(folder: Path) -> list[Shot] | None:
     `ImageReadError`.
     """
     images, masks = folder / "images", folder / "masks"
-    listed = [folder / name for name in _FILES if (folder / name).is_file()]
-    if not (images.is_dir() and masks.is_dir() and listed):
+    listed = _listed(folder) if images.is_dir() and masks.is_dir() else None
+    if listed is None:
         return None
-    if len(listed) > 1:
+    return index_shots(in_two_folders(images, masks), read_classes(listed))
+
+
+def read_tree(where: Path, images: Path | None = None) -> LabelTree | None:
+    """All images with a mask. None and errors as `read_shots` has them."""
+    folder, masks = images or where / "images", where / "masks"
+    listed = _listed(where) if folder.is_dir() and masks.is_dir() else None
+    return index_tree(folder, masks, read_classes(listed)) if listed else None
+
+
+def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:
+    """Write `out`/masks, `out`/images and `out`/classes.json; returns `out`.
+
+    Lossless but for scores and for where one object ends and the next of its class begins. Raises `OutputError`.
+    """
+    for image in tree.images:
+        save_labels(image.labels(tree.classes), out / "masks" / f"{image.stem}.png")
+        if image.path is not None:
+            suffix = image.path.suffix or PurePosixPath(image.name).suffix
+            place_image(image.path, out / "images" / f"{image.stem}{suffix}", copy=bool(how and how.copy_images))
+    names = {str(label): name for label, name in enumerate(tree.classes, start=1)}
+    write_text(out / "classes.json", json.dumps(names, indent=2) + "\n")
+    return out
+
+
+def _listed(folder: Path) -> Path | None:
+    found = [folder / name for name in _FILES if (folder / name).is_file()]
+    if len(found) > 1:
         raise SupportError(f"{folder}: both classes.json and classes.txt; keep one")
-    return index_shots(in_two_folders(images, masks), read_classes(listed[0]))
+    return found[0] if found else None
 
 
 def read_classes(path: Path) -> dict[int, str]:

@@ -38,7 +38,16 @@ def read(path: Path) -> tuple[NDArray[np.float32], tuple[str, ...], dict[str, fl
             scores, names, present = saved["scores"], saved["classes"], saved["present"]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; check the path") from error
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        TypeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise InputError(f"{path}: not a score map written by kshot, or damaged ({error})") from error
     if scores.dtype != np.uint16 or scores.ndim != 3 or not (len(scores) - 1,) == names.shape == present.shape:
         raise InputError(

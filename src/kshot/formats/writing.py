@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +42,24 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def place_image(source: Path, target: Path, *, copy: bool = False) -> None:
+    """A link to an image, or a copy where it is wanted or links are not to be had. Raises `OutputError`.
+
+    What is there already is left when it is the image itself or a copy of its size; another file is not replaced.
+    """
+    if target.exists() and not target.is_symlink():
+        if target.samefile(source) or target.stat().st_size == source.stat().st_size:
+            return
+        raise OutputError(f"{target}: another file than {source} is in its place; choose another folder")
+    with atomic_path(target) as beside:
+        if not copy:
+            with contextlib.suppress(OSError, NotImplementedError):
+                beside.unlink()
+                beside.symlink_to(source.resolve())
+                return
+        shutil.copyfile(source, beside)
 
 
 def save(prediction: Prediction, path: Path) -> Path:

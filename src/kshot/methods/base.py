@@ -21,6 +21,7 @@ from kshot import _plugins
 from kshot.errors import BackboneMismatchError, SettingError, ShapeError, SupportError, TaskFileError
 from kshot.formats.task_file import digest, read_task, write_task
 from kshot.ops.geometry import FeatureMap, Frame
+from kshot.ops.presence import presence
 from kshot.types import Shot
 
 KINDS = ("mask", "image", "text")
@@ -130,6 +131,20 @@ class Task(ABC):
             )
         with torch.inference_mode():
             return self._score(features) if picture is None else self._score_seen(features, picture)
+
+    @property
+    def gate(self) -> float:
+        """Probability of presence below which a class is left out of the mask."""
+        return 0.5
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What fitting noticed about the supports that a person should look at."""
+        return ()
+
+    def presence(self, features: FeatureMap, logits: Tensor) -> Tensor:
+        """Probability (N,) in 0..1 that each class is in the image, from what `score` made of its features."""
+        return presence(logits, features.frame)
 
     def with_shots(self, shots: Iterable[Shot], encoder: Encoder) -> Self:
         """A new task with more shots or classes; the old supports are not encoded again.

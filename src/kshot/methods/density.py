@@ -10,13 +10,13 @@ a share that falls to nothing when no cell is.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.methods import base
+from kshot.methods._cells import Cells, log_ratios
 from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.similarity import vmf_means
 
@@ -28,7 +28,7 @@ _TRACE = 1e-3  # part of a cell below which a class does not count as shown
 class Settings:
     """Chosen on development data: VOC train and half of coco-mini; pool and background on VOC val.
 
-    kappa: concentration of the kernel. affinity: sharpness of the average over alike cells of the query.
+    kappa: concentration of the kernel. affinity: sharpness of the average over alike cells of the query, 0 for none.
     share: most that the query's own cells count for in the second estimate; 0 for one estimate only.
     mass: cells of a class in the query at which they count for half of that. doubt: logits by which the second
     estimate mistrusts a class. sharpness: of the confidences that it starts from. pool: side of the squares of cells
@@ -48,41 +48,51 @@ class Settings:
     foreground: int = 512
 
 
-class _Fitted(NamedTuple):
-    tokens: Tensor  # (n, c)
-    weights: Tensor  # (n, N+1), column 0 is the background shared by all supports
-
-
 class Task(base.Task):
     """Log density ratios of classes to background; the classes are decided jointly."""
 
     method = "density"
     Settings = Settings
 
-    def _fitted(self) -> _Fitted:
-        parts = [_parts(support) for support in self.supports]  # (N+1, gh, gw) each
-        pure = sum(_pure(part).sum((1, 2)) for part in parts)  # (N+1,)
-        most = torch.tensor([self.settings.background] + [self.settings.foreground] * len(self.classes))
-        strides = (pure / most).sqrt().ceil().clamp(min=1).int().tolist()
-        tokens, weights = zip(*(_cells(s, p, strides) for s, p in zip(self.supports, parts, strict=True)), strict=True)
-        return _Fitted(torch.cat(tokens), torch.cat(weights))
+    def _fitted(self) -> Cells:
+        return fit(self.supports, self.settings)
 
     def _score(self, features: FeatureMap) -> Tensor:
-        settings, query = self.settings, features.tokens.contiguous()
-        tokens, weights = self.fitted
-        regions = _Regions(features, settings.pool)
-        own = query @ regions.keys.T  # (q, r)
-        alike = (settings.affinity * own + regions.part.log()).softmax(1)
-        first = vmf_means(query, tokens, weights, settings.kappa)  # (q, N+1)
-        ratios = alike @ regions.mean(_log_ratios(first))
-        if settings.share > 0:
-            labels = regions.mean(_confident(ratios, settings)) * regions.part[:, None]  # (r, N+1)
-            mass = labels.sum(0)
-            share = settings.share * mass / (mass + settings.mass)
-            second = own.sub_(1).mul_(settings.kappa).exp_() @ labels / mass.clamp(min=1e-6)
-            ratios = alike @ regions.mean(_log_ratios((1 - share) * first + share * second))
-        logits: Tensor = ratios.T.reshape(-1, *features.grid_hw)
-        return logits
+        return readout(self.fitted, features, self.settings)
+
+
+def fit(supports: Sequence[base.Support], settings: Settings) -> Cells:
+    """The supports' cells, those that are many and alike thinned."""
+    parts = [_parts(support) for support in supports]  # (N+1, gh, gw) each
+    pure = torch.stack([_pure(part).sum((1, 2)) for part in parts]).sum(0)  # (N+1,)
+    most = torch.full_like(pure, settings.foreground)
+    most[0] = settings.background
+    strides = (pure / most).sqrt().ceil().clamp(min=1).int().tolist()
+    kept = [_kept(support, part, strides) for support, part in zip(supports, parts, strict=True)]
+    return Cells(torch.cat([tokens for tokens, _ in kept]), torch.cat([weights for _, weights in kept]))
+
+
+def readout(cells: Cells, features: FeatureMap, settings: Settings) -> Tensor:
+    """Logits (N+1, gh, gw) of a query's cells."""
+    query = features.tokens.contiguous()
+    regions = _Regions(features, settings.pool)
+    own = query @ regions.keys.T  # (q, r)
+    alike = (settings.affinity * own + regions.part.log()).softmax(1) if settings.affinity > 0 else None
+    first = vmf_means(query, cells.tokens, cells.labels, settings.kappa)  # (q, N+1)
+    ratios = _settled(log_ratios(first, _FLOOR), alike, regions)
+    if settings.share > 0:
+        labels = regions.mean(_confident(ratios, settings)) * regions.part[:, None]  # (r, N+1)
+        mass = labels.sum(0)
+        share = settings.share * mass / (mass + settings.mass)
+        second = own.sub_(1).mul_(settings.kappa).exp_() @ labels / mass.clamp(min=1e-6)
+        ratios = _settled(log_ratios((1 - share) * first + share * second, _FLOOR), alike, regions)
+    logits: Tensor = ratios.T.reshape(-1, *features.grid_hw)
+    return logits
+
+
+def _settled(ratios: Tensor, alike: Tensor | None, regions: "_Regions") -> Tensor:
+    """(q, N+1) ratios averaged over cells that look alike."""
+    return ratios if alike is None else alike @ regions.mean(ratios)
 
 
 def _parts(support: base.Support) -> Tensor:
@@ -96,7 +106,7 @@ def _pure(parts: Tensor) -> Tensor:
     return (parts > _TRACE) & (others < _TRACE)
 
 
-def _cells(support: base.Support, parts: Tensor, strides: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _kept(support: base.Support, parts: Tensor, strides: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Features (n, c) and weights (n, N+1) of a support's cells, pure ones on every `stride`-th row and column."""
     kept, weights = (parts > 0).any(0), parts.clone()
     for row, pure in enumerate(_pure(parts)):
@@ -135,9 +145,3 @@ def _confident(ratios: Tensor, settings: Settings) -> Tensor:
     logits = settings.sharpness * ratios
     logits[:, 1:] -= settings.doubt
     return logits.softmax(1)
-
-
-def _log_ratios(densities: Tensor) -> Tensor:
-    """(q, N+1) log ratios to the background, whose own are zero."""
-    logs = (densities + _FLOOR).log()
-    return logs - logs[:, :1]

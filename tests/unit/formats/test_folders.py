@@ -62,7 +62,7 @@ def test_where_two_layouts_fit_the_documented_order_decides(first, second, tmp_p
 
 def test_every_reader_says_what_it_looks_for_in_one_line():
     names = [module.__name__.rsplit(".", 1)[1] for module in folders.readers()]
-    assert names[:3] == ["support_yaml", "voc", "coco"] and names[-2:] == ["index_masks", "class_folders"]
+    assert names[:4] == ["support_yaml", "kshot_run", "voc", "coco"] and names[-2:] == ["index_masks", "class_folders"]
     assert set(names) < set(_plugins.names("formats"))
     for module in folders.readers():
         assert ": " in module.LAYOUT and "\n" not in module.LAYOUT

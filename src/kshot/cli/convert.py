@@ -1,0 +1,66 @@
+"""`kshot convert`: labels of any format into another."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kshot import _plugins
+from kshot.cli import options as o
+from kshot.cli.output import print_json, say
+from kshot.errors import SettingError
+from kshot.formats.folders import read_labels
+from kshot.formats.trees import with_instances
+
+EXAMPLES = """Examples:
+
+kshot convert annotations.json --to yolo -o out/
+
+kshot convert out/ --to labelme --polygons --tolerance 1 -o review/
+"""
+_ALIASES = {"png": "index_masks"}
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of labels, or one annotation file.")],
+    to: Annotated[str, typer.Option("--to", help=f"One of {o.CONVERTED}.")],
+    out: o.Out,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of the images, when not beside the labels.")
+    ] = None,
+    instances: o.Instances = None,
+    polygons: o.Polygons = False,
+    tolerance: o.Tolerance = 0.0,
+    copy_images: o.CopyImages = False,
+    overwrite: o.Overwrite = False,
+    json: o.Json = False,
+) -> None:
+    """Convert labels between annotation tools; SRC is recognised by what is in it, and never written to."""
+    how = o.make_export(instances, polygons, tolerance, copy_images)
+    name = to.replace("-", "_")
+    writer = _plugins.load("formats", _ALIASES.get(name, name))
+    if not hasattr(writer, "write_tree"):
+        raise SettingError(f"--to {to}: labels of a folder cannot be written so; choices: {o.CONVERTED}")
+    _check_out(source, out, overwrite)
+    tree, found = read_labels(source, images)
+    say(f"read {found}")
+    path = writer.write_tree(with_instances(tree, how.instances), out, how)
+    facts = {"source": found, "classes": tree.classes, "images": len(tree.images), "written": str(path)}
+    if json:
+        print_json(facts)
+    else:
+        typer.echo(f"{len(tree.images)} images, {len(tree.classes)} classes -> {path}")
+
+
+def _check_out(source: Path, out: Path, overwrite: bool) -> None:
+    inside = (source.parent if source.is_file() else source).resolve()
+    if out.resolve() == inside:
+        raise SettingError(
+            f"-o {out}: holds the labels that are read, which are never written to; choose another folder"
+        )
+    if out.exists() and not out.is_dir():
+        raise SettingError(f"-o {out}: a file, where a folder was expected")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise SettingError(
+            f"-o {out}: the folder is not empty; choose another one, or --overwrite what has the same name"
+        )

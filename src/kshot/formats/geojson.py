@@ -1,0 +1,60 @@
+"""GeoJSON: the outlines of all parts, in longitude and latitude, for maps. Needs the extra `geo`."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kshot.formats import _geo, kshot_run
+from kshot.formats.trees import Export, LabelledImage, LabelTree
+from kshot.formats.writing import write_text
+
+FOLDER_OUT = "geojson"
+_DECIMALS = 9  # of a degree: a tenth of a millimetre
+
+
+def prepare() -> None:
+    """Raise `OutputError` before a run rather than at its end when rasterio is missing."""
+    _geo.load()
+
+
+def write_folder(
+    out: Path, records: Iterable[Mapping[str, Any]], classes: Sequence[str], how: Export | None = None
+) -> Path:
+    """`write_tree` of a run. Raises `MaskError`, `ImageReadError` and `OutputError`."""
+    return write_tree(kshot_run.run_tree(out, records, classes), out, how)
+
+
+def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:
+    """Write `out`/geojson/<stem>.geojson; returns the folder.
+
+    A feature per connected part, holes kept, with class and score. Coordinates are WGS 84, as RFC 7946 wants them; of
+    an image without a place on earth they are pixels, and the member `coordinates` says so. Raises `OutputError`.
+    """
+    folder = out / FOLDER_OUT
+    for image in tree.images:
+        crs, transform = _geo.place_of(image.path)
+        data = {
+            "type": "FeatureCollection",
+            "coordinates": "WGS 84 longitude, latitude" if crs else "pixels x, y",
+            "features": list(_features(image, crs, transform)),
+        }
+        write_text(folder / f"{image.stem}.geojson", json.dumps(data, allow_nan=False) + "\n")
+    return folder
+
+
+def _features(image: LabelledImage, crs: Any, transform: Any) -> Iterator[dict[str, Any]]:
+    rasterio = _geo.load()
+    for part in image.parts:
+        if part.ignore:
+            continue
+        left, top, mask = part.crop
+        a, b, c, d, e, f = transform[:6]
+        place = rasterio.Affine(a, b, c + a * left + b * top, d, e, f + d * left + e * top)
+        for geometry, _ in rasterio.features.shapes(mask.astype(np.uint8), mask=mask, transform=place):
+            if crs:
+                geometry = rasterio.warp.transform_geom(crs, "EPSG:4326", geometry, precision=_DECIMALS)
+            score = {} if part.score is None else {"score": round(part.score, 6)}
+            yield {"type": "Feature", "geometry": geometry, "properties": {"class": part.label, **score}}

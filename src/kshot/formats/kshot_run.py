@@ -1,0 +1,114 @@
+"""A folder that `kshot label` or `kshot predict` wrote: its manifest, index masks and objects."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from reprlib import repr as short
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kshot.errors import MaskError, SupportError
+from kshot.formats import instances
+from kshot.formats._items import Images
+from kshot.formats.images import read_mask
+from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Part, shots_of, unique_stems
+from kshot.types import IGNORE, Shot, check_same_size
+
+LAYOUT = "kshot run: manifest.jsonl, settings.json and masks/, as `kshot label` writes them"
+_MANIFEST, _SETTINGS = "manifest.jsonl", "settings.json"
+Record = Mapping[str, Any]
+
+
+def read_shots(folder: Path) -> list[Shot] | None:
+    """The predicted masks as shots, of the images that the run read; None without a manifest. Raises `SupportError`."""
+    tree = read_tree(folder)
+    return None if tree is None else shots_of(tree)
+
+
+def read_tree(where: Path, images: Path | None = None) -> LabelTree | None:
+    """What a run found; `images` when its images have moved. None without a manifest. Raises `SupportError`."""
+    if not (where / _MANIFEST).is_file() or not (where / _SETTINGS).is_file():
+        return None
+    try:
+        settings = json.loads((where / _SETTINGS).read_text(encoding="utf-8"))
+        lines = (where / _MANIFEST).read_text(encoding="utf-8").splitlines()
+        records = [_record(where, json.loads(line)) for line in lines]
+    except OSError as error:
+        raise SupportError(f"{where}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise SupportError(f"{where}: {_MANIFEST} or {_SETTINGS} is damaged ({error}); run it again") from error
+    classes = settings.get("classes") if isinstance(settings, dict) else None
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise SupportError(f"{where / _SETTINGS}: expected classes as a list of names, got {short(classes)}")
+    return run_tree(where, records, classes, images)
+
+
+def run_tree(out: Path, records: Iterable[Record], classes: Sequence[str], images: Path | None = None) -> LabelTree:
+    """The labels of a run folder from its manifest records, in the order of the inputs' names.
+
+    Failed images are left out, since without labels they would count as holding nothing; of several records of one
+    input the last holds. A mask that does not fit its record raises `MaskError` when its image is asked for.
+    """
+    last = {record["input"]: record for record in records}
+    kept = [last[name] for name in sorted(last) if last[name]["status"] != "failed"]
+    stems = unique_stems(last)
+    finder = Images(out, images or _root(out))
+
+    def read(record: Record) -> LabelledImage:
+        name = record["input"]
+        mask = _mask(out, record, len(classes))
+        written = record.get("outputs", {}).get(instances.NAME)
+        parts = instances.read(out / written, mask.shape) if written else _parts(mask, record, classes)
+        return LabelledImage(name, (mask.shape[0], mask.shape[1]), tuple(parts), finder.find(name), stems[name])
+
+    objects = bool(kept) and all(instances.NAME in record.get("outputs", {}) for record in kept)
+    return LabelTree(tuple(classes), Lazy(kept, read), objects)
+
+
+def _parts(mask: NDArray[np.uint8], record: Record, classes: Sequence[str]) -> list[Part]:
+    found = []
+    for index, name in enumerate(classes, start=1):
+        of_class = mask == index
+        if of_class.any():
+            found.append(Part.of(of_class, name, float(record["classes"][name]["score"])))
+    if (mask == IGNORE).any():
+        found.append(Part.of(mask == IGNORE, "", ignore=True))
+    return found
+
+
+def _mask(out: Path, record: Record, ways: int) -> NDArray[np.uint8]:
+    path = out / record["mask"]
+    mask = read_mask(path, drawn=False)
+    check_same_size(mask.shape, tuple(record["size_hw"]), str(path))
+    labels = mask[mask != IGNORE]
+    if labels.size and labels.max() > ways:
+        raise MaskError(f"{path}: holds the label {labels.max()}, expected 0..{ways} for {ways} classes")
+    return mask
+
+
+def _root(out: Path) -> Path | None:
+    """The folder that a run read its images from."""
+    try:
+        images = json.loads((out / _SETTINGS).read_text(encoding="utf-8")).get("images")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+    return Path(images) if isinstance(images, str) else None
+
+
+def _record(where: Path, record: Any) -> Record:
+    """A line of a manifest that somebody may have edited, with the keys and kinds that reading it needs."""
+    try:
+        fine = isinstance(record["input"], str) and isinstance(record["status"], str)
+        if fine and record["status"] != "failed":
+            scores = [about["score"] for about in record["classes"].values()]
+            paths = [record["mask"], *record["outputs"].values()]
+            fine = all(isinstance(path, str) and ".." not in Path(path).parts for path in paths)
+            fine &= len(record["size_hw"]) == 2 and all(type(score) in (int, float) for score in scores)
+    except (KeyError, TypeError, AttributeError):
+        fine = False
+    if not fine:
+        raise SupportError(f"{where / _MANIFEST}: a line that is no record of a run: {short(record)}; run it again")
+    kept: Record = record
+    return kept

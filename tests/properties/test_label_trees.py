@@ -1,0 +1,120 @@
+"""Labels of a folder come back from every format that can hold them, and lose a bounded part in the others."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from scipy.ndimage import distance_transform_edt
+
+from kshot.formats import coco, cvat, index_masks, label_studio, labelme, voc, yolo
+from kshot.formats._brush import decode, encode
+from kshot.formats._shapes import bridged, polygons, rings, rle_of
+from kshot.formats.trees import Export, Part, with_instances
+from kshot.ops.instances import METHODS, split
+from tests.unit.formats.trees import masks, tree
+
+SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=20)
+MASKS = arrays(np.bool_, SHAPES)
+LABELS = arrays(np.uint8, SHAPES, elements=st.integers(0, 3))
+WITH_IGNORE = arrays(np.uint8, SHAPES, elements=st.sampled_from([0, 1, 2, 3, 255]))
+RING = np.pad(np.pad(np.zeros((3, 3), bool), 2, constant_values=True), 1)
+FORMATS = {"coco": coco, "cvat": cvat, "label_studio": label_studio, "labelme": labelme, "yolo": yolo}
+QUICK = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+
+
+def again(writer, labels: np.ndarray, how: Export) -> np.ndarray:
+    """The labels after writing and reading."""
+    with tempfile.TemporaryDirectory() as folder:
+        written = writer.write_tree(tree(Path(folder) / "images", {"a b.png": labels}), Path(folder) / "out", how)
+        read = writer.read_tree(written, Path(folder) / "images")
+        (found,) = masks(read).values()
+    return found
+
+
+@pytest.mark.parametrize("polygons", [False, True])
+@pytest.mark.parametrize("name", FORMATS)
+@given(labels=LABELS)
+@QUICK
+def test_masks_and_exact_polygons_give_back_every_pixel(name, polygons, labels):
+    np.testing.assert_array_equal(again(FORMATS[name], labels, Export(polygons=polygons)), labels)
+
+
+@pytest.mark.parametrize("writer", [voc, index_masks, labelme])
+@given(labels=WITH_IGNORE)
+@QUICK
+def test_what_is_ignored_comes_back_where_the_format_knows_it(writer, labels):
+    if (labels == 255).any() and writer is not labelme:
+        labels[0, 0] = 1  # with three classes 255 is ignore, whatever else the mask holds
+    np.testing.assert_array_equal(again(writer, labels, Export()), labels)
+
+
+@given(mask=MASKS)
+@example(mask=RING)
+@example(mask=np.eye(9, dtype=bool))
+@settings(deadline=None)
+def test_polygons_and_bridged_rings_enclose_their_mask_exactly(mask):
+    inside = np.zeros_like(mask)
+    for corners in polygons(mask):
+        part = Part("", rle_of(corners, mask.shape)).mask
+        assert not (inside & part).any()
+        inside |= part
+    np.testing.assert_array_equal(inside, mask)
+    if mask.any():
+        np.testing.assert_array_equal(Part("", rle_of(bridged(rings(mask)), mask.shape)).mask, mask)
+
+
+@given(mask=MASKS, tolerance=st.floats(0.5, 3))
+@settings(deadline=None)
+def test_a_tolerance_moves_no_edge_further_than_it_says(mask, tolerance):
+    inside = np.zeros_like(mask)
+    for corners in polygons(mask, tolerance):
+        inside |= Part("", rle_of(corners, mask.shape)).mask
+    wrong = inside != mask
+    # Distance of a pixel's centre to the nearest pixel of the other side: its edge is half a pixel nearer.
+    rim = np.where(mask, distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1], distance_transform_edt(~mask))
+    assert not wrong.any() or rim[wrong].max() <= tolerance + 0.75
+
+
+@given(mask=MASKS)
+@settings(deadline=None)
+def test_a_brush_stroke_gives_back_its_mask(mask):
+    packed = encode(mask)
+    assert all(0 <= byte < 256 for byte in packed)
+    np.testing.assert_array_equal(decode(bytes(packed), mask.shape), mask)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(mask=MASKS, seed=st.integers(0, 9))
+@settings(deadline=None)
+def test_objects_are_a_partition_of_their_mask(method, mask, seed):
+    score = np.random.default_rng(seed).random(mask.shape, np.float32)
+    total = np.zeros(mask.shape, int)
+    for place, crop in split(mask, score, method):
+        part = Part.of_crop(crop, place, mask.shape, "one")
+        left, top, again = part.crop
+        np.testing.assert_array_equal(again, crop)
+        assert (left, top) == (place[1].start, place[0].start) and part.area == crop.sum()
+        total += part.mask
+    np.testing.assert_array_equal(total, mask)
+
+
+@pytest.mark.parametrize("name", [*FORMATS, "voc"])
+@given(labels=LABELS)
+@QUICK
+def test_objects_stay_apart_and_keep_their_score(name, labels):
+    writer = {**FORMATS, "voc": voc}[name]
+    with tempfile.TemporaryDirectory() as folder:
+        apart = with_instances(tree(Path(folder) / "images", {"a.png": labels}), "components")
+        read = writer.read_tree(writer.write_tree(apart, Path(folder) / "out"), Path(folder) / "images")
+        (before,), (after,) = list(apart.images), list(read.images)
+    assert objects(before) == objects(after)
+    if name in {"coco", "labelme", "label_studio"}:
+        assert {part.score for part in after.parts} <= {0.5}
+
+
+def objects(image) -> list[tuple[str, bytes]]:
+    return sorted((part.label, part.mask.tobytes()) for part in image.parts)

@@ -1,0 +1,210 @@
+"""What people mark in labelme, CVAT, Label Studio and YOLO, as supports: counted by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kshot.errors import SupportError
+from kshot.formats import coco, cvat, label_studio, labelme, voc, yolo
+from kshot.formats.folders import read_support
+from kshot.formats.trees import Export
+
+from .makers import picture, text
+
+H, W = 20, 40
+SQUARE = [[4, 2], [10, 2], [10, 8], [4, 8]]
+
+
+def square() -> np.ndarray:
+    mask = np.zeros((H, W), np.uint8)
+    mask[2:8, 4:10] = 1
+    return mask
+
+
+def of_labelme(root, *shapes, **more):
+    picture(root / "a.jpg", (H, W))
+    data = {"version": "5.5.0", "flags": {}, "imagePath": "a.jpg", "imageData": None, "imageHeight": H, "imageWidth": W}
+    text(root / "a.json", data | {"shapes": list(shapes)} | more)
+    return root
+
+
+def shape(kind, points, label="cat", **more):
+    return {"label": label, "points": points, "shape_type": kind, "group_id": None, "flags": {}} | more
+
+
+def test_labelme_shapes_become_masks_boxes_points_and_scribbles(tmp_path):
+    folder = of_labelme(
+        tmp_path,
+        shape("polygon", SQUARE),
+        shape("rectangle", [[30, 15], [20, 5]], "dog"),
+        shape("point", [[3, 4]], "cow"),
+        shape("linestrip", [[1, 1], [5, 9], [7, 7]], "yak"),
+        shape("polygon", [[0, 12], [5, 12], [5, 15]], "__ignore__"),
+    )
+    mask, box, point, line = labelme.read_shots(folder)
+    assert mask.label == {1: "cat"} and (mask.mask == 1).sum() == 36
+    np.testing.assert_array_equal(mask.mask[:10] == 1, square()[:10] == 1)
+    assert (mask.mask[5:15, 20:30] == 255).all() and (mask.mask[12:15, :5] == 255).any()
+    assert box.boxes.tolist() == [[20, 5, 30, 15]] and box.label == "dog"
+    assert point.points.tolist() == [[3, 4]] and line.scribbles[0].tolist() == [[1, 1], [5, 9], [7, 7]]
+    assert read_support(folder).source.startswith("labelme in ")
+
+
+def test_a_circle_is_a_disc_and_shapes_of_a_group_are_one_object(tmp_path):
+    folder = of_labelme(
+        tmp_path,
+        shape("circle", [[20, 10], [26, 10]]),
+        shape("polygon", SQUARE, "dog", group_id=3),
+        shape("polygon", [[30, 2], [33, 2], [33, 5], [30, 5]], "dog", group_id=3),
+    )
+    (image,) = labelme.read_tree(folder).images
+    disc, dog = image.parts
+    assert abs(disc.area - np.pi * 36) < 4 and dog.area == 36 + 9
+
+
+@pytest.mark.parametrize("writer", [coco, cvat, label_studio, labelme, voc, yolo])
+@pytest.mark.parametrize("polygons", [False, True])
+def test_what_marks_no_pixel_is_left_out_of_every_format(writer, polygons, tmp_path):
+    folder = of_labelme(tmp_path / "in", shape("polygon", [[1, 1], [1, 1], [1.1, 1]]), shape("polygon", SQUARE))
+    (image,) = labelme.read_tree(folder).images
+    assert [part.area for part in image.parts] == [36]
+    writer.write_tree(labelme.read_tree(folder), tmp_path / "out", Export(polygons=polygons))
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        (shape("polygon", [[1, 1], [2, 2]]), "shape 1: expected a polygon of at least three"),
+        (shape("polygon", [[1, 1], [2, 2], [9999, 3]]), "far outside its image of 40 x 20"),
+        (shape("mask", [[1, 1], [3, 3]], mask="!"), "no PNG as base64"),
+        (shape("banana", SQUARE), "unknown shape_type 'banana'"),
+        (shape("rectangle", [[1, 1], [1, 5]]), "its box has no area"),
+        (shape("polygon", SQUARE, label=" "), "its label is empty"),
+    ],
+)
+def test_wrong_shapes_of_labelme_name_the_file_and_the_shape(broken, says, tmp_path):
+    with pytest.raises(SupportError, match=says) as refused:
+        labelme.read_shots(of_labelme(tmp_path, broken))
+    assert str(tmp_path / "a.json") in str(refused.value)
+    with pytest.raises(SupportError, match=r"a\.jpg is 40 x 20 pixels as displayed, but the entry says 40 x 21"):
+        labelme.read_shots(of_labelme(tmp_path, imageHeight=H + 1))
+
+
+CVAT = """<annotations><version>1.1</version><meta><job><labels><label><name>cat</name></label></labels></job></meta>
+<image id="0" name="sub/a.jpg" width="40" height="20">
+  <polygon label="cat" points="4.00,2.00;10.00,2.00;10.00,8.00;4.00,8.00" occluded="0" z_order="0"/>
+  <mask label="dog" rle="1, 2, 1" left="30" top="3" width="2" height="2" z_order="0"/>
+  <box label="cow" xtl="10" ytl="4" xbr="20" ybr="6" rotation="90.0"/>
+  <points label="cow" points="3.5,4;5,6"/>
+  <tag label="nice"/>
+  %s
+</image></annotations>"""
+
+
+def test_cvat_shapes_and_a_turned_box(tmp_path):
+    picture(tmp_path / "images/sub/a.jpg", (H, W))
+    text(tmp_path / "annotations.xml", CVAT % "")
+    mask, cow = cvat.read_shots(tmp_path)
+    assert mask.label == {1: "cat", 2: "dog"} and np.argwhere(mask.mask == 2).tolist() == [[3, 31], [4, 30]]
+    np.testing.assert_array_equal(mask.mask == 1, square())
+    np.testing.assert_allclose(cow.boxes, [[14, 0, 16, 10]], atol=1e-9)
+    assert cow.points.tolist() == [[3.5, 4], [5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ('<mask label="x" rle="1, 2" left="0" top="0" width="2" height="2"/>', "cover 3 pixels, but its box has 4"),
+        ('<mask label="x" rle="4" left="39" top="0" width="2" height="2"/>', "outside its image"),
+        ('<polygon label="x" points="1,2;3"/>', "expected points as"),
+        ('<box label="x" xtl="5" ytl="1" xbr="5" ybr="4"/>', "xtl < xbr"),
+        ('<ellipse label="x" cx="5" cy="1" rx="nan" ry="4"/>', "expected a number"),
+    ],
+)
+def test_wrong_shapes_of_cvat_name_the_image_and_the_shape(broken, says, tmp_path):
+    picture(tmp_path / "sub/a.jpg", (H, W))
+    text(tmp_path / "x.xml", CVAT % broken)
+    with pytest.raises(SupportError, match=says) as refused:
+        cvat.read_shots(tmp_path)
+    assert "x.xml: image 'sub/a.jpg': " in str(refused.value)
+
+
+def region(kind, value, label="cat", **more):
+    about = {"original_width": W, "original_height": H, "image_rotation": 0, "from_name": "l", "to_name": "i"}
+    return about | {"type": kind, "value": {**value, kind: [label]}} | more
+
+
+def task(*regions, image="/data/upload/3/0a1b2c3d-a.jpg", **more):
+    return {"id": 7, "data": {"image": image}, "annotations": [{"result": list(regions)}]} | more
+
+
+PERCENT = [[x * 100 / W, y * 100 / H] for x, y in SQUARE]
+
+
+@pytest.mark.parametrize(
+    "address", ["/data/upload/3/0a1b2c3d-a.jpg", "/data/local-files/?d=set%20one/a.jpg", "s3://bucket/x/a.jpg", "a.jpg"]
+)
+def test_label_studio_regions_in_percent_and_images_by_any_address(address, tmp_path):
+    picture(tmp_path / "images/a.jpg", (H, W))
+    marked = [
+        region("polygonlabels", {"points": PERCENT}),
+        region("rectanglelabels", {"x": 50, "y": 25, "width": 25, "height": 50, "rotation": 0}, "dog"),
+        region("keypointlabels", {"x": 10, "y": 10, "width": 1}, "cow"),
+        {"type": "choices", "value": {"choices": ["fine"]}},
+    ]
+    text(tmp_path / "export.json", [task(*marked, image=address)])
+    mask, box, point = label_studio.read_shots(tmp_path)
+    np.testing.assert_array_equal(mask.mask == 1, square())
+    assert mask.image == tmp_path / "images/a.jpg"
+    assert box.boxes.tolist() == [[20, 5, 30, 15]] and point.points.tolist() == [[4, 2]]
+
+
+def test_an_image_is_not_taken_for_one_of_the_same_name_in_another_folder(tmp_path):
+    picture(tmp_path / "val/a.jpg", (H, W))
+    text(tmp_path / "x.xml", CVAT.replace("sub/a.jpg", "train/a.jpg") % "")
+    (image,) = cvat.read_tree(tmp_path).images
+    assert image.path is None
+    with pytest.raises(SupportError, match=r"train/a\.jpg: no such image"):
+        cvat.read_shots(tmp_path)
+    text(tmp_path / "x.xml", CVAT.replace("sub/a.jpg", "a.jpg") % "")
+    (image,) = cvat.read_tree(tmp_path).images
+    assert image.path == tmp_path / "val/a.jpg"
+
+
+def test_of_several_answers_the_ground_truth_counts_and_then_the_first_that_was_not_cancelled(tmp_path):
+    picture(tmp_path / "a.jpg", (H, W))
+    answers = [{"result": [region("polygonlabels", {"points": PERCENT}, name)]} for name in ("no", "first", "truth")]
+    answers[0]["was_cancelled"] = True
+    text(tmp_path / "x.json", [task() | {"annotations": answers}])
+    assert label_studio.read_tree(tmp_path).classes == ("first",)
+    answers[2]["ground_truth"] = True
+    text(tmp_path / "x.json", [task() | {"annotations": answers}])
+    assert label_studio.read_tree(tmp_path).classes == ("truth",)
+
+
+def test_wrong_regions_of_label_studio_name_the_task_and_the_region(tmp_path):
+    picture(tmp_path / "a.jpg", (H, W))
+    good = {"format": "rle", "rle": [0, 0, 12, 128, 57, 27, 255]}
+    for broken, says in [
+        (region("brushlabels", good), "its rle is damaged: it ends within a run"),
+        (region("brushlabels", {"rle": [0, 0, 0, 9, 57, 27, 255]}), "its rle is damaged: it holds 9 values"),
+        (region("brushlabels", {"rle": [300]}), "list of bytes"),
+        (region("polygonlabels", {"points": PERCENT}, image_rotation=90), "turned image"),
+        (region("polygonlabels", {"points": PERCENT}, original_width=41), "but the entry says 41 x 20"),
+    ]:
+        text(tmp_path / "x.json", [task(broken)])
+        with pytest.raises(SupportError, match="task 7: region 1: ") as refused:
+            label_studio.read_shots(tmp_path)
+        assert says in str(refused.value)
+
+
+def test_yolo_sets_of_roboflow_with_boxes_and_polygons(tmp_path):
+    for name, line in {"train": "1 0.625 0.5 0.25 0.5", "valid": "0 0.1 0.1 0.25 0.1 0.25 0.4 0.1 0.4"}.items():
+        picture(tmp_path / name / "images/a.jpg", (H, W))
+        text(tmp_path / name / "labels/a.txt", line + "\n")
+    text(tmp_path / "data.yaml", json.dumps({"train": "train/images", "names": ["cat", "dog"]}))
+    box, mask = yolo.read_shots(tmp_path)
+    assert box.label == "dog" and box.boxes.tolist() == [[20, 5, 30, 15]]
+    np.testing.assert_array_equal(mask.mask, square())
+    assert [image.stem for image in yolo.read_tree(tmp_path).images] == ["train/images/a", "valid/images/a"]
