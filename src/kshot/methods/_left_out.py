@@ -1,0 +1,158 @@
+"""What supports say of each other: each class is sought where it was marked, with that place left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kshot.methods import density
+from kshot.methods._cells import Cells, log_ratios
+from kshot.methods.base import Support
+from kshot.ops.geometry import FeatureMap, coverage
+from kshot.ops.similarity import vmf_means
+
+TRIED = torch.tensor([-2.0, -1.5, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0])
+_ZERO = int((TRIED == 0).nonzero())
+_FLOOR = 1e-12
+_NEAR = 2  # cells around one that look like it for no other reason
+_LIMIT = 5.0  # log ratios count as this much at most
+_STRANGE, _FEWEST = 0.25, 3  # a support is strange below this part of the others' IoU, if there are so many
+
+
+class Choice(NamedTuple):
+    """reading: index of the reading that was chosen. thresholds: (N,) logits."""
+
+    reading: int
+    thresholds: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """middles: (N,) halfway between class and background in the one support of a class, 0 where there are several.
+
+    ious: of each class {support: (readings, t) IoU at the thresholds that were tried}, empty where only one support
+    shows it. familiar: (N,) mean log ratio of a class's most familiar cells where it was left out.
+    """
+
+    middles: Tensor
+    ious: tuple[dict[int, Tensor], ...]
+    familiar: Tensor
+
+    def choose(self, shift: float, gain: float, toll: float) -> Choice:
+        """The reading and thresholds with the best mean IoU if they win at least `gain`, else the first and zero.
+
+        toll: IoU that a threshold costs, times its square. A class with one support moves by `shift` of its middle.
+        """
+        thresholds = shift * self.middles
+        several = [way for way, ious in enumerate(self.ious) if ious]
+        if not several:
+            return Choice(0, thresholds)
+        means = torch.stack([torch.stack(list(self.ious[way].values())).mean(0) for way in several]) - toll * TRIED**2
+        best = means.amax(2)  # (several, readings)
+        reading = int(best.mean(0).argmax())
+        if best[:, reading].mean() - means[:, 0, _ZERO].mean() < gain:
+            return Choice(0, thresholds)
+        thresholds[several] = TRIED[means[:, reading].argmax(1)]
+        return Choice(reading, thresholds)
+
+    def remarks(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """A line for each support that the others do not recognise."""
+        lines = []
+        for name, ious in zip(classes, self.ious, strict=True):
+            best = {index: float(iou.max()) for index, iou in ious.items()}
+            usual = sorted(best.values())[len(best) // 2] if len(best) >= _FEWEST else 0.0
+            lines += [
+                f"support {index + 1} ({name}): by the others only {iou:.2f} IoU of it is found, where {usual:.2f} "
+                "is usual; look at its mask, or leave it out"
+                for index, iou in sorted(best.items())
+                if iou < _STRANGE * usual
+            ]
+        return tuple(lines)
+
+
+def hold(supports: Sequence[Support], readings: Sequence[density.Settings], most: int, part: float) -> Held:
+    """Leave out up to `most` supports of each class in turn; of a class with one support, each cell and those around.
+
+    part: of the image, the cells that count as most familiar.
+    """
+    ways = supports[0].masks.shape[0]
+    middles, familiar = torch.zeros(ways), torch.full((ways,), _LIMIT)
+    ious: tuple[dict[int, Tensor], ...] = tuple({} for _ in range(ways))
+    seen: dict[int, tuple[Tensor, Tensor]] = {}
+    for way in range(ways):
+        showing = _showing(supports, way)
+        if len(showing) == 1:
+            middles[way], familiar[way] = _within(supports[showing[0]], way, readings[0].kappa, part)
+        elif showing:
+            for index in showing[:most]:
+                if index not in seen:
+                    seen[index] = _without(supports, index, readings, part)
+                ious[way][index] = _ious(seen[index][0][:, way], supports[index], way)
+            familiar[way] = torch.stack([seen[index][1][way] for index in showing[:most]]).mean()
+    return Held(middles, ious, familiar)
+
+
+def familiarity(cells: Cells, features: FeatureMap, logits: Tensor, part: float, kappa: float) -> Tensor:
+    """(N,): mean log ratio of each class to all else over its best cells, `part` of the image, by supports alone.
+
+    Only cells near the top by `logits` (N+1, gh, gw) are compared, so it costs little.
+    """
+    count = max(1, round(part * float(coverage(features.frame).sum())))
+    tokens, labels = features.tokens, cells.labels
+    found = []
+    for way, plane in enumerate(logits[1:], 1):
+        likely = plane.flatten().topk(min(4 * count, plane.numel())).indices
+        sides = torch.stack([labels.sum(1) - labels[:, way], labels[:, way]], 1)
+        ratios = log_ratios(vmf_means(tokens[likely], cells.tokens, sides, kappa), _FLOOR)[:, 1]
+        found.append(ratios.topk(min(count, len(ratios))).values.mean())
+    return torch.stack(found)
+
+
+def _showing(supports: Sequence[Support], way: int) -> list[int]:
+    """Indices of the supports that show a class, in an order that is theirs and not the caller's."""
+    areas = {index: float(support.masks[way].sum()) for index, support in enumerate(supports)}
+    return sorted((index for index, area in areas.items() if area > 0), key=lambda index: areas[index], reverse=True)
+
+
+def _without(
+    supports: Sequence[Support], index: int, readings: Sequence[density.Settings], part: float
+) -> tuple[Tensor, Tensor]:
+    """Logits (readings, N, gh, gw) of a support by the others, and how familiar each class is in it (N,)."""
+    rest, features = [*supports[:index], *supports[index + 1 :]], supports[index].features
+    cells = density.fit(rest, readings[0])
+    logits = torch.stack([density.readout(cells, features, reading) for reading in readings])
+    return logits[:, 1:], familiarity(cells, features, logits[0], part, readings[0].kappa)
+
+
+def _ious(logits: Tensor, support: Support, way: int) -> Tensor:
+    """(readings, t): IoU of a class in a support on the grid, by logits (readings, gh, gw)."""
+    above = (logits.flatten(1)[:, None] > TRIED[:, None]).float()  # (readings, t, cells)
+    mask, known = support.masks[way].flatten(), support.known.flatten()
+    shared = above @ mask
+    return shared / (above @ known + mask.sum() - shared).clamp(min=1e-6)
+
+
+def _within(support: Support, way: int, kappa: float, part: float) -> tuple[Tensor, Tensor]:
+    """Middle between class and background by a support's own cells, and the class's familiarity there."""
+    (rows, columns), masks = support.features.grid_hw, support.masks.flatten(1)
+    inside = masks[way]
+    outside = support.background.flatten() + masks.sum(0) - inside
+    row = torch.arange(rows).repeat_interleave(columns)
+    column = torch.arange(columns).repeat(rows)
+    near = ((row[:, None] - row).abs() <= _NEAR) & ((column[:, None] - column).abs() <= _NEAR)
+    tokens = support.features.tokens
+    kernel = ((tokens @ tokens.T - 1) * kappa).exp().masked_fill(near, 0.0)
+    sides = torch.stack([outside, inside], 1)
+    means = kernel @ sides / sides.sum(0).clamp(min=1e-6)
+    ratios = log_ratios(means, _FLOOR)[:, 1].clamp(-_LIMIT, _LIMIT)
+    middle = (_mean(ratios, inside) + _mean(ratios, outside)) / 2
+    count = max(1, round(part * float(coverage(support.features.frame).sum())))
+    best = torch.where(inside > inside.max() / 2, ratios, -_LIMIT)
+    shown = int((inside > inside.max() / 2).sum())
+    return middle, best.topk(min(count, shown)).values.mean()
+
+
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    return (values * weights).sum() / weights.sum().clamp(min=1e-6)
