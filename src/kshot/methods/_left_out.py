@@ -1,7 +1,7 @@
 """What supports say of each other: each class is sought where it was marked, with that place left out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ TRIED = torch.tensor([-2.0, -1.5, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75
 _ZERO = int((TRIED == 0).nonzero())
 _FLOOR = 1e-12
 _NEAR = 2  # cells around one that look like it for no other reason
+NEVER = 1e6  # a toll that no threshold is worth
 _LIMIT = 5.0  # log ratios count as this much at most
 _STRANGE, _FEWEST = 0.25, 3  # a support is strange below this part of the others' IoU, if there are so many
 
@@ -30,32 +31,32 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """middles: (N,) halfway between class and background in the one support of a class, 0 where there are several.
+    """ious: of each class {support: (readings, t) IoU at the thresholds that were tried, where it was left out}.
 
-    ious: of each class {support: (readings, t) IoU at the thresholds that were tried}, empty where only one support
-    shows it. familiar: (N,) mean log ratio of a class's most familiar cells where it was left out.
+    middles: (N,) of a class with one support, halfway between class and background by its own cells; else 0.
+    familiar: (N,) mean log ratio of a class's most familiar cells where it was left out.
     """
 
-    middles: Tensor
     ious: tuple[dict[int, Tensor], ...]
+    middles: Tensor
     familiar: Tensor
 
     def choose(self, shift: float, gain: float, toll: float) -> Choice:
-        """The reading and thresholds with the best mean IoU if they win at least `gain`, else the first and zero.
+        """The reading and the thresholds with the best mean IoU if they win at least `gain`, else the first and zero.
 
-        toll: IoU that a threshold costs, times its square. A class with one support moves by `shift` of its middle.
+        toll: IoU that a threshold costs, times its square. Parts of one image are too alike to set a threshold by: a
+        class with one support has a say in the reading alone, and its threshold moves by `shift` of its middle.
         """
-        thresholds = shift * self.middles
-        several = [way for way, ious in enumerate(self.ious) if ious]
-        if not several:
+        thresholds, told = shift * self.middles, [way for way, ious in enumerate(self.ious) if ious]
+        if not told:
             return Choice(0, thresholds)
-        means = torch.stack([torch.stack(list(self.ious[way].values())).mean(0) for way in several]) - toll * TRIED**2
-        best = means.amax(2)  # (several, readings)
+        costs = torch.where(torch.tensor([len(self.ious[way]) > 1 for way in told])[:, None], toll, NEVER) * TRIED**2
+        means = torch.stack([torch.stack(list(self.ious[way].values())).mean(0) for way in told]) - costs[:, None]
+        best = means.amax(2)  # (told, readings)
         reading = int(best.mean(0).argmax())
         if best[:, reading].mean() - means[:, 0, _ZERO].mean() < gain:
             return Choice(0, thresholds)
-        thresholds[several] = TRIED[means[:, reading].argmax(1)]
-        return Choice(reading, thresholds)
+        return Choice(reading, thresholds.index_add(0, torch.tensor(told), TRIED[means[:, reading].argmax(1)]))
 
     def remarks(self, classes: Sequence[str]) -> tuple[str, ...]:
         """A line for each support that the others do not recognise."""
@@ -84,14 +85,16 @@ def hold(supports: Sequence[Support], readings: Sequence[density.Settings], most
     for way in range(ways):
         showing = _showing(supports, way)
         if len(showing) == 1:
-            middles[way], familiar[way] = _within(supports[showing[0]], way, readings[0].kappa, part)
+            (index,) = showing
+            middles[way], familiar[way] = _within(supports[index], way, readings[0].kappa, part)
+            ious[way][index] = _halves(supports[index], way, readings)
         elif showing:
             for index in showing[:most]:
                 if index not in seen:
                     seen[index] = _without(supports, index, readings, part)
                 ious[way][index] = _ious(seen[index][0][:, way], supports[index], way)
             familiar[way] = torch.stack([seen[index][1][way] for index in showing[:most]]).mean()
-    return Held(middles, ious, familiar)
+    return Held(ious, middles, familiar)
 
 
 def familiarity(cells: Cells, features: FeatureMap, logits: Tensor, part: float, kappa: float) -> Tensor:
@@ -132,6 +135,24 @@ def _ious(logits: Tensor, support: Support, way: int) -> Tensor:
     mask, known = support.masks[way].flatten(), support.known.flatten()
     shared = above @ mask
     return shared / (above @ known + mask.sum() - shared).clamp(min=1e-6)
+
+
+def _halves(support: Support, way: int, readings: Sequence[density.Settings]) -> Tensor:
+    """(readings, t): mean IoU of each half of a class, seen in one image alone, by the other half of that image."""
+    if len(readings) == 1:
+        return torch.zeros(1, len(TRIED))
+    mask = support.masks[way]
+    upper = (mask.sum(1, keepdim=True).cumsum(0) <= mask.sum() / 2).expand_as(mask)
+    left = (mask.sum(0, keepdim=True).cumsum(1) <= mask.sum() / 2).expand_as(mask)
+    found = []
+    for half in (upper, ~upper, left, ~left):
+        shown, sought = (
+            replace(support, masks=support.masks * side, known=support.known * side) for side in (half, ~half)
+        )
+        cells = density.fit([shown], readings[0])
+        logits = [density.readout(cells, support.features, reading)[way + 1] for reading in readings]
+        found.append(_ious(torch.stack(logits), sought, way))
+    return torch.stack(found).mean(0)
 
 
 def _within(support: Support, way: int, kappa: float, part: float) -> tuple[Tensor, Tensor]:

@@ -19,8 +19,6 @@ from kshot.methods import _left_out, base, density
 from kshot.methods._cells import Cells
 from kshot.ops.geometry import FeatureMap
 
-_NEVER = 1e6  # a toll that no threshold is worth
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -90,7 +88,7 @@ class Task(base.Task):
     def _fitted(self) -> _Fitted:
         settings, readings = self.settings, _readings(self.settings)
         held = _left_out.hold(self.supports, readings, settings.held, settings.part)
-        choice = held.choose(settings.shift, settings.gain, settings.toll if settings.threshold else _NEVER)
+        choice = held.choose(settings.shift, settings.gain, settings.toll if settings.threshold else _left_out.NEVER)
         thresholds = choice.thresholds if settings.threshold else torch.zeros(len(self.classes))
         cells = density.fit(self.supports, readings[0])
         return _Fitted(cells, held, readings[choice.reading], thresholds)
@@ -110,6 +108,5 @@ def _readings(settings: Settings) -> list[density.Settings]:
         usual = replace(usual, share=0.0)
     if not settings.reading:
         return [usual]
-    # One estimate alone; a sharper kernel; sharper regions of single cells: for textures and small things.
-    others = [replace(usual, share=0.0), replace(usual, kappa=50.0)]
-    return [usual, *others, replace(usual, pool=1, affinity=2 * usual.affinity)]
+    # One estimate alone, and sharper regions of single cells: for textures and small things.
+    return [usual, replace(usual, share=0.0), replace(usual, pool=1, affinity=2 * usual.affinity)]

@@ -1,0 +1,186 @@
+"""Every method on every development set, or `auto` with each of its parts off; one row of JSON a run.
+
+    python -m benchmarks.accuracy.methods --out benchmarks/results/methods.json
+    python -m benchmarks.accuracy.methods --arms ablation --out benchmarks/results/ablation.json
+
+A run that is stopped goes on where it was. Classes are halved by their number, odd and even, so that what was chosen
+on one half can be read off the other.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from benchmarks.settings import facts, shared
+from kshot.data.base import Dataset, load_dataset
+from kshot.evaluation import Result, evaluate
+from kshot.methods import _vectors
+from kshot.ops.geometry import FeatureMap
+from kshot.ops.seeds import salient
+from kshot.segmenter import Segmenter
+
+SETS = {"voc": "data/VOCdevkit/VOC2012", "coco-mini": "data/coco-mini", "wbc": "data/wbc", "crack": "data/crack"}
+METHODS = (
+    *("prototype", "mixture", "attention", "matching", "density", "regions"),
+    *("image-prompt", "text", "clip-dinoiser", "auto"),
+)
+PARTS = ("regions", "second", "threshold", "reading", "presence")
+_ENOUGH = 6  # images of a class that 5 shots and a query need
+
+
+class Kind(NamedTuple):
+    """Episodes of one kind."""
+
+    protocol: str
+    way: int
+    shot: int
+
+    @property
+    def name(self) -> str:
+        """As in 2-way 1-shot."""
+        return f"{self.way}-way {self.shot}-shot"
+
+
+class Arm(NamedTuple):
+    """A method with settings, and layers other than the backbone's own."""
+
+    name: str
+    method: str
+    settings: dict[str, Any]
+    refiner: str = "edges"
+    layers: tuple[str, ...] | None = None
+
+
+KINDS = (Kind("hsnet", 1, 1), Kind("hsnet", 1, 5), Kind("fs-cs", 2, 1))
+ABLATION = (
+    Arm("auto", "auto", {}),
+    *(Arm(f"without {part}", "auto", {part: False}) for part in PARTS),
+    Arm("without edges", "auto", {}, "none"),
+    Arm("without several layers", "auto", {}, layers=("12",)),
+)
+
+
+def main() -> None:
+    options = _options()
+    vars(_vectors)["salient"] = _remembered
+    report = _begun(options)
+    done = {(row["arm"], row["data"], row["kind"]) for row in report["rows"]}
+    arms = ABLATION if options.arms == "ablation" else [Arm(name, name, {}) for name in options.methods]
+    for name in options.sets:
+        data = load_dataset("voc" if name == "voc" else "auto", shared(SETS[name]))
+        for kind in KINDS:
+            for arm in arms:
+                if (arm.name, name, kind.name) in done or kind.way > len(data.classes):
+                    continue
+                report["rows"].append(_row(arm, name, kind, data, _run(arm, kind, data, options)))
+                print(_line(report["rows"][-1]), flush=True)
+                options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _run(arm: Arm, kind: Kind, data: Dataset, options: argparse.Namespace) -> Result:
+    segmenter = Segmenter(
+        backbone=options.backbone,
+        method=arm.method,
+        method_settings=arm.settings,
+        refiner=arm.refiner,
+        size=options.size,
+        layers=arm.layers,
+    )
+    return evaluate(
+        segmenter,
+        data,
+        way=kind.way,
+        shot=kind.shot,
+        protocol=kind.protocol,
+        episodes=options.episodes,
+        seed=options.seed,
+        drop_small=True,
+        workers=options.workers,
+        cache=options.cache,
+    )
+
+
+def _row(arm: Arm, name: str, kind: Kind, data: Dataset, result: Result) -> dict[str, Any]:
+    interval = result.confidence_interval
+    images = {c: len({pair.image for pair in data.pairs() if pair.class_id == c}) for c in data.fold_classes()}
+    parts = {int(c): value for c, value in result.score.parts.items() if int(c) > 0 and not math.isnan(value)}
+    groups = {
+        "odd": [value for label, value in parts.items() if label % 2],
+        "even": [value for label, value in parts.items() if label % 2 == 0],
+        "common": [value for label, value in parts.items() if images.get(label, 0) >= _ENOUGH],
+    }
+    return {
+        "arm": arm.name,
+        "data": name,
+        "kind": kind.name,
+        "protocol": kind.protocol,
+        "episodes": len(result.rows),
+        "classes": len(parts),
+        "miou": _percent(result.miou),
+        "interval": [_percent(interval.low), _percent(interval.high)],
+        **{f"miou_{group}": _percent(sum(v) / len(v)) if v else None for group, v in groups.items()},
+        "classes_common": len(groups["common"]),
+        "strict_miou": _percent(result.strict_miou),
+        "presence_accuracy": _percent(result.presence_accuracy),
+        "fb_iou": _percent(result.fb_iou),
+        "boundary_f": _percent(result.boundary),
+        "calibration_error": round(result.calibration_error, 4),
+        "per_class": {label: _percent(value) for label, value in result.per_class.items()},
+        "method_settings": arm.settings,
+        "refiner": arm.refiner,
+    }
+
+
+def _percent(value: float) -> float:
+    return round(100 * value, 2)
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['data']:10} {row['kind']}  {row['arm']:22} mIoU {row['miou']:.1f} ({row['classes']} classes; "
+        f"common {row['miou_common'] or 0:.1f}, odd {row['miou_odd'] or 0:.1f}, even {row['miou_even'] or 0:.1f})  "
+        f"strict {row['strict_miou']:.1f}  presence {row['presence_accuracy']:.1f}  ECE {row['calibration_error']:.3f}"
+    )
+
+
+_regions: dict[str, Tensor] = {}
+
+
+def _remembered(features: FeatureMap) -> Tensor:
+    """The salient region of an image, computed once and not in every episode that the image is drawn for."""
+    key = hashlib.sha256(features.features.contiguous().numpy().data).hexdigest()
+    if key not in _regions:
+        _regions[key] = salient(features)
+    return _regions[key]
+
+
+def _begun(options: argparse.Namespace) -> dict[str, Any]:
+    if options.out.is_file():
+        begun: dict[str, Any] = json.loads(options.out.read_text())
+        return begun
+    settings = {"backbone": Path(options.backbone).name, "size": options.size, "seed": options.seed}
+    return {"facts": facts(), "settings": settings, "rows": []}
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", choices=["methods", "ablation"], default="methods")
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--backbone", default=str(shared("weights/vit-tiny-patch16-224")))
+    parser.add_argument("--episodes", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=448)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
