@@ -37,7 +37,7 @@ class Segmenter:
         self,
         *,
         backbone: str | Backbone = backbones.DEFAULT,
-        method: str = "density",
+        method: str = "auto",
         refiner: str = "edges",
         size: int = 448,
         layers: Sequence[int | str] | None = None,

@@ -87,6 +87,7 @@ def label(
     )
     say(_described(supports))
     task = segmenter.fit(supports)
+    _say_remarks(task)
     how: dict[str, Any] = {"export": export, "resume": resume, "overwrite": overwrite, "limit": limit}
     _run(segmenter, task, images, out, formats, json, supports, **how)
     return None
@@ -133,17 +134,24 @@ def fit(
         segmenter = _segmenter_of(before, chosen, rest)
         task = before.with_shots(supports, segmenter)
     task.save(out)
+    _say_remarks(task)
     facts = {
         "task": str(out),
         "classes": task.classes,
         "supports": len(_showing(task)),
         "backbone": task.origin.backbone,
+        "remarks": task.remarks,
     }
     if json:
         print_json(facts)
     else:
         say(_described(supports))
         typer.echo(f"{out}: {len(task.classes)} classes ({', '.join(task.classes)}), {_counted(task)}")
+
+
+def _say_remarks(task: Task) -> None:
+    for remark in task.remarks:
+        say(f"look: {remark}")
 
 
 def predict(

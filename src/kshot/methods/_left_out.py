@@ -113,6 +113,21 @@ def familiarity(cells: Cells, features: FeatureMap, logits: Tensor, part: float,
     return torch.stack(found)
 
 
+class _Sights:
+    """A support as a query of several readings of one kernel; what they share is computed once."""
+
+    def __init__(self, features: FeatureMap, readings: Sequence[density.Settings]):
+        self.features, self.readings = features, readings
+        looks = {(reading.pool, reading.affinity): reading for reading in readings}
+        self.sights = {key: density.look(features, reading) for key, reading in looks.items()}
+
+    def logits(self, cells: Cells) -> Tensor:
+        """(readings, N+1, gh, gw)."""
+        first = density.densities(cells, self.features, self.readings[0])
+        sights = [self.sights[reading.pool, reading.affinity] for reading in self.readings]
+        return torch.stack([density.settle(first, s, r) for s, r in zip(sights, self.readings, strict=True)])
+
+
 def _showing(supports: Sequence[Support], way: int) -> list[int]:
     """Indices of the supports that show a class, in an order that is theirs and not the caller's."""
     areas = {index: float(support.masks[way].sum()) for index, support in enumerate(supports)}
@@ -125,7 +140,7 @@ def _without(
     """Logits (readings, N, gh, gw) of a support by the others, and how familiar each class is in it (N,)."""
     rest, features = [*supports[:index], *supports[index + 1 :]], supports[index].features
     cells = density.fit(rest, readings[0])
-    logits = torch.stack([density.readout(cells, features, reading) for reading in readings])
+    logits = _Sights(features, readings).logits(cells)
     return logits[:, 1:], familiarity(cells, features, logits[0], part, readings[0].kappa)
 
 
@@ -144,14 +159,13 @@ def _halves(support: Support, way: int, readings: Sequence[density.Settings]) ->
     mask = support.masks[way]
     upper = (mask.sum(1, keepdim=True).cumsum(0) <= mask.sum() / 2).expand_as(mask)
     left = (mask.sum(0, keepdim=True).cumsum(1) <= mask.sum() / 2).expand_as(mask)
-    found = []
+    sights, found = _Sights(support.features, readings), []
     for half in (upper, ~upper, left, ~left):
         shown, sought = (
             replace(support, masks=support.masks * side, known=support.known * side) for side in (half, ~half)
         )
         cells = density.fit([shown], readings[0])
-        logits = [density.readout(cells, support.features, reading)[way + 1] for reading in readings]
-        found.append(_ious(torch.stack(logits), sought, way))
+        found.append(_ious(sights.logits(cells)[:, way + 1], sought, way))
     return torch.stack(found).mean(0)
 
 
@@ -169,10 +183,12 @@ def _within(support: Support, way: int, kappa: float, part: float) -> tuple[Tens
     means = kernel @ sides / sides.sum(0).clamp(min=1e-6)
     ratios = log_ratios(means, _FLOOR)[:, 1].clamp(-_LIMIT, _LIMIT)
     middle = (_mean(ratios, inside) + _mean(ratios, outside)) / 2
+    # A class cell with no other class cell but its neighbours says nothing of how familiar the class looks.
+    told = (inside > inside.max() / 2) & (means[:, 1] > 0)
+    if not bool(told.any()):
+        return middle, torch.tensor(_LIMIT)
     count = max(1, round(part * float(coverage(support.features.frame).sum())))
-    best = torch.where(inside > inside.max() / 2, ratios, -_LIMIT)
-    shown = int((inside > inside.max() / 2).sum())
-    return middle, best.topk(min(count, shown)).values.mean()
+    return middle, ratios[told].topk(min(count, int(told.sum()))).values.mean()
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

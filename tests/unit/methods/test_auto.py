@@ -1,0 +1,134 @@
+"""What the default method learns from its supports, on numbers small enough to count and on drawn pictures."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import kshot
+from kshot.cli import app
+from kshot.methods import auto, density
+from kshot.methods._left_out import TRIED, Held, _ious, _within, familiarity, hold
+from kshot.types import Shot
+from tests.conftest import draw
+from tests.golden.hand import ORIGIN, row, support
+
+ZERO = int((TRIED == 0).nonzero())
+
+
+def ious(**at: float) -> torch.Tensor:
+    """(1, t): IoU of one reading, 0.5 but where said otherwise; "t3" is the threshold with index 3."""
+    values = torch.full((1, len(TRIED)), 0.5)
+    for name, value in at.items():
+        values[0, int(name[1:])] = value
+    return values
+
+
+def test_ious_at_each_threshold_are_counted() -> None:
+    """Logits 0.6, 0.3, -0.3 over a mask of the first cell: 1/3 of all, 1/2 above zero, 1/1 above 0.5, none above 1."""
+    found = _ious(torch.tensor([[[0.6, 0.3, -0.3]]]), support(row((1, 0), (0, 1), (0, 1)), [1, 0, 0]), 0)[0]
+    assert [float(found[TRIED.tolist().index(t)]) for t in (-0.5, 0.0, 0.5, 1.0)] == pytest.approx([1 / 3, 1 / 2, 1, 0])
+
+
+def test_a_threshold_must_win_enough_to_be_moved() -> None:
+    familiar, middles = torch.ones(1), torch.zeros(1)
+    little = Held(({0: ious(t8=0.54), 1: ious(t8=0.54)},), middles, familiar)
+    much = Held(({0: ious(t8=0.6), 1: ious(t8=0.7)},), middles, familiar)
+    assert little.choose(0.5, 0.05, 0.0).thresholds.tolist() == [0]
+    assert much.choose(0.5, 0.05, 0.0).thresholds.tolist() == [float(TRIED[8])]
+    assert much.choose(0.5, 0.05, 10.0).thresholds.tolist() == [0]  # a toll that eats what is won
+
+
+def test_a_class_with_one_support_moves_by_its_middle_alone() -> None:
+    held = Held(({0: ious(t8=0.9)}, {}), torch.tensor([-1.0, 0.5]), torch.ones(2))
+    assert held.choose(0.5, 0.05, 0.0).thresholds.tolist() == [-0.5, 0.25]
+
+
+def test_readings_are_compared_by_the_mean_over_classes() -> None:
+    """Reading 1 gains 0.3 for one class and loses 0.1 for the other."""
+    first = torch.cat([ious(), torch.full((1, len(TRIED)), 0.8)])
+    second = torch.cat([ious(), torch.full((1, len(TRIED)), 0.4)])
+    held = Held(({0: first}, {1: second}), torch.zeros(2), torch.ones(2))
+    assert held.choose(0.5, 0.05, 0.0).reading == 1
+    assert held.choose(0.5, 0.15, 0.0).reading == 0
+
+
+def test_the_middle_leaves_a_cell_and_those_around_it_out() -> None:
+    """Class cells 0 and 4 of eight. Kernels are 1 within a side and e^-2 across; cells up to two away do not count.
+
+    Cell 0 sees class 4, background 3, 5, 6, 7: log (1/2) / (4/6 e^-2); cell 4 sees 0 and 1, 7: log (1/2) / (2/6 e^-2).
+    Background cells: 1 and 6 are at -2, 3 and 5 at -2 + log 1.5, 7 at -2 + log 2; 2 sees no class: -5, the limit.
+    """
+    features = row(*[(1, 0), (0, 1), (0, 1), (0, 1)] * 2)
+    middle, familiar = _within(support(features, [1, 0, 0, 0] * 2), 0, kappa=2.0, part=1 / 8)
+    shown = 2 + (math.log(0.75) + math.log(1.5)) / 2
+    ground = (-15 + 2 * math.log(1.5) + math.log(2)) / 6
+    assert float(middle) == pytest.approx((shown + ground) / 2, abs=1e-4)
+    assert float(familiar) == pytest.approx(2 + math.log(1.5), abs=1e-4)
+
+
+def test_familiarity_is_the_log_ratio_of_the_best_cells() -> None:
+    task = density.Task(("c",), (support(row((1, 0), (0, 1)), [1, 0]),), ORIGIN)
+    query = row((1, 0), (0, 1), (0, 1), (0, 1))
+    found = familiarity(task.fitted, query, task.score(query), part=0.25, kappa=2.0)
+    assert found.tolist() == pytest.approx([2.0], abs=1e-4)
+
+
+def test_presence_is_half_where_the_best_cells_are_as_familiar_as_the_centre() -> None:
+    """The kernel has kappa 20: the log ratio of a cell like the class, the background at a right angle."""
+    supports = (support(row(*[(1, 0), (0, 1), (0, 1), (0, 1)] * 2), [1, 0, 0, 0] * 2),)
+    query = row((1, 0), (0, 1), (0, 1), (0, 1))
+    for usual, expected in ((20.0, 0.5), (10.0, 1 / (1 + math.exp(-2.1)))):
+        task = auto.Task(("c",), supports, ORIGIN, auto.Settings(usual=usual, centre=100.0, part=0.25))
+        assert float(task.presence(query, task.score(query))) == pytest.approx(expected, abs=1e-3)
+
+
+def test_an_object_of_one_patch_is_as_familiar_as_anything() -> None:
+    _, familiar = _within(support(row((1, 0), *[(0, 1)] * 5), [1, 0, 0, 0, 0, 0]), 0, kappa=2.0, part=1 / 6)
+    assert float(familiar) == 5
+
+
+def test_a_part_that_is_off_leaves_density_as_it_is() -> None:
+    supports = tuple(support(row((1, 0), (0.6, 0.8), (0, 1)), [1, 0, 0]) for _ in range(2))
+    query = row((1, 0), (0.8, 0.6), (0, 1))
+    off = auto.Settings(threshold=False, reading=False, presence=False)
+    plain = density.Task(("c",), supports, ORIGIN)
+    torch.testing.assert_close(auto.Task(("c",), supports, ORIGIN, off).score(query), plain.score(query))
+
+
+def test_at_most_so_many_supports_are_left_out() -> None:
+    supports = [support(row((1, 0), (0, 1)), [1 - 0.01 * i, 0]) for i in range(7)]
+    held = hold(supports, [density.Settings(pool=1)], most=3, part=0.5)
+    assert sorted(held.ious[0]) == [0, 1, 2]  # those that show most of it
+
+
+def wrong_shots() -> list[Shot]:
+    """Three discs that are marked, and one picture in which the ground is."""
+    right = [Shot(picture, mask=mask, label="disc") for picture, mask in map(draw, (1, 2, 3))]
+    picture, mask = draw(4)
+    corner = np.zeros_like(mask)
+    corner[:20, :20] = ~mask[:20, :20]
+    return [*right, Shot(picture, mask=corner, label="disc")]
+
+
+def test_a_support_that_the_others_do_not_recognise_is_told_of() -> None:
+    segmenter = kshot.Segmenter(backbone="toy", size=96, method="auto")
+    (remark,) = segmenter.fit(wrong_shots()).remarks
+    assert "support 4 (disc)" in remark and "leave it out" in remark
+    assert segmenter.fit(wrong_shots()[:3]).remarks == ()
+
+
+def test_the_command_line_tells_of_it_too(tmp_path: Path) -> None:
+    folder = tmp_path / "disc"
+    folder.mkdir()
+    for index, shot in enumerate(wrong_shots()):
+        Image.fromarray(shot.image).save(folder / f"{index}.jpg", quality=95)
+        Image.fromarray(np.asarray(shot.mask).astype(np.uint8) * 255).save(folder / f"{index}.png")
+    command = ["fit", str(tmp_path), "-o", str(tmp_path / "disc.kshot"), "--backbone", "toy", "--size", "96"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "look: support 4 (disc)" in done.stderr
