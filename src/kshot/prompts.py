@@ -7,14 +7,14 @@ give text classes something to lose against.
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kshot.errors import EmptyMaskError, MaskError, SettingError
+from kshot.errors import EmptyMaskError, MaskError, SettingError, SupportError
 from kshot.formats.images import name_of, read_image, read_mask
 from kshot.methods.base import Support
 from kshot.ops.geometry import FeatureMap, coverage, to_grid
@@ -23,6 +23,8 @@ from kshot.types import IGNORE, Shot, check_same_size
 
 # A mask must cover at least this much, in cells: less is dominated by whatever else those cells show.
 MIN_CELLS = 0.5
+# Two classes contradict each other when they share more than this part of the smaller one.
+_CONTRADICTORY = 0.5
 # What most pictures hold besides objects, in plain words (open-vocabulary methods on CLIP use lists like it).
 BACKGROUND_WORDS = ("background", "sky", "ground", "wall", "floor", "grass", "trees", "water", "road", "building")
 Words = Callable[[Sequence[str]], FeatureMap]
@@ -47,8 +49,8 @@ def encode_shots(
     """One support per image, then those of words, with masks (N, gh, gw) in the order of `classes`.
 
     Shots that share an image share its encoding, and one's foreground is no background of the other. words_of: embeds
-    n texts as a row of n cells. Raises the `InputError`s of reading, `MaskError`, `EmptyMaskError`, and what
-    `words_of` raises for a backbone that reads no words.
+    n texts as a row of n cells. Raises the `InputError`s of reading, `MaskError`, `EmptyMaskError`, `SupportError`
+    where masks of one image contradict each other, and what `words_of` raises for a backbone that reads no words.
     """
     given = tuple(shots)
     texts = [shot for shot in given if shot.text]
@@ -110,9 +112,22 @@ def _encode(image: _Image, classes: Sequence[str], features: FeatureMap, max_pix
         shown = _shown(shot, classes, features, image.name, max_pixels)
         known = torch.minimum(known, shown.known)
         masks = torch.maximum(masks, shown.masks)
+    if all(shot.mask is not None for shot in image.shots):
+        _check_consistent(masks, known, classes, image.name)
     kind = "image" if all(shot.prompt == "none" for shot in image.shots) else "mask"
     weight = max(float(shot.weight) for shot in image.shots)
     return Support(features, _share(masks, known), known, kind, weight)
+
+
+def _check_consistent(masks: Tensor, known: Tensor, classes: Sequence[str], name: str) -> None:
+    """Pixels may be of one class alone; a rim that two people drew differently is let pass and shared."""
+    for (i, first), (j, second) in combinations(enumerate(masks), 2):
+        twice = float((first + second - known).clamp(min=0).sum())
+        if twice > _CONTRADICTORY * min(float(first.sum()), float(second.sum())):
+            raise SupportError(
+                f"{name}: the masks of {classes[i]!r} and {classes[j]!r} cover the same region; "
+                "a pixel is of one class: take it out of one of them, or set it to 255 (ignore) in both"
+            )
 
 
 def _shown(shot: Shot, classes: Sequence[str], features: FeatureMap, name: str, max_pixels: int) -> Support:

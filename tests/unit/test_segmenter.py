@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import binary_dilation
 
 import kshot
 from kshot.errors import (
@@ -269,3 +270,19 @@ def test_a_speck_among_other_classes_is_passed_over(toy: kshot.Segmenter) -> Non
     task = toy.fit([speck, Shot(shown[0], mask=shown[1], label="speck")])
     assert task.classes == ("disc", "speck")
     assert float(task.supports[0].masks[1].sum()) == 0 and float(task.supports[0].known[0, 0]) < 1
+
+
+def test_the_same_region_in_two_classes_is_refused(toy: kshot.Segmenter) -> None:
+    picture, mask = draw(1)
+    with pytest.raises(SupportError, match=r"'a' and 'b' cover the same region.*255"):
+        toy.fit([Shot(picture, mask=mask, label="a"), Shot(picture, mask=mask, label="b")])
+
+
+def test_classes_that_touch_are_let_pass(toy: kshot.Segmenter) -> None:
+    """A rim two pixels wide that both masks claim."""
+    picture, mask = draw(1)
+    wider = binary_dilation(mask, iterations=2)
+    around = binary_dilation(mask, iterations=12) & ~mask
+    assert (wider & around).any()
+    task = toy.fit([Shot(picture, mask=wider, label="a"), Shot(picture, mask=around, label="b")])
+    assert float(task.supports[0].masks.sum(0).max()) <= 1 + 1e-6
