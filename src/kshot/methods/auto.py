@@ -31,7 +31,8 @@ class Settings:
     that another reading or threshold must win. toll: IoU that a threshold costs, times its square. held: most supports
     that are left out in turn. gate: probability of presence below which a class is left out of the mask. part: of the
     image, its most familiar cells. steep: slope of the probability of presence. centre, usual: log ratio of those
-    cells at which a class is as likely there as not, as a part of the left-out one, and at most.
+    cells at which a class is as likely there as not, as a part of the left-out one, and at most. scale: of all logits,
+    for scores that are calibrated; it changes no decision.
     """
 
     regions: bool = True
@@ -48,6 +49,7 @@ class Settings:
     steep: float = 2.1
     centre: float = 0.6
     usual: float = 3.0
+    scale: float = 0.7
 
 
 class _Fitted(NamedTuple):
@@ -96,7 +98,7 @@ class Task(base.Task):
     def _score(self, features: FeatureMap) -> Tensor:
         logits = density.readout(self.fitted.cells, features, self.fitted.reading)
         logits[1:] -= self.fitted.thresholds[:, None, None]
-        return logits
+        return logits.mul_(self.settings.scale)
 
 
 def _readings(settings: Settings) -> list[density.Settings]:

@@ -95,7 +95,7 @@ def test_an_object_of_one_patch_is_as_familiar_as_anything() -> None:
 def test_a_part_that_is_off_leaves_density_as_it_is() -> None:
     supports = tuple(support(row((1, 0), (0.6, 0.8), (0, 1)), [1, 0, 0]) for _ in range(2))
     query = row((1, 0), (0.8, 0.6), (0, 1))
-    off = auto.Settings(threshold=False, reading=False, presence=False)
+    off = auto.Settings(threshold=False, reading=False, presence=False, scale=1.0)
     plain = density.Task(("c",), supports, ORIGIN)
     torch.testing.assert_close(auto.Task(("c",), supports, ORIGIN, off).score(query), plain.score(query))
 
