@@ -121,7 +121,8 @@ def _encode(image: _Image, classes: Sequence[str], features: FeatureMap, max_pix
 
 def _check_consistent(masks: Tensor, known: Tensor, classes: Sequence[str], name: str) -> None:
     """Pixels may be of one class alone; a rim that two people drew differently is let pass and shared."""
-    for (i, first), (j, second) in combinations(enumerate(masks), 2):
+    shown = [(index, mask) for index, mask in enumerate(masks) if bool(mask.any())]
+    for (i, first), (j, second) in combinations(shown, 2):
         twice = float((first + second - known).clamp(min=0).sum())
         if twice > _CONTRADICTORY * min(float(first.sum()), float(second.sum())):
             raise SupportError(
