@@ -31,38 +31,46 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """ious: of each class {support: (readings, t) IoU at the thresholds that were tried, where it was left out}.
+    """left: of each class the supports that were left out in turn; of a class with one support none.
 
-    middles: (N,) of a class with one support, halfway between class and background by its own cells; else 0.
-    familiar: (N,) mean log ratio of a class's most familiar cells where it was left out.
+    ious: of each class (samples, readings, t) IoU at the thresholds that were tried: a sample is a support that was
+    left out, or a half of the only one. middles: (N,) of a class with one support, halfway between class and background
+    by its own cells; else 0. familiar: (N,) mean log ratio of a class's most familiar cells where it was left out.
     """
 
-    ious: tuple[dict[int, Tensor], ...]
+    left: tuple[tuple[int, ...], ...]
+    ious: tuple[Tensor, ...]
     middles: Tensor
     familiar: Tensor
 
-    def choose(self, shift: float, gain: float, toll: float) -> Choice:
-        """The reading and the thresholds with the best mean IoU if they win at least `gain`, else the first and zero.
+    def choose(self, shift: float, gain: float, toll: float, sure: float) -> Choice:
+        """The reading and the thresholds with the best mean IoU if they win enough, else the first and zero.
 
-        toll: IoU that a threshold costs, times its square. Parts of one image are too alike to set a threshold by: a
-        class with one support has a say in the reading alone, and its threshold moves by `shift` of its middle.
+        gain: IoU that is enough, if it is `sure` standard errors too. toll: IoU that a threshold costs, times its
+        square. Halves of one image are too alike to set a threshold by: a class with one support has a say in the
+        reading alone, and its threshold moves by `shift` of its middle.
         """
-        thresholds, told = shift * self.middles, [way for way, ious in enumerate(self.ious) if ious]
+        thresholds, told = shift * self.middles, [way for way, ious in enumerate(self.ious) if len(ious)]
         if not told:
             return Choice(0, thresholds)
-        costs = torch.where(torch.tensor([len(self.ious[way]) > 1 for way in told])[:, None], toll, NEVER) * TRIED**2
-        means = torch.stack([torch.stack(list(self.ious[way].values())).mean(0) for way in told]) - costs[:, None]
-        best = means.amax(2)  # (told, readings)
-        reading = int(best.mean(0).argmax())
-        if best[:, reading].mean() - means[:, 0, _ZERO].mean() < gain:
+        costs = torch.where(torch.tensor([bool(self.left[way]) for way in told])[:, None], toll, NEVER) * TRIED**2
+        means = torch.stack([self.ious[way].mean(0) for way in told]) - costs[:, None]  # (told, readings, t)
+        reading = int(means.amax(2).mean(0).argmax())
+        picked = means[:, reading].argmax(1)  # (told,)
+        won = torch.cat(
+            [self.ious[w][:, reading, t] - self.ious[w][:, 0, _ZERO] for w, t in zip(told, picked, strict=True)]
+        )
+        paid = costs.gather(1, picked[:, None]).mean()
+        error = won.std() / len(won) ** 0.5 if len(won) > 1 else torch.tensor(0.0)
+        if won.mean() - paid < gain or won.mean() < sure * error:
             return Choice(0, thresholds)
-        return Choice(reading, thresholds.index_add(0, torch.tensor(told), TRIED[means[:, reading].argmax(1)]))
+        return Choice(reading, thresholds.index_add(0, torch.tensor(told), TRIED[picked]))
 
     def remarks(self, classes: Sequence[str]) -> tuple[str, ...]:
         """A line for each support that the others do not recognise."""
         lines = []
-        for name, ious in zip(classes, self.ious, strict=True):
-            best = {index: float(iou.max()) for index, iou in ious.items()}
+        for name, left, ious in zip(classes, self.left, self.ious, strict=True):
+            best = dict(zip(left, ious.amax((1, 2)).tolist() if left else (), strict=True))
             usual = sorted(best.values())[len(best) // 2] if len(best) >= _FEWEST else 0.0
             lines += [
                 f"support {index + 1} ({name}): by the others only {iou:.2f} IoU of it is found, where {usual:.2f} "
@@ -80,21 +88,22 @@ def hold(supports: Sequence[Support], readings: Sequence[density.Settings], most
     """
     ways = supports[0].masks.shape[0]
     middles, familiar = torch.zeros(ways), torch.full((ways,), _LIMIT)
-    ious: tuple[dict[int, Tensor], ...] = tuple({} for _ in range(ways))
+    left: list[tuple[int, ...]] = [()] * ways
+    ious = [torch.zeros(0, len(readings), len(TRIED))] * ways
     seen: dict[int, tuple[Tensor, Tensor]] = {}
     for way in range(ways):
         showing = _showing(supports, way)
         if len(showing) == 1:
-            (index,) = showing
-            middles[way], familiar[way] = _within(supports[index], way, readings[0].kappa, part)
-            ious[way][index] = _halves(supports[index], way, readings)
+            middles[way], familiar[way] = _within(supports[showing[0]], way, readings[0].kappa, part)
+            ious[way] = _halves(supports[showing[0]], way, readings)
         elif showing:
-            for index in showing[:most]:
+            left[way] = tuple(showing[:most])
+            for index in left[way]:
                 if index not in seen:
                     seen[index] = _without(supports, index, readings, part)
-                ious[way][index] = _ious(seen[index][0][:, way], supports[index], way)
-            familiar[way] = torch.stack([seen[index][1][way] for index in showing[:most]]).mean()
-    return Held(ious, middles, familiar)
+            ious[way] = torch.stack([_ious(seen[index][0][:, way], supports[index], way) for index in left[way]])
+            familiar[way] = torch.stack([seen[index][1][way] for index in left[way]]).mean()
+    return Held(tuple(left), tuple(ious), middles, familiar)
 
 
 def familiarity(cells: Cells, features: FeatureMap, logits: Tensor, part: float, kappa: float) -> Tensor:
@@ -153,9 +162,9 @@ def _ious(logits: Tensor, support: Support, way: int) -> Tensor:
 
 
 def _halves(support: Support, way: int, readings: Sequence[density.Settings]) -> Tensor:
-    """(readings, t): mean IoU of each half of a class, seen in one image alone, by the other half of that image."""
+    """(halves, readings, t): IoU of each half of a class, seen in one image alone, by the other half of that image."""
     if len(readings) == 1:
-        return torch.zeros(1, len(TRIED))
+        return torch.zeros(0, 1, len(TRIED))
     mask = support.masks[way]
     upper = (mask.sum(1, keepdim=True).cumsum(0) <= mask.sum() / 2).expand_as(mask)
     left = (mask.sum(0, keepdim=True).cumsum(1) <= mask.sum() / 2).expand_as(mask)
@@ -166,7 +175,7 @@ def _halves(support: Support, way: int, readings: Sequence[density.Settings]) ->
         )
         cells = density.fit([shown], readings[0])
         found.append(_ious(sights.logits(cells)[:, way + 1], sought, way))
-    return torch.stack(found).mean(0)
+    return torch.stack(found)
 
 
 def _within(support: Support, way: int, kappa: float, part: float) -> tuple[Tensor, Tensor]:

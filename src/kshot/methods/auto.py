@@ -28,7 +28,8 @@ class Settings:
     it on the supports. reading: choose among several settings of the densities on the supports. presence: judge from
     the most familiar cells whether a class is there at all.
     shift: how far the threshold of a class with one support moves towards the middle. gain: mean IoU in the supports
-    that another reading or threshold must win. toll: IoU that a threshold costs, times its square. held: most supports
+    that another reading or threshold must win. toll: IoU that a threshold costs, times its square. sure: standard
+    errors that what is won must amount to. held: most supports
     that are left out in turn. gate: probability of presence below which a class is left out of the mask. part: of the
     image, its most familiar cells. steep: slope of the probability of presence. centre, usual: log ratio of those
     cells at which a class is as likely there as not, as a part of the left-out one, and at most. scale: of all logits,
@@ -41,8 +42,9 @@ class Settings:
     reading: bool = True
     presence: bool = True
     shift: float = 0.5
-    gain: float = 0.05
-    toll: float = 0.005
+    gain: float = 0.03
+    toll: float = 0.02
+    sure: float = 2.0
     held: int = 5
     gate: float = 0.2
     part: float = 0.025
@@ -90,7 +92,8 @@ class Task(base.Task):
     def _fitted(self) -> _Fitted:
         settings, readings = self.settings, _readings(self.settings)
         held = _left_out.hold(self.supports, readings, settings.held, settings.part)
-        choice = held.choose(settings.shift, settings.gain, settings.toll if settings.threshold else _left_out.NEVER)
+        toll = settings.toll if settings.threshold else _left_out.NEVER
+        choice = held.choose(settings.shift, settings.gain, toll, settings.sure)
         thresholds = choice.thresholds if settings.threshold else torch.zeros(len(self.classes))
         cells = density.fit(self.supports, readings[0])
         return _Fitted(cells, held, readings[choice.reading], thresholds)

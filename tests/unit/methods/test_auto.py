@@ -17,15 +17,15 @@ from kshot.types import Shot
 from tests.conftest import draw
 from tests.golden.hand import ORIGIN, row, support
 
-ZERO = int((TRIED == 0).nonzero())
+
+def ious(*of_readings: dict[float, float], usual: float = 0.5) -> torch.Tensor:
+    """(1, readings, t): IoUs of one sample, `usual` but at the thresholds that are named."""
+    return torch.tensor([[[named.get(t, usual) for t in TRIED.tolist()] for named in of_readings]])
 
 
-def ious(**at: float) -> torch.Tensor:
-    """(1, t): IoU of one reading, 0.5 but where said otherwise; "t3" is the threshold with index 3."""
-    values = torch.full((1, len(TRIED)), 0.5)
-    for name, value in at.items():
-        values[0, int(name[1:])] = value
-    return values
+def held_of(*classes: torch.Tensor, several: bool = True, middles: tuple[float, ...] = (0.0, 0.0)) -> Held:
+    left = tuple(tuple(range(len(samples))) if several else () for samples in classes)
+    return Held(left, classes, torch.tensor(middles[: len(classes)]), torch.ones(len(classes)))
 
 
 def test_ious_at_each_threshold_are_counted() -> None:
@@ -35,26 +35,31 @@ def test_ious_at_each_threshold_are_counted() -> None:
 
 
 def test_a_threshold_must_win_enough_to_be_moved() -> None:
-    familiar, middles = torch.ones(1), torch.zeros(1)
-    little = Held(({0: ious(t8=0.54), 1: ious(t8=0.54)},), middles, familiar)
-    much = Held(({0: ious(t8=0.6), 1: ious(t8=0.7)},), middles, familiar)
-    assert little.choose(0.5, 0.05, 0.0).thresholds.tolist() == [0]
-    assert much.choose(0.5, 0.05, 0.0).thresholds.tolist() == [float(TRIED[8])]
-    assert much.choose(0.5, 0.05, 10.0).thresholds.tolist() == [0]  # a toll that eats what is won
+    little, much = torch.cat([ious({0.5: 0.54})] * 2), torch.cat([ious({0.5: 0.6}), ious({0.5: 0.7})])
+    assert held_of(little).choose(0.5, 0.05, 0.0, 2.0).thresholds.tolist() == [0]
+    assert held_of(much).choose(0.5, 0.05, 0.0, 2.0).thresholds.tolist() == [0.5]
+    assert held_of(much).choose(0.5, 0.05, 10.0, 2.0).thresholds.tolist() == [0]  # a toll that eats what is won
+
+
+def test_what_is_won_in_one_support_alone_is_luck() -> None:
+    """Gains of 0.3, 0, 0: mean 0.1, and the standard error is 0.1 too."""
+    samples = torch.cat([ious({0.5: 0.8}), ious({}), ious({})])
+    assert held_of(samples).choose(0.5, 0.05, 0.0, 0.9).thresholds.tolist() == [0.5]
+    assert held_of(samples).choose(0.5, 0.05, 0.0, 1.1).thresholds.tolist() == [0]
 
 
 def test_a_class_with_one_support_moves_by_its_middle_alone() -> None:
-    held = Held(({0: ious(t8=0.9)}, {}), torch.tensor([-1.0, 0.5]), torch.ones(2))
-    assert held.choose(0.5, 0.05, 0.0).thresholds.tolist() == [-0.5, 0.25]
+    held = held_of(ious({0.5: 0.9}), ious()[:, :0].new_zeros(0, 1, len(TRIED)), several=False, middles=(-1.0, 0.5))
+    assert held.choose(0.5, 0.05, 0.0, 0.0).thresholds.tolist() == [-0.5, 0.25]
 
 
 def test_readings_are_compared_by_the_mean_over_classes() -> None:
-    """Reading 1 gains 0.3 for one class and loses 0.1 for the other."""
-    first = torch.cat([ious(), torch.full((1, len(TRIED)), 0.8)])
-    second = torch.cat([ious(), torch.full((1, len(TRIED)), 0.4)])
-    held = Held(({0: first}, {1: second}), torch.zeros(2), torch.ones(2))
-    assert held.choose(0.5, 0.05, 0.0).reading == 1
-    assert held.choose(0.5, 0.15, 0.0).reading == 0
+    """Reading 1 wins 0.3 for one class and loses 0.1 for the other."""
+    first = torch.cat([ious({}, dict.fromkeys(TRIED.tolist(), 0.8))] * 2)
+    second = torch.cat([ious({}, dict.fromkeys(TRIED.tolist(), 0.4))] * 2)
+    held = held_of(first, second)
+    assert held.choose(0.5, 0.05, 0.0, 0.0).reading == 1
+    assert held.choose(0.5, 0.15, 0.0, 0.0).reading == 0
 
 
 def test_the_middle_leaves_a_cell_and_those_around_it_out() -> None:
@@ -103,7 +108,7 @@ def test_a_part_that_is_off_leaves_density_as_it_is() -> None:
 def test_at_most_so_many_supports_are_left_out() -> None:
     supports = [support(row((1, 0), (0, 1)), [1 - 0.01 * i, 0]) for i in range(7)]
     held = hold(supports, [density.Settings(pool=1)], most=3, part=0.5)
-    assert sorted(held.ious[0]) == [0, 1, 2]  # those that show most of it
+    assert held.left == ((0, 1, 2),)  # those that show most of it
 
 
 def wrong_shots() -> list[Shot]:
