@@ -73,7 +73,7 @@ def main() -> None:
     arms = ABLATION if options.arms == "ablation" else [Arm(name, name, {}) for name in options.methods]
     for name in options.sets:
         data = load_dataset("voc" if name == "voc" else "auto", shared(SETS[name]))
-        for kind in KINDS:
+        for kind in (kind for kind in KINDS if kind.name in options.kinds):
             for arm in arms:
                 if (arm.name, name, kind.name) in done or kind.way > len(data.classes):
                     continue
@@ -172,6 +172,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--arms", choices=["methods", "ablation"], default="methods")
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--kinds", nargs="+", default=[kind.name for kind in KINDS])
     parser.add_argument("--backbone", default=str(shared("weights/vit-tiny-patch16-224")))
     parser.add_argument("--episodes", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
