@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from kshot.methods import density
 from kshot.methods._cells import Cells, log_ratios
-from kshot.methods.base import Support
+from kshot.methods.base import Origin, Support, Task
 from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.similarity import vmf_means
 
@@ -20,6 +20,19 @@ _NEAR = 2  # cells around one that look like it for no other reason
 NEVER = 1e6  # a toll that no threshold is worth
 _LIMIT = 5.0  # log ratios count as this much at most
 _STRANGE, _FEWEST = 0.25, 3  # a support is strange below this part of the others' IoU, if there are so many
+
+
+class Reading(NamedTuple):
+    """A method with settings, and what its tasks are made for."""
+
+    task: type[Task]
+    settings: Any
+    classes: tuple[str, ...]
+    origin: Origin
+
+    def fit(self, supports: Sequence[Support]) -> Task:
+        """Its task of some supports."""
+        return self.task(self.classes, tuple(supports), self.origin, self.settings)
 
 
 class Choice(NamedTuple):
@@ -81,10 +94,10 @@ class Held:
         return tuple(lines)
 
 
-def hold(supports: Sequence[Support], readings: Sequence[density.Settings], most: int, part: float) -> Held:
+def hold(supports: Sequence[Support], readings: Sequence[Reading], most: int, part: float, kappa: float) -> Held:
     """Leave out up to `most` supports of each class in turn; of a class with one support, each cell and those around.
 
-    part: of the image, the cells that count as most familiar.
+    part: of the image, the cells that count as most familiar. kappa: of the kernel that says how familiar.
     """
     ways = supports[0].masks.shape[0]
     middles, familiar = torch.zeros(ways), torch.full((ways,), _LIMIT)
@@ -94,13 +107,13 @@ def hold(supports: Sequence[Support], readings: Sequence[density.Settings], most
     for way in range(ways):
         showing = _showing(supports, way)
         if len(showing) == 1:
-            middles[way], familiar[way] = _within(supports[showing[0]], way, readings[0].kappa, part)
+            middles[way], familiar[way] = _within(supports[showing[0]], way, kappa, part)
             ious[way] = _halves(supports[showing[0]], way, readings)
         elif showing:
             left[way] = tuple(showing[:most])
             for index in left[way]:
                 if index not in seen:
-                    seen[index] = _without(supports, index, readings, part)
+                    seen[index] = _without(supports, index, readings, part, kappa)
             ious[way] = torch.stack([_ious(seen[index][0][:, way], supports[index], way) for index in left[way]])
             familiar[way] = torch.stack([seen[index][1][way] for index in left[way]]).mean()
     return Held(tuple(left), tuple(ious), middles, familiar)
@@ -122,21 +135,6 @@ def familiarity(cells: Cells, features: FeatureMap, logits: Tensor, part: float,
     return torch.stack(found)
 
 
-class _Sights:
-    """A support as a query of several readings of one kernel; what they share is computed once."""
-
-    def __init__(self, features: FeatureMap, readings: Sequence[density.Settings]):
-        self.features, self.readings = features, readings
-        looks = {(reading.pool, reading.affinity): reading for reading in readings}
-        self.sights = {key: density.look(features, reading) for key, reading in looks.items()}
-
-    def logits(self, cells: Cells) -> Tensor:
-        """(readings, N+1, gh, gw)."""
-        first = density.densities(cells, self.features, self.readings[0])
-        sights = [self.sights[reading.pool, reading.affinity] for reading in self.readings]
-        return torch.stack([density.settle(first, s, r) for s, r in zip(sights, self.readings, strict=True)])
-
-
 def _showing(supports: Sequence[Support], way: int) -> list[int]:
     """Indices of the supports that show a class, in an order that is theirs and not the caller's."""
     areas = {index: float(support.masks[way].sum()) for index, support in enumerate(supports)}
@@ -144,13 +142,12 @@ def _showing(supports: Sequence[Support], way: int) -> list[int]:
 
 
 def _without(
-    supports: Sequence[Support], index: int, readings: Sequence[density.Settings], part: float
+    supports: Sequence[Support], index: int, readings: Sequence[Reading], part: float, kappa: float
 ) -> tuple[Tensor, Tensor]:
     """Logits (readings, N, gh, gw) of a support by the others, and how familiar each class is in it (N,)."""
     rest, features = [*supports[:index], *supports[index + 1 :]], supports[index].features
-    cells = density.fit(rest, readings[0])
-    logits = _Sights(features, readings).logits(cells)
-    return logits[:, 1:], familiarity(cells, features, logits[0], part, readings[0].kappa)
+    logits = torch.stack([reading.fit(rest).score(features) for reading in readings])
+    return logits[:, 1:], familiarity(density.fit(rest, density.Settings()), features, logits[0], part, kappa)
 
 
 def _ious(logits: Tensor, support: Support, way: int) -> Tensor:
@@ -161,21 +158,22 @@ def _ious(logits: Tensor, support: Support, way: int) -> Tensor:
     return shared / (above @ known + mask.sum() - shared).clamp(min=1e-6)
 
 
-def _halves(support: Support, way: int, readings: Sequence[density.Settings]) -> Tensor:
+def _halves(support: Support, way: int, readings: Sequence[Reading]) -> Tensor:
     """(halves, readings, t): IoU of each half of a class, seen in one image alone, by the other half of that image."""
     if len(readings) == 1:
         return torch.zeros(0, 1, len(TRIED))
     mask = support.masks[way]
     upper = (mask.sum(1, keepdim=True).cumsum(0) <= mask.sum() / 2).expand_as(mask)
     left = (mask.sum(0, keepdim=True).cumsum(1) <= mask.sum() / 2).expand_as(mask)
-    sights, found = _Sights(support.features, readings), []
+    found = []
     for half in (upper, ~upper, left, ~left):
         shown, sought = (
             replace(support, masks=support.masks * side, known=support.known * side) for side in (half, ~half)
         )
-        cells = density.fit([shown], readings[0])
-        found.append(_ious(sights.logits(cells)[:, way + 1], sought, way))
-    return torch.stack(found)
+        if min(float(shown.masks[way].sum()), float(sought.masks[way].sum())) > 0:
+            logits = [reading.fit([shown]).score(support.features)[way + 1] for reading in readings]
+            found.append(_ious(torch.stack(logits), sought, way))
+    return torch.stack(found) if found else torch.zeros(0, len(readings), len(TRIED))
 
 
 def _within(support: Support, way: int, kappa: float, part: float) -> tuple[Tensor, Tensor]:

@@ -1,21 +1,21 @@
-"""kshot's default: density ratios, with thresholds and absence calibrated on the supports themselves.
+"""kshot's default: a method chosen on the supports, with thresholds and absence calibrated on them.
 
-Foreground and background densities, the average over alike regions and the query's own confident cells are those of
-`density`. Added is what the supports say of each other. A class that several of them show is sought in each with the
-help of the rest, and its threshold moves where that finds more of it. A class that one support shows is sought in that
-support's own cells, each with its neighbourhood left out, and the threshold moves towards the middle of what the class
-and the background score there. The same left-out scores tell how familiar a class looks where it is; a query whose
-most familiar cells stay far behind is taken not to show it. A support in which the others find next to nothing is
-told of.
+Usually it is `density`; `attention` and `matching` stand in where the supports say that they read a task better. A
+class that several supports show is sought in each with the help of the rest: so the method is chosen, and the class's
+threshold. Of a class that one support shows, halves of it seek each other, for the choice of the method alone; and
+each of its cells is compared with the others, its neighbourhood left out: the threshold moves towards the middle of
+what the class and the background score there. The same left-out scores tell how familiar a class looks where it is; a
+query whose most familiar cells stay far behind is taken not to show it. A support in which the others find next to
+nothing is told of.
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from kshot.methods import _left_out, base, density
+from kshot.methods import _left_out, attention, base, density, matching
 from kshot.methods._cells import Cells
 from kshot.ops.geometry import FeatureMap
 
@@ -24,9 +24,9 @@ from kshot.ops.geometry import FeatureMap
 class Settings:
     """Chosen on development data; docs/methods.md shows what each part is worth there, and the command.
 
-    regions: average over alike cells. second: let the query's confident cells join the supports. threshold: calibrate
-    it on the supports. reading: choose among several settings of the densities on the supports. presence: judge from
-    the most familiar cells whether a class is there at all.
+    regions: average densities over alike cells. second: let the query's confident cells join them. threshold: calibrate
+    it on the supports. reading: choose the method on the supports. presence: judge from the most familiar cells whether
+    a class is there at all.
     shift: how far the threshold of a class with one support moves towards the middle. gain: mean IoU in the supports
     that another reading or threshold must win. toll: IoU that a threshold costs, times its square. sure: standard
     errors that what is won must amount to. held: most supports
@@ -55,16 +55,16 @@ class Settings:
 
 
 class _Fitted(NamedTuple):
-    """cells: of all supports. held: what was learnt by leaving some out. reading, thresholds: what came of it."""
+    """cells: of all supports. held: what was learnt by leaving some out. task, thresholds (N,): what came of it."""
 
     cells: Cells
     held: _left_out.Held
-    reading: density.Settings
+    task: base.Task
     thresholds: Tensor
 
 
 class Task(base.Task):
-    """Density ratios above thresholds of their own."""
+    """Logits of the chosen method above thresholds of their own."""
 
     method = "auto"
     Settings = Settings
@@ -90,28 +90,27 @@ class Task(base.Task):
         return torch.sigmoid(settings.steep * (seen / centre - 1))
 
     def _fitted(self) -> _Fitted:
-        settings, readings = self.settings, _readings(self.settings)
-        held = _left_out.hold(self.supports, readings, settings.held, settings.part)
+        settings, readings, usual = self.settings, self._readings(), density.Settings()
+        held = _left_out.hold(self.supports, readings, settings.held, settings.part, usual.kappa)
         toll = settings.toll if settings.threshold else _left_out.NEVER
         choice = held.choose(settings.shift, settings.gain, toll, settings.sure)
         thresholds = choice.thresholds if settings.threshold else torch.zeros(len(self.classes))
-        cells = density.fit(self.supports, readings[0])
-        return _Fitted(cells, held, readings[choice.reading], thresholds)
+        task = readings[choice.reading].fit(self.supports)
+        return _Fitted(density.fit(self.supports, usual), held, task, thresholds)
 
     def _score(self, features: FeatureMap) -> Tensor:
-        logits = density.readout(self.fitted.cells, features, self.fitted.reading)
+        logits: Tensor = self.fitted.task.score(features)
         logits[1:] -= self.fitted.thresholds[:, None, None]
         return logits.mul_(self.settings.scale)
 
-
-def _readings(settings: Settings) -> list[density.Settings]:
-    """The settings of the densities to choose from, the usual ones first."""
-    usual = density.Settings()
-    if not settings.regions:
-        usual = replace(usual, affinity=0.0)
-    if not settings.second:
-        usual = replace(usual, share=0.0)
-    if not settings.reading:
-        return [usual]
-    # One estimate alone, and sharper regions of single cells: for textures and small things.
-    return [usual, replace(usual, share=0.0), replace(usual, pool=1, affinity=2 * usual.affinity)]
+    def _readings(self) -> list[_left_out.Reading]:
+        """The methods to choose from, the usual one first; the others read textures and small things better."""
+        usual = density.Settings()
+        if not self.settings.regions:
+            usual = replace(usual, affinity=0.0)
+        if not self.settings.second:
+            usual = replace(usual, share=0.0)
+        chosen: list[tuple[type[base.Task], Any]] = [(density.Task, usual)]
+        if self.settings.reading:
+            chosen += [(attention.Task, attention.Settings()), (matching.Task, matching.Settings())]
+        return [_left_out.Reading(task, settings, self.classes, self.origin) for task, settings in chosen]

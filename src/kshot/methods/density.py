@@ -10,7 +10,6 @@ a share that falls to nothing when no cell is.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,46 +74,25 @@ def fit(supports: Sequence[base.Support], settings: Settings) -> Cells:
 
 def readout(cells: Cells, features: FeatureMap, settings: Settings) -> Tensor:
     """Logits (N+1, gh, gw) of a query's cells."""
-    return settle(densities(cells, features, settings), look(features, settings), settings)
-
-
-def densities(cells: Cells, features: FeatureMap, settings: Settings) -> Tensor:
-    """(q, N+1) kernel densities of the background and each class around a query's cells."""
-    return vmf_means(features.tokens.contiguous(), cells.tokens, cells.labels, settings.kappa)
-
-
-def look(features: FeatureMap, settings: Settings) -> "Sight":
-    """What the query's cells are to each other; depends on `pool`, `affinity` and `kappa` alone."""
+    query = features.tokens.contiguous()
     regions = _Regions(features, settings.pool)
-    own = features.tokens.contiguous() @ regions.keys.T  # (q, r)
+    own = query @ regions.keys.T  # (q, r)
     alike = (settings.affinity * own + regions.part.log()).softmax(1) if settings.affinity > 0 else None
-    return Sight(regions, alike, own.sub_(1).mul_(settings.kappa).exp_())
-
-
-def settle(first: Tensor, sight: "Sight", settings: Settings) -> Tensor:
-    """Logits (N+1, gh, gw) from densities (q, N+1) by the supports and what the query says itself."""
-    regions = sight.regions
-    ratios = sight.settled(log_ratios(first, _FLOOR))
+    first = vmf_means(query, cells.tokens, cells.labels, settings.kappa)  # (q, N+1)
+    ratios = _settled(log_ratios(first, _FLOOR), alike, regions)
     if settings.share > 0:
         labels = regions.mean(_confident(ratios, settings)) * regions.part[:, None]  # (r, N+1)
         mass = labels.sum(0)
         share = settings.share * mass / (mass + settings.mass)
-        second = sight.kernel @ labels / mass.clamp(min=1e-6)
-        ratios = sight.settled(log_ratios((1 - share) * first + share * second, _FLOOR))
-    logits: Tensor = ratios.T.reshape(-1, *regions.grid_hw)
+        second = own.sub_(1).mul_(settings.kappa).exp_() @ labels / mass.clamp(min=1e-6)
+        ratios = _settled(log_ratios((1 - share) * first + share * second, _FLOOR), alike, regions)
+    logits: Tensor = ratios.T.reshape(-1, *features.grid_hw)
     return logits
 
 
-class Sight(NamedTuple):
-    """regions: of the query. alike: (q, r) shares of regions in a cell's average. kernel: (q, r) between them."""
-
-    regions: "_Regions"
-    alike: Tensor | None
-    kernel: Tensor
-
-    def settled(self, ratios: Tensor) -> Tensor:
-        """(q, N+1) ratios averaged over cells that look alike."""
-        return ratios if self.alike is None else self.alike @ self.regions.mean(ratios)
+def _settled(ratios: Tensor, alike: Tensor | None, regions: "_Regions") -> Tensor:
+    """(q, N+1) ratios averaged over cells that look alike."""
+    return ratios if alike is None else alike @ regions.mean(ratios)
 
 
 def _parts(support: base.Support) -> Tensor:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import kshot
 from kshot.cli import app
 from kshot.methods import auto, density
-from kshot.methods._left_out import TRIED, Held, _ious, _within, familiarity, hold
+from kshot.methods._left_out import TRIED, Held, Reading, _ious, _within, familiarity, hold
 from kshot.types import Shot
 from tests.conftest import draw
 from tests.golden.hand import ORIGIN, row, support
@@ -107,7 +107,8 @@ def test_a_part_that_is_off_leaves_density_as_it_is() -> None:
 
 def test_at_most_so_many_supports_are_left_out() -> None:
     supports = [support(row((1, 0), (0, 1)), [1 - 0.01 * i, 0]) for i in range(7)]
-    held = hold(supports, [density.Settings(pool=1)], most=3, part=0.5)
+    reading = Reading(density.Task, density.Settings(), ("c",), ORIGIN)
+    held = hold(supports, [reading], most=3, part=0.5, kappa=20.0)
     assert held.left == ((0, 1, 2),)  # those that show most of it
 
 
