@@ -27,7 +27,7 @@ class Settings:
     regions: average densities over alike cells. second: let the query's confident cells join them. threshold: calibrate
     it on the supports. reading: choose the method on the supports. presence: judge from the most familiar cells whether
     a class is there at all.
-    shift: how far the threshold of a class with one support moves towards the middle. gain: mean IoU in the supports
+    shift: how far the threshold of a lone class with one support moves towards the middle. gain: mean IoU in the supports
     that another reading or threshold must win. toll: IoU that a threshold costs, times its square. sure: standard
     errors that what is won must amount to. held: most supports
     that are left out in turn. gate: probability of presence below which a class is left out of the mask. part: of the
@@ -93,7 +93,9 @@ class Task(base.Task):
         settings, readings, usual = self.settings, self._readings(), density.Settings()
         held = _left_out.hold(self.supports, readings, settings.held, settings.part, usual.kappa)
         toll = settings.toll if settings.threshold else _left_out.NEVER
-        choice = held.choose(settings.shift, settings.gain, toll, settings.sure)
+        # Where classes compete, cells that one gains are lost to another, and absent ones raise false alarms.
+        shift = settings.shift if len(self.classes) == 1 else 0.0
+        choice = held.choose(shift, settings.gain, toll, settings.sure)
         thresholds = choice.thresholds if settings.threshold else torch.zeros(len(self.classes))
         task = readings[choice.reading].fit(self.supports)
         return _Fitted(density.fit(self.supports, usual), held, task, thresholds)
