@@ -27,13 +27,12 @@ class Settings:
     regions: average densities over alike cells. second: let the query's confident cells join them. threshold: calibrate
     it on the supports. reading: choose the method on the supports. presence: judge from the most familiar cells whether
     a class is there at all.
-    shift: how far the threshold of a lone class with one support moves towards the middle. gain: mean IoU in the supports
-    that another reading or threshold must win. toll: IoU that a threshold costs, times its square. sure: standard
-    errors that what is won must amount to. held: most supports
-    that are left out in turn. gate: probability of presence below which a class is left out of the mask. part: of the
-    image, its most familiar cells. steep: slope of the probability of presence. centre, usual: log ratio of those
-    cells at which a class is as likely there as not, as a part of the left-out one, and at most. scale: of all logits,
-    for scores that are calibrated; it changes no decision.
+    shift: how far the threshold of a lone class with one support moves towards the middle. gain: mean IoU in the
+    supports that another method or threshold must win. toll: IoU that a threshold costs, times its square. sure:
+    standard errors that what is won must amount to. held: most supports that are left out in turn. gate: probability
+    of presence below which a class is left out of the mask. part: of the image, its most familiar cells. steep: slope
+    of the probability of presence. centre, usual: log ratio of those cells at which a class is as likely there as not,
+    as a part of the left-out one, and at most. scale: of all logits, so that scores are calibrated; it changes no mask.
     """
 
     regions: bool = True
