@@ -25,6 +25,7 @@ _BINDING = {
     "refiner": "--refiner",
     "refiner_settings": "--set",
     "dtype": "--dtype",
+    "tiling": "--tile, --overlap",
 }
 
 

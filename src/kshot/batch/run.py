@@ -14,7 +14,9 @@ from kshot.batch.folder import Journal, RunFolder
 from kshot.batch.jobs import Job, Jobs, Shard, root_of
 from kshot.batch.pipeline import overlapped
 from kshot.batch.steps import MASKS, Record, Steps, Work
+from kshot.batch.tiled import predict_tiled
 from kshot.errors import OutputError, SettingError
+from kshot.features.tiles import Tiling
 from kshot.formats import instances
 from kshot.formats.trees import Export
 from kshot.methods.base import Task
@@ -60,6 +62,7 @@ def label_folder(
     overwrite: bool = False,
     limit: int | None = None,
     watch: bool = False,
+    tiling: Tiling | None = None,
     skip: Collection[Path] = (),
     workers: int = 1,
     shard: Shard | None = None,
@@ -71,7 +74,8 @@ def label_folder(
 
     formats: names from `kshot.names("formats")`; index masks are always written.
     export: polygons or masks, and whether masks are split into objects. notes: kept in settings.json.
-    watch: after the last image keep looking for new ones until Ctrl-C. skip: resolved paths of images to leave out.
+    tiling: large images are cut into tiles. watch: after the last image keep looking for new ones until Ctrl-C.
+    skip: resolved paths of images to leave out.
     workers: threads that read, and as many that write, beside the inference; 0 does one thing after another.
     shard: one part of the folder, for several machines that share `out`; the last to end leaves what one run would.
     engine: "ray" does the same on the machines of a Ray cluster, `workers` of them at a time (extra `ray`).
@@ -90,9 +94,10 @@ def label_folder(
     export = export or Export()
     writers = _writers(formats, export)
     jobs = Jobs(images, out, limit=limit, watch=watch, shard=shard, skip=skip)
-    notes = {"images": str(root_of(Path(images)).resolve()), **(notes or {})}
+    notes = {"images": str(root_of(Path(images)).resolve()), "tiling": tiling and asdict(tiling), **(notes or {})}
     settings = _settings(segmenter, task, writers, export, notes)
-    steps = Steps(partial(segmenter.predict, task), writers, out.resolve(), segmenter.max_pixels)
+    decide = partial(predict_tiled, segmenter, task, tiling) if tiling else partial(segmenter.predict, task)
+    steps = Steps(decide, writers, out.resolve(), segmenter.max_pixels)
     summary = Summary(str(out))
     with RunFolder(out, shard) as folder:
         done = folder.open(settings, resume=resume, overwrite=overwrite)

@@ -12,6 +12,7 @@ from kshot.cli import options as o
 from kshot.cli.fit import described, segmenter_of, showing
 from kshot.cli.output import finish, print_json, progress_bar, say
 from kshot.errors import SettingError
+from kshot.features.tiles import Tiling
 from kshot.methods.base import Task, load_task
 from kshot.report import save_supports, write_report
 from kshot.segmenter import Segmenter
@@ -60,6 +61,8 @@ def label(
     overwrite: o.Overwrite = False,
     limit: o.Limit = None,
     only_unannotated: o.OnlyUnannotated = False,
+    tile: o.Tile = None,
+    overlap: o.Overlap = 64,
     watch: o.Watch = False,
     workers: o.Workers = None,
     shard: o.InShard = None,
@@ -88,6 +91,7 @@ def label(
     say(described(supports))
     task = segmenter.fit(supports)
     how = _how(workers, shard, engine, watch=watch, export=export, resume=resume, overwrite=overwrite, limit=limit)
+    how["tiling"] = Tiling(tile, overlap) if tile is not None else None
     how["skip"] = o.images_to_skip(images, supports) if only_unannotated else ()
     _run(segmenter, task, images, out, formats, json, supports, **how)
     return None
@@ -112,6 +116,8 @@ def predict(
     overwrite: o.Overwrite = False,
     limit: o.Limit = None,
     only_unannotated: o.OnlyUnannotated = False,
+    tile: o.Tile = None,
+    overlap: o.Overlap = 64,
     watch: o.Watch = False,
     workers: o.Workers = None,
     shard: o.InShard = None,
@@ -128,6 +134,7 @@ def predict(
     rest: dict[str, Any] = {"device": device, "dtype": dtype, "max_pixels": max_pixels}
     segmenter = segmenter_of(task, {"backbone": backbone, "refiner": refiner, "set_": set_}, rest)
     how = _how(workers, shard, engine, watch=watch, export=export, resume=resume, overwrite=overwrite, limit=limit)
+    how["tiling"] = Tiling(tile, overlap) if tile is not None else None
     how["skip"] = o.images_to_skip(images, None) if only_unannotated else ()
     _run(segmenter, task, images, out, formats, json, None, **how)
     return None

@@ -77,6 +77,12 @@ Limit: TypeAlias = Annotated[int | None, _option("--limit", panel=_RUN, min=1, h
 OnlyUnannotated: TypeAlias = Annotated[
     bool, _option("--only-unannotated", panel=_RUN, help="Leave out images that have labels beside them already.")
 ]
+Tile: TypeAlias = Annotated[
+    int | None, _option("--tile", panel=_RUN, help="Cut images into tiles of this side, in pixels; 512 suits most.")
+]
+Overlap: TypeAlias = Annotated[
+    int, _option("--overlap", panel=_RUN, help="How far tiles reach into each other, in pixels.")
+]
 Watch: TypeAlias = Annotated[bool, _option("--watch", panel=_RUN, help="Keep looking for new images until Ctrl-C.")]
 Workers: TypeAlias = Annotated[
     int | None,
