@@ -14,8 +14,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 import kshot
-from kshot import batch
-from kshot.batch import label_folder, plan, read_manifest
+from kshot.batch import jobs, label_folder, plan, read_manifest
 from kshot.errors import InputError, OutputError, SettingError, UnknownNameError
 from kshot.formats.images import read_mask
 from kshot.types import Shot
@@ -31,7 +30,7 @@ def task(toy: kshot.Segmenter, shots: list[Shot]) -> kshot.Task:
 
 def contents(out: Path) -> dict[str, bytes]:
     files = {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
-    files.pop("manifest.jsonl")
+    files.pop("timing.jsonl")
     return files
 
 
@@ -207,7 +206,7 @@ def test_watching_takes_what_appears(
         Image.fromarray(draw(8)[0]).save(image_folder / "new.jpg")
         os.utime(image_folder / "new.jpg", (1, 1))
 
-    monkeypatch.setattr(batch.time, "sleep", tick)
+    monkeypatch.setattr(jobs.time, "sleep", tick)
     summary = label_folder(
         toy, task, image_folder, tmp_path / "out", watch=True, progress=lambda record, *_: seen.append(record["input"])
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from kshot import __version__
-from kshot.cli import convert, demo, doctor, evaluate, label, models, report
+from kshot.cli import convert, demo, doctor, evaluate, fit, label, models, report
 from kshot.cli.output import say_error
 from kshot.errors import KshotError, SettingError
 
@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("label", epilog=label.LABEL_EXAMPLES)(label.label)
-app.command("fit", epilog=label.FIT_EXAMPLES)(label.fit)
+app.command("fit", epilog=fit.FIT_EXAMPLES)(fit.fit)
 app.command("predict", epilog=label.PREDICT_EXAMPLES)(label.predict)
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.command("report")(report.report)

@@ -1,4 +1,4 @@
-"""`kshot label`, `kshot fit` and `kshot predict`: supports in, masks of a folder out."""
+"""`kshot label` and `kshot predict`: masks of a folder, from supports or from a task file."""
 
 import shlex
 import sys
@@ -9,9 +9,10 @@ import typer
 
 from kshot.batch import label_folder, plan
 from kshot.cli import options as o
+from kshot.cli.fit import described, say_remarks, segmenter_of, showing
 from kshot.cli.output import finish, print_json, progress_bar, say
-from kshot.errors import SettingError
-from kshot.methods.base import Support, Task, load_task
+from kshot.features.tiles import Tiling
+from kshot.methods.base import Task, load_task
 from kshot.report import save_supports, write_report
 from kshot.segmenter import Segmenter
 from kshot.types import SupportSet
@@ -24,12 +25,6 @@ kshot label support/ images/ -o out/
 kshot label images/ --box cat=a.jpg:10,20,90,80 -o out/ --format png,coco
 
 kshot label images/ --text "rust spot" --backbone clip-dinoiser --method clip-dinoiser -o out/
-"""
-FIT_EXAMPLES = """Examples:
-
-kshot fit support/ -o cat.kshot
-
-kshot fit --support dog=d.jpg:d.png --add-to cat.kshot -o pets.kshot
 """
 PREDICT_EXAMPLES = """Examples:
 
@@ -64,6 +59,12 @@ def label(
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
     limit: o.Limit = None,
+    only_unannotated: o.OnlyUnannotated = False,
+    tile: o.Tile = None,
+    overlap: o.Overlap = 64,
+    watch: o.Watch = False,
+    workers: o.Workers = None,
+    shard: o.InShard = None,
     dry_run: o.DryRun = False,
     json: o.Json = False,
 ) -> None:
@@ -85,73 +86,14 @@ def label(
         dtype=dtype,
         max_pixels=max_pixels,
     )
-    say(_described(supports))
+    say(described(supports))
     task = segmenter.fit(supports)
-    _say_remarks(task)
-    how: dict[str, Any] = {"export": export, "resume": resume, "overwrite": overwrite, "limit": limit}
+    say_remarks(task)
+    how = _how(workers, shard, watch=watch, export=export, resume=resume, overwrite=overwrite, limit=limit)
+    how["tiling"] = Tiling(tile, overlap) if tile is not None else None
+    how["skip"] = o.images_to_skip(images, supports) if only_unannotated else ()
     _run(segmenter, task, images, out, formats, json, supports, **how)
     return None
-
-
-def fit(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Task file to write, e.g. dog.kshot.")],
-    folder: Annotated[str | None, typer.Argument(metavar="[SUPPORT]", help="Support folder.")] = None,
-    support: o.Supports = None,
-    box: o.Boxes = None,
-    point: o.Points = None,
-    text: o.Texts = None,
-    class_: o.ClassNames = None,
-    backbone: o.Backbone = None,
-    method: o.Method = None,
-    refiner: o.Refiner = None,
-    set_: o.Set = None,
-    size: o.Size = None,
-    layers: o.Layers = None,
-    device: o.Device = "auto",
-    dtype: o.Dtype = "float32",
-    max_pixels: o.MaxPixels = o.DEFAULT_MAX_PIXELS,
-    add: Annotated[
-        Path | None, typer.Option("--add-to", help="Start from this task file and add the supports.")
-    ] = None,
-    json: o.Json = False,
-) -> None:
-    """Fit a task from supports and save it: the dear part once, for any number of folders."""
-    supports = o.read_supports(folder, support, box, point, text, class_)
-    rest: dict[str, Any] = {"device": device, "dtype": dtype, "max_pixels": max_pixels}
-    chosen: dict[str, Any] = {
-        "backbone": backbone,
-        "method": method,
-        "refiner": refiner,
-        "set_": set_,
-        "size": size,
-        "layers": layers,
-    }
-    if add is None:
-        segmenter = o.make_segmenter(**chosen, **rest)
-        task = segmenter.fit(supports)
-    else:
-        before = load_task(add)
-        segmenter = _segmenter_of(before, chosen, rest)
-        task = before.with_shots(supports, segmenter)
-    task.save(out)
-    _say_remarks(task)
-    facts = {
-        "task": str(out),
-        "classes": task.classes,
-        "supports": len(_showing(task)),
-        "backbone": task.origin.backbone,
-        "remarks": task.remarks,
-    }
-    if json:
-        print_json(facts)
-    else:
-        say(_described(supports))
-        typer.echo(f"{out}: {len(task.classes)} classes ({', '.join(task.classes)}), {_counted(task)}")
-
-
-def _say_remarks(task: Task) -> None:
-    for remark in task.remarks:
-        say(f"look: {remark}")
 
 
 def predict(
@@ -172,7 +114,12 @@ def predict(
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
     limit: o.Limit = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep looking for new images until Ctrl-C.")] = False,
+    only_unannotated: o.OnlyUnannotated = False,
+    tile: o.Tile = None,
+    overlap: o.Overlap = 64,
+    watch: o.Watch = False,
+    workers: o.Workers = None,
+    shard: o.InShard = None,
     dry_run: o.DryRun = False,
     json: o.Json = False,
 ) -> None:
@@ -181,20 +128,19 @@ def predict(
     formats = o.parse_formats(format)
     export = o.make_export(instances, polygons, tolerance, copy_images)
     if dry_run:
-        return _say_plan(task.classes, len(_showing(task)), images, out, formats, json)
+        return _say_plan(task.classes, len(showing(task)), images, out, formats, json)
     rest: dict[str, Any] = {"device": device, "dtype": dtype, "max_pixels": max_pixels}
-    segmenter = _segmenter_of(task, {"backbone": backbone, "refiner": refiner, "set_": set_}, rest)
-    how: dict[str, Any] = {"export": export, "resume": resume, "overwrite": overwrite, "limit": limit, "watch": watch}
+    segmenter = segmenter_of(task, {"backbone": backbone, "refiner": refiner, "set_": set_}, rest)
+    how = _how(workers, shard, watch=watch, export=export, resume=resume, overwrite=overwrite, limit=limit)
+    how["tiling"] = Tiling(tile, overlap) if tile is not None else None
+    how["skip"] = o.images_to_skip(images, None) if only_unannotated else ()
     _run(segmenter, task, images, out, formats, json, None, **how)
     return None
 
 
-def _segmenter_of(task: Task, chosen: dict[str, Any], rest: dict[str, Any]) -> Segmenter:
-    given = {name: value for name, value in chosen.items() if value is not None}
-    settings = o.parse_settings(given.pop("set_", ()))
-    if "method_settings" in settings:
-        raise SettingError("a task keeps its method's settings; fit anew for others (here, --set takes refiner.NAME)")
-    return Segmenter.for_task(task, **given, **settings, **rest)
+def _how(workers: int | None, shard: str | None, **how: Any) -> dict[str, Any]:
+    """What `label_folder` is told of the run."""
+    return how | {"workers": 1 if workers is None else workers, "shard": o.parse_shard(shard)}
 
 
 def _two_paths(paths: list[str], has_prompts: bool) -> tuple[str | None, str]:
@@ -203,24 +149,6 @@ def _two_paths(paths: list[str], has_prompts: bool) -> tuple[str | None, str]:
         hint = "IMAGES alone beside --support/--box/--point/--text" if has_prompts else "SUPPORT and IMAGES"
         raise typer.BadParameter(f"expected {hint}, got {len(paths)}: {' '.join(paths)}")
     return (None, paths[0]) if has_prompts else (paths[0], paths[1])
-
-
-def _described(supports: SupportSet) -> str:
-    counts = {name: sum(name in shot.classes for shot in supports) for name in supports.classes}
-    listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
-    return f"supports: {listed}; read from {supports.source}"
-
-
-def _showing(task: Task) -> list[Support]:
-    """The supports of a task that somebody gave: background words came by themselves."""
-    return [support for support in task.supports if support.kind != "text" or bool(support.masks.any())]
-
-
-def _counted(task: Task) -> str:
-    texts = sum(support.kind == "text" for support in _showing(task))
-    images = len(_showing(task)) - texts
-    parts = [f"{images} support images"] if images or not texts else []
-    return " and ".join([*parts, f"{texts} texts"] if texts else parts)
 
 
 def _say_plan(
@@ -248,7 +176,8 @@ def _run(
     **how: Any,
 ) -> None:
     with progress_bar("labelling") as progress:
-        notes = {"command": shlex.join(["kshot", *sys.argv[1:]])}
+        # Without --resume, so that a run in several goes leaves the same files as one in one go.
+        notes = {"command": shlex.join(["kshot", *(part for part in sys.argv[1:] if part != "--resume")])}
         summary = label_folder(segmenter, task, images, out, formats=formats, notes=notes, progress=progress, **how)
     # After the run, which refuses a folder that holds another one; an interrupted run gets its report too.
     if supports:

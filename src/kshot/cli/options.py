@@ -7,7 +7,10 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from kshot.batch import Shard
+from kshot.batch.jobs import root_of
 from kshot.errors import SettingError, SupportError
+from kshot.formats.folders import annotated
 from kshot.formats.images import MAX_PIXELS
 from kshot.formats.trees import Export
 from kshot.ops.instances import METHODS
@@ -71,6 +74,23 @@ CopyImages: TypeAlias = Annotated[
 Resume: TypeAlias = Annotated[bool, _option("--resume", panel=_RUN, help="Continue a run that was stopped.")]
 Overwrite: TypeAlias = Annotated[bool, _option("--overwrite", panel=_RUN, help="Replace the results in the folder.")]
 Limit: TypeAlias = Annotated[int | None, _option("--limit", panel=_RUN, min=1, help="Stop after this many images.")]
+OnlyUnannotated: TypeAlias = Annotated[
+    bool, _option("--only-unannotated", panel=_RUN, help="Leave out images that have labels beside them already.")
+]
+Tile: TypeAlias = Annotated[
+    int | None, _option("--tile", panel=_RUN, help="Cut images into tiles of this side, in pixels; 512 suits most.")
+]
+Overlap: TypeAlias = Annotated[
+    int, _option("--overlap", panel=_RUN, help="How far tiles reach into each other, in pixels.")
+]
+Watch: TypeAlias = Annotated[bool, _option("--watch", panel=_RUN, help="Keep looking for new images until Ctrl-C.")]
+Workers: TypeAlias = Annotated[
+    int | None,
+    _option("--workers", panel=_RUN, env="WORKERS", min=0, help="Threads that read, and that write."),
+]
+InShard: TypeAlias = Annotated[
+    str | None, _option("--shard", panel=_RUN, help="One part of the images, e.g. 2/4, for several machines.")
+]
 DryRun: TypeAlias = Annotated[bool, _option("--dry-run", panel=_RUN, help="Say what would be done, and stop.")]
 Json: TypeAlias = Annotated[bool, _option("--json", panel=_RUN, help="Print one JSON document on stdout.")]
 Supports: TypeAlias = Annotated[
@@ -149,6 +169,23 @@ def make_export(instances: str | None, polygons: bool, tolerance: float, copy_im
     if instances is not None and instances not in METHODS:
         raise SettingError(f"--instances {instances}: choices: {', '.join(METHODS)}")
     return Export(instances, polygons, tolerance, copy_images)
+
+
+def parse_shard(text: str | None) -> Shard | None:
+    """A shard from "2/4"."""
+    if text is None:
+        return None
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal()):
+        raise SettingError(f"--shard {text}: expected I/N, such as 2/4")
+    return Shard(int(number), int(count))
+
+
+def images_to_skip(images: str, supports: SupportSet | None) -> frozenset[Path]:
+    """Images that --only-unannotated leaves out: those with labels beside them, and the supports."""
+    shown = [Path(shot.image) for shot in supports or () if isinstance(shot.image, str | Path)]
+    folder = root_of(Path(images))
+    return annotated(folder) | {path.resolve() for path in shown}
 
 
 def read_supports(

@@ -81,6 +81,27 @@ def read_labels(where: Path, images: Path | None = None) -> tuple[LabelTree, str
     raise SupportError(f"{where}: no labels of a layout that is known; looked for\n{looked_for}")
 
 
+def annotated(where: Path) -> frozenset[Path]:
+    """Resolved paths of the images of a folder that have labels there, and of masks beside them; none without labels.
+
+    Labels are those of any layout that tells which image they belong to, else a PNG beside an image of its name
+    (x.png or x_mask.png). Raises `SupportError` when labels are damaged.
+    """
+    if not where.is_dir():
+        return frozenset()
+    for module in readers():
+        tree = module.read_tree(where, None) if hasattr(module, "read_tree") else None
+        if tree is not None:
+            labelled = [i for i in tree.images if i.parts or i.boxes or i.points or i.lines]
+            return frozenset(image.path.resolve() for image in labelled if image.path)
+    # Class folders are too strict here: most pictures have no mask, and lie where they like.
+    groups: dict[Path, list[Path]] = {}
+    for path in walk(where):
+        groups.setdefault(path.with_name(path.stem.removesuffix("_mask")), []).append(path)
+    pairs = [group for group in groups.values() if len(group) > 1 and any(p.suffix.lower() == ".png" for p in group)]
+    return frozenset(path.resolve() for group in pairs for path in group)
+
+
 def tree_of(shots: Sequence[Shot], root: Path) -> LabelTree:
     """The labels of shots that have masks or boxes, by the paths of their images below `root`."""
     by_image: dict[Path, list[Shot]] = {}

@@ -11,18 +11,25 @@ from numpy.typing import NDArray
 
 from kshot.errors import MaskError, SupportError
 from kshot.formats import instances
+from kshot.formats._accepted import read_accepted
 from kshot.formats._items import Images
 from kshot.formats.images import read_mask
 from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Part, shots_of, unique_stems
 from kshot.types import IGNORE, Shot, check_same_size
 
-LAYOUT = "kshot run: manifest.jsonl, settings.json and masks/, as `kshot label` writes them"
+LAYOUT = "kshot run: manifest.jsonl, settings.json and masks/, as `kshot label` writes them, or masks in a folder there"
 _MANIFEST, _SETTINGS = "manifest.jsonl", "settings.json"
 Record = Mapping[str, Any]
 
 
 def read_shots(folder: Path) -> list[Shot] | None:
-    """The predicted masks as shots, of the images that the run read; None without a manifest. Raises `SupportError`."""
+    """The predicted masks as shots, of the images that the run read; None without a manifest. Raises `SupportError`.
+
+    Of a folder in a run's own, such as OUT/accepted, the masks that lie there.
+    """
+    accepted = None if (folder / _MANIFEST).is_file() else read_accepted(folder)
+    if accepted is not None:
+        return accepted
     tree = read_tree(folder)
     return None if tree is None else shots_of(tree)
 

@@ -1,0 +1,23 @@
+"""Folders: every image gets a line in the manifest, whatever happens to it or to the run.
+
+An output folder holds `manifest.jsonl` (a line per image), `settings.json`, and a folder per format whose paths
+mirror the inputs'. Files appear whole or not at all, so a run that was stopped anywhere continues with `resume`, and
+its files are then those of a run that nobody stopped, byte for byte; `timing.jsonl` alone tells them apart.
+"""
+
+from kshot.batch.folder import MANIFEST, SETTINGS, read_manifest
+from kshot.batch.jobs import Job, Shard, plan
+from kshot.batch.run import Summary, label_folder
+from kshot.batch.steps import Record
+
+__all__ = [
+    "MANIFEST",
+    "SETTINGS",
+    "Job",
+    "Record",
+    "Shard",
+    "Summary",
+    "label_folder",
+    "plan",
+    "read_manifest",
+]

@@ -1,0 +1,175 @@
+"""A run over a folder, from the plan to the formats that are one file per folder."""
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kshot import __version__, _plugins
+from kshot.batch.folder import Journal, RunFolder
+from kshot.batch.jobs import Job, Jobs, Shard, root_of
+from kshot.batch.pipeline import overlapped
+from kshot.batch.steps import MASKS, Record, Steps
+from kshot.batch.tiled import predict_tiled
+from kshot.errors import OutputError, SettingError
+from kshot.features.tiles import Tiling
+from kshot.formats import instances
+from kshot.formats.trees import Export
+from kshot.methods.base import Task
+from kshot.segmenter import Segmenter
+
+
+@dataclass
+class Summary:
+    """What a run did. objects: connected regions over all masks. skipped: done by an earlier run."""
+
+    out: str
+    total: int = 0
+    processed: int = 0
+    objects: int = 0
+    empty: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+    failures: list[dict[str, str]] = field(default_factory=list)
+
+    def count(self, record: Record) -> None:
+        """Add one record."""
+        self.processed += 1
+        self.objects += sum(facts["regions"] for facts in record.get("classes", {}).values())
+        self.empty += record["status"] == "empty"
+        if record["status"] == "failed":
+            self.failed += 1
+            self.failures.append({"input": record["input"], "reason": record["reason"]})
+
+
+def label_folder(
+    segmenter: Segmenter,
+    task: Task,
+    images: str | Path,
+    out: str | Path,
+    *,
+    formats: Sequence[str] = ("png", "overlay"),
+    export: Export | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    limit: int | None = None,
+    watch: bool = False,
+    tiling: Tiling | None = None,
+    skip: Collection[Path] = (),
+    workers: int = 1,
+    shard: Shard | None = None,
+    notes: Mapping[str, Any] | None = None,
+    progress: Callable[[Record, int, int], None] | None = None,
+) -> Summary:
+    """Masks of all images of a folder, glob pattern or file into `out`.
+
+    formats: names from `kshot.names("formats")`; index masks are always written.
+    export: polygons or masks, and whether masks are split into objects. notes: kept in settings.json.
+    tiling: large images are cut into tiles. watch: after the last image keep looking for new ones until Ctrl-C.
+    skip: resolved paths of images to leave out.
+    workers: threads that read, and as many that write, beside the inference; 0 does one thing after another.
+    shard: one part of the folder, for several machines that share `out`; the last to end leaves what one run would.
+    progress: called after each image with its record, how many are through, and how many there are.
+    Broken images become failed lines. Ctrl-C ends the run in order, with `interrupted` set.
+    Raises `SettingError` when `out` holds another run, `InputError` without images, `OutputError` when nothing can be
+    written or another run is writing there.
+    """
+    out, started = Path(out), time.perf_counter()
+    if workers < 0:
+        raise SettingError(f"{workers} workers; expected 0 or more")
+    export = export or Export()
+    writers = _writers(formats, export)
+    jobs = Jobs(images, out, limit=limit, watch=watch, shard=shard, skip=skip)
+    notes = {"images": str(root_of(Path(images)).resolve()), "tiling": tiling and asdict(tiling), **(notes or {})}
+    settings = _settings(segmenter, task, writers, export, notes)
+    decide = partial(predict_tiled, segmenter, task, tiling) if tiling else partial(segmenter.predict, task)
+    steps = Steps(decide, writers, out.resolve(), segmenter.max_pixels)
+    summary = Summary(str(out))
+    with RunFolder(out, shard) as folder:
+        done = folder.open(settings, resume=resume, overwrite=overwrite)
+        records: dict[str, Record] = {}
+
+        def todo() -> Iterator[Job | None]:
+            for job in jobs:
+                if job and job.name in done and _is_there(out, done[job.name]):
+                    records[job.name] = done[job.name]
+                    summary.skipped += 1
+                else:
+                    yield job
+
+        made = overlapped(todo(), steps.read, steps.infer, steps.write, workers)
+        with _keeping(), Journal(folder.manifest) as manifest, Journal(folder.timing) as timing:
+            try:
+                for work in made:
+                    records[work.record["input"]] = work.record
+                    manifest.append(work.record)
+                    timing.append({"input": work.record["input"], **work.seconds})
+                    summary.count(work.record)
+                    if progress:
+                        progress(work.record, len(records), len(jobs))
+            except KeyboardInterrupt:
+                summary.interrupted = not watch
+            finally:
+                made.close()
+        with _keeping(), folder.merging():
+            # What an earlier run did beyond this one's limit stays in the manifest.
+            kept = [done[name] for name in folder.own - records.keys() if _is_there(out, done[name])]
+            _write_folders(out, folder.close([*records.values(), *kept]), task.classes, writers, export)
+    summary.total, summary.seconds = len(jobs), round(time.perf_counter() - started, 3)
+    return summary
+
+
+def _settings(
+    segmenter: Segmenter, task: Task, writers: Mapping[str, Any], export: Export, notes: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "kshot": __version__,
+        "task": task.digest(),
+        "classes": task.classes,
+        "method": task.method,
+        "method_settings": asdict(task.settings),
+        "backbone": asdict(task.origin),
+        "dtype": str(segmenter.backbone.dtype).removeprefix("torch."),
+        "refiner": segmenter.refiner.__name__.rpartition(".")[2],
+        "refiner_settings": asdict(segmenter.refiner_settings),
+        "formats": [name for name in writers if name != instances.NAME],
+        "export": asdict(export),
+        **notes,
+    }
+
+
+def _writers(formats: Sequence[str], export: Export) -> dict[str, Any]:
+    writers: dict[str, Any] = {name: _plugins.load("formats", name) for name in dict.fromkeys([MASKS, *formats])}
+    for writer in writers.values():
+        if hasattr(writer, "prepare"):
+            writer.prepare()
+    return writers | ({instances.NAME: instances.Writer(export.instances)} if export.instances else {})
+
+
+def _write_folders(
+    out: Path, records: Sequence[Record], classes: Sequence[str], writers: Mapping[str, Any], export: Export
+) -> None:
+    """Write the formats that are one file per folder."""
+    for writer in writers.values():
+        if hasattr(writer, "write_folder"):
+            writer.write_folder(out, records, classes, export)
+
+
+@contextlib.contextmanager
+def _keeping() -> Iterator[None]:
+    """Say of a run that cannot go on that nothing is lost."""
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(
+            f"{error}; the images that are done are kept: when there is room, continue with --resume"
+        ) from error
+
+
+def _is_there(out: Path, record: Record) -> bool:
+    return all((out / path).is_file() for path in record.get("outputs", {}).values())
