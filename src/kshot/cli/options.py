@@ -136,6 +136,9 @@ def parse_layers(text: str | None) -> tuple[str, ...] | None:
     return layers
 
 
+_SWITCH = {"true": True, "false": False}
+
+
 def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, int | float | str]]:
     """`method_settings` and `refiner_settings` from texts such as "method.kappa=15"; the last of a name counts."""
     found: dict[str, dict[str, int | float | str]] = {"method_settings": {}, "refiner_settings": {}}
@@ -149,6 +152,8 @@ def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, int | float | st
 
 
 def _value(text: str) -> int | float | str:
+    if text.lower() in _SWITCH:
+        return _SWITCH[text.lower()]
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(text)

@@ -227,15 +227,17 @@ def settings_of(module: Any, values: Mapping[str, Any]) -> Any:
         raise SettingError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
     for key, value in values.items():
         if not _same_kind(known[key], value):
-            kind = {int: "a whole number", float: "a number", str: "a name"}[type(known[key])]
+            kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}[type(known[key])]
             raise SettingError(f"the setting {key} of {name} is {kind}, such as {known[key]!r}; got {value!r}")
     return module.Settings(**values)
 
 
 def _same_kind(default: Any, value: Any) -> bool:
     """Whether a value can stand where a default does; other kinds than numbers and names are not looked at."""
-    if isinstance(default, bool) or not isinstance(default, int | float | str):
+    if not isinstance(default, int | float | str):
         return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return type(default) is type(value)
     return isinstance(value, (int, float) if isinstance(default, float) else type(default))
 
 

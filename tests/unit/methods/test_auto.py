@@ -138,3 +138,16 @@ def test_the_command_line_tells_of_it_too(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "look: support 4 (disc)" in done.stderr
+
+
+def test_a_part_is_switched_off_on_the_command_line(tmp_path: Path) -> None:
+    picture, mask = draw(1)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "m.png")
+    shown = ["--support", f"disc={tmp_path / 'a.png'}:{tmp_path / 'm.png'}", "--backbone", "toy", "--size", "96"]
+    command = ["fit", "-o", str(tmp_path / "disc.kshot"), *shown]
+    done = CliRunner().invoke(app, [*command, "--set", "method.reading=false"])
+    assert done.exit_code == 0, done.output
+    assert kshot.load_task(tmp_path / "disc.kshot").settings.reading is False
+    for wrong, said in (("method.reading=no", "true or false"), ("method.gate=true", "a number")):
+        assert said in str(CliRunner().invoke(app, [*command, "--set", wrong]).exception)
