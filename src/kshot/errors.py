@@ -19,6 +19,7 @@ The tree; whoever catches `KshotError` catches all of it::
     │   ├── TaskFileError         damaged, or not a task file
     │   ├── TaskVersionError      written by a newer kshot
     │   └── BackboneMismatchError fitted on features of another backbone
+    ├── TrainingError         a training run that cannot start or go on
     └── OutputError           (also an OSError) a result that cannot be written
 """
 
@@ -99,6 +100,10 @@ class TaskVersionError(TaskError):
 
 class BackboneMismatchError(TaskError):
     """A task fitted on features of another backbone."""
+
+
+class TrainingError(KshotError):
+    """A training run that cannot start or go on; what was saved before is kept."""
 
 
 class OutputError(KshotError, OSError):

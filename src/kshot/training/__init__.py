@@ -1,0 +1,1 @@
+"""Training: heads without labels, methods on episodes of base classes, and small encoders from large ones."""

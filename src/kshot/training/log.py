@@ -1,0 +1,78 @@
+"""What a run tells: a line of JSON a step, and TensorBoard's events where its package is installed."""
+
+import json
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from kshot.errors import OutputError
+from kshot.formats.writing import write_text
+
+LOG, SETTINGS, EVENTS = "log.jsonl", "training.json", "tensorboard"
+
+
+class Log:
+    """Files in the folder of a run; silent in all processes but the first."""
+
+    def __init__(self, out: Path, writes: bool):
+        self.out, self.writes = out, writes
+        self.file: IO[str] | None = None
+        self.events: Any = None
+        self.began = time.monotonic()
+
+    def begin(self, settings: dict[str, Any], step: int) -> None:
+        """Keep the settings and go on behind `step`: what a killed run wrote beyond its checkpoint is dropped."""
+        if not self.writes:
+            return
+        write_text(self.out / SETTINGS, json.dumps(settings, indent=2) + "\n")
+        kept = [line for line in read(self.out) if line["step"] <= step] if step else []
+        write_text(self.out / LOG, "".join(json.dumps(line) + "\n" for line in kept))
+        self.file = (self.out / LOG).open("a", encoding="utf-8")
+        self.events = _events(self.out / EVENTS, step)
+
+    def step(self, step: int, figures: dict[str, float]) -> None:
+        """The figures of one step."""
+        self._write(step, "train", figures)
+
+    def validation(self, step: int, figures: dict[str, float]) -> None:
+        """The figures of a validation after a step."""
+        self._write(step, "val", figures)
+
+    def close(self) -> None:
+        """No more lines."""
+        for each in (self.file, self.events):
+            if each is not None:
+                each.close()
+
+    def _write(self, step: int, kind: str, figures: dict[str, float]) -> None:
+        if self.file is None:
+            return
+        line = {"step": step, "kind": kind, "seconds": round(time.monotonic() - self.began, 2)} | figures
+        try:
+            self.file.write(json.dumps(line) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise OutputError(f"{self.out / LOG}: cannot be written ({error.strerror})") from error
+        if self.events is not None:
+            for name, value in figures.items():
+                self.events.add_scalar(f"{kind}/{name}", value, step)
+
+
+def read(out: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log; a last line that was cut off by a kill is left out."""
+    lines = []
+    for text in (out / LOG).read_text(encoding="utf-8").splitlines() if (out / LOG).exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def _events(folder: Path, step: int) -> Any:
+    """TensorBoard's writer, or None without the extra `train`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)

@@ -1,0 +1,67 @@
+"""Several processes under torchrun, each with a part of the batch; or just one. The only user of torch.distributed."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """number: of this process, from 0. count: of processes."""
+
+    number: int = 0
+    count: int = 1
+
+    @classmethod
+    @contextmanager
+    def joined(cls) -> Iterator["Ranks"]:
+        """All processes that torchrun started, for as long as the block lasts; without torchrun this one alone."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            yield cls()
+            return
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        try:
+            yield cls(dist.get_rank(), dist.get_world_size())
+        finally:
+            dist.destroy_process_group()
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.number == 0
+
+    def share(self, tensors: Sequence[Tensor]) -> None:
+        """Give everyone the first one's values."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor.detach(), 0)
+
+    def average_gradients(self, weights: Sequence[Tensor]) -> None:
+        """Every process gets the mean gradient."""
+        if self.count > 1:
+            for weight in weights:
+                gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+                dist.all_reduce(gradient)
+                weight.grad = gradient / self.count
+
+    def average(self, figures: dict[str, float]) -> dict[str, float]:
+        """Means over the processes; the same names everywhere."""
+        if self.count == 1:
+            return figures
+        gathered: list[dict[str, float]] = [{}] * self.count
+        dist.all_gather_object(gathered, figures)
+        return {name: sum(each[name] for each in gathered) / self.count for name in figures}
+
+    def from_first(self, make: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """What the first process makes, everywhere."""
+        made: list[Any] = [make() if self.first else None]
+        if self.count > 1:
+            dist.broadcast_object_list(made, 0)
+        found: dict[str, float] = made[0]
+        return found

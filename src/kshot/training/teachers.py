@@ -1,0 +1,167 @@
+"""What large encoders see in photographs, computed once and kept on the disk: the targets of distillation.
+
+Cells of all layers and teachers stand side by side, so that their cosines are the mean of the parts' cosines, and are
+turned onto their main directions: far fewer channels then hold nearly the same cosines. No mean is taken off first,
+since kshot's methods compare plain cosines.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from kshot.backbones.base import Backbone
+from kshot.errors import OutputError
+from kshot.formats.images import read_image
+from kshot.formats.writing import write_text
+from kshot.ops.geometry import FeatureMap, Frame, to_grid
+from kshot.ops.seeds import salient
+from kshot.training.photos import cut, mask_of, region, rng, to_pixels
+
+_BASIS = 512  # photographs that the main directions are found on
+_BATCH = 16
+Step = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """grid: cells a side that teachers see. views: of each photograph, the first of them whole. least: area of a view.
+
+    dim: channels of a target. objects: whether to tell the object too, by a mask or as the region that stands out.
+    """
+
+    grid: int = 20
+    views: int = 3
+    least: float = 0.3
+    dim: int = 192
+    objects: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """dense: (photos, views, grid * grid, dim). token: (photos, views, dim). objects: (photos, grid, grid) in 0..1.
+
+    kept: share of the squared length of the teachers' cells that the main directions hold.
+    """
+
+    dense: NDArray[np.float16]
+    token: NDArray[np.float16]
+    objects: NDArray[np.float16]
+    kept: float
+
+
+def boxes(size_hw: tuple[int, int], plan: Plan, index: int, view: int) -> tuple[int, int, int, int]:
+    """Where view number `view` of photograph number `index` lies in it."""
+    if view == 0:
+        return 0, 0, size_hw[1], size_hw[0]
+    return region(size_hw, rng(plan.seed, index, view), plan.least)
+
+
+def prepare(
+    teachers: Sequence[Backbone],
+    folder: Path,
+    photos: Sequence[Path],
+    plan: Plan,
+    out: Path,
+    *,
+    masks: Path | None = None,
+    step: Step | None = None,
+) -> Targets:
+    """Targets of all photographs, made or, when the same were made before, read from `out`. Raises `OutputError`."""
+    facts = {
+        "teachers": [teacher.identity for teacher in teachers],
+        "photos": [photo.relative_to(folder).as_posix() for photo in photos],
+        "plan": asdict(plan),
+        "masks": str(masks) if masks else None,
+    }
+    done = out / "targets.json"
+    if done.is_file() and (found := json.loads(done.read_text()))["facts"] == facts:
+        return _opened(out, found["kept"], "r", len(photos), plan)
+    done.unlink(missing_ok=True)
+    see = _Seer(teachers, plan)
+    basis, kept = _directions(see, photos, plan)
+    targets = _opened(out, kept, "w+", len(photos), plan)
+    for index, photo in enumerate(photos):
+        picture = read_image(photo)
+        parts, tokens = see(picture, index, range(plan.views))  # (views, cells, all), (views, all)
+        targets.dense[index] = (parts @ basis).to(torch.float16).numpy()
+        targets.token[index] = (tokens @ basis).to(torch.float16).numpy()
+        if plan.objects:
+            targets.objects[index] = _object(parts[0], mask_of(photo, folder, masks), plan).astype(np.float16)
+        if step:
+            step(index + 1, len(photos))
+    write_text(done, json.dumps({"facts": facts, "kept": kept}))
+    return targets
+
+
+class _Seer:
+    """Pictures to what all teachers see in their views."""
+
+    def __init__(self, teachers: Sequence[Backbone], plan: Plan):
+        self.teachers, self.plan = teachers, plan
+
+    def __call__(self, picture: NDArray[np.uint8], index: int, views: Sequence[int]) -> tuple[Tensor, Tensor]:
+        size_hw = (picture.shape[0], picture.shape[1])
+        places = [boxes(size_hw, self.plan, index, view) for view in views]
+        dense, tokens = [], []
+        for teacher in self.teachers:
+            spec = teacher.spec
+            views_of = [cut(picture, place, self.plan.grid * spec.patch) for place in places]
+            seen = teacher.encode(to_pixels(views_of, spec.mean_rgb, spec.std_rgb))
+            cells = F.normalize(seen.dense.float().cpu(), dim=1).flatten(2).transpose(1, 2)  # (views, cells, c)
+            token = cells.mean(1) if seen.token is None else seen.token.float().cpu()
+            dense.append(cells)
+            tokens.append(F.normalize(token, dim=1))
+        shrink = len(self.teachers) ** -0.5
+        return torch.cat(dense, 2) * shrink, torch.cat(tokens, 1) * shrink
+
+
+def _directions(see: _Seer, photos: Sequence[Path], plan: Plan) -> tuple[Tensor, float]:
+    """(all, dim) orthonormal main directions of the teachers' cells, and the share of their squares that they hold."""
+    total = torch.zeros(())
+    for index, photo in enumerate(photos[:_BASIS]):
+        cells = see(read_image(photo), index, [0])[0][0]
+        total = total + cells.T @ cells
+    values, vectors = torch.linalg.eigh(total.double())
+    kept = values.flip(0)[: plan.dim].sum() / values.sum()
+    return vectors.flip(1)[:, : plan.dim].float().contiguous(), float(kept)
+
+
+def _object(cells: Tensor, mask: NDArray[np.uint8] | None, plan: Plan) -> NDArray[np.float32]:
+    """(grid, grid) in 0..1: the object of the whole photograph."""
+    side = plan.grid
+    if mask is not None:
+        whole = Frame((mask.shape[0], mask.shape[1]), (side * 8, side * 8), 8)
+        found: NDArray[np.float32] = to_grid(torch.from_numpy((mask > 0).astype(np.float32)), whole).numpy()
+        return found
+    frame = Frame((side * 8, side * 8), (side * 8, side * 8), 8)
+    plane: NDArray[np.float32] = salient(FeatureMap(cells.T.reshape(-1, side, side), frame)).numpy()
+    return plane
+
+
+def _opened(out: Path, kept: float, mode: str, count: int, plan: Plan) -> Targets:
+    cells = plan.grid * plan.grid
+    shapes = {
+        "dense": (count, plan.views, cells, plan.dim),
+        "token": (count, plan.views, plan.dim),
+        "objects": (count, plan.grid, plan.grid),
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        arrays = {
+            name: np.lib.format.open_memmap(out / f"{name}.npy", mode=mode, dtype=np.float16, shape=shape)
+            if mode == "w+"
+            else np.load(out / f"{name}.npy", mmap_mode="r")
+            for name, shape in shapes.items()
+        }
+    except OSError as error:
+        need = 2 * sum(int(np.prod(shape)) for shape in shapes.values()) / 2**30
+        raise OutputError(f"{out}: the targets need {need:.1f} GiB there ({error.strerror or error})") from error
+    return Targets(kept=kept, **arrays)
