@@ -27,7 +27,8 @@ class Segmenter:
     """Everything that does not change between images: backbone, method, refiner and their settings.
 
     backbone: short name, Hub id, local folder, or a loaded Backbone. method, refiner: names, see `kshot.names`.
-    size: images are resized to about size x size pixels of area, aspect ratio kept. layers: of the backbone,
+    size: images are resized to about size x size pixels of area, aspect ratio kept; by default the backbone's own.
+    layers: of the backbone,
     such as ("10", "12", "k12"): outputs and attention keys of blocks. device: auto, cpu, cuda, cuda:N.
     dtype: float32 or bfloat16.
     method_settings, refiner_settings: values other than the published ones. max_pixels: larger images are refused.
@@ -39,7 +40,7 @@ class Segmenter:
         backbone: str | Backbone = backbones.DEFAULT,
         method: str = "auto",
         refiner: str = "edges",
-        size: int = 448,
+        size: int | None = None,
         layers: Sequence[int | str] | None = None,
         device: str = "auto",
         dtype: str = "float32",
@@ -54,12 +55,13 @@ class Segmenter:
         for module, chosen in ((self.method, self.settings), (self.refiner, self.refiner_settings)):
             if hasattr(module, "prepare"):  # what it needs beside the backbone is missed now, not at each image
                 module.prepare(chosen)
-        self.size, self.max_pixels = size, max_pixels
+        self.max_pixels = max_pixels
         if isinstance(backbone, str):
             backbone = backbones.load_backbone(backbone, device=device, dtype=dtype, layers=layers)
         self.backbone = backbone
-        if size < backbone.spec.patch:
-            raise SettingError(f"size {size} is smaller than one patch of {backbone.spec.patch} pixels")
+        self.size = backbone.spec.size if size is None else size
+        if self.size < backbone.spec.patch:
+            raise SettingError(f"size {self.size} is smaller than one patch of {backbone.spec.patch} pixels")
 
     @classmethod
     def for_task(cls, task: Task, **settings: Any) -> "Segmenter":

@@ -25,7 +25,7 @@ class Spec:
     layers: concatenated: "12" is the output of block 12, counted from 1, "k12" the keys of its attention
     (empty: the output of the last block).
     licence: of the weights. source: Hub id or paper. sha256: of the weights file, when they come with kshot.
-    text: whether it embeds words in the space of its cells.
+    text: whether it embeds words in the space of its cells. size: side of the working area that suits it, pixels.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Spec:
     sha256: str = ""
     note: str = ""
     text: bool = False
+    size: int = 448
 
 
 class Encoding(NamedTuple):

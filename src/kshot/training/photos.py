@@ -42,10 +42,9 @@ class Photos:
 def find_photos(folder: Path, limit: int | None = None) -> list[Path]:
     """The readable images of a folder and its sub-folders, shuffled by the hash of their names.
 
-    Damaged ones are told of and left out. Raises `TrainingError` when none can be read.
+    Damaged ones are told of and left out. Raises `InputError` for a folder without images and `TrainingError` when none
+    can be read.
     """
-    if not folder.is_dir():
-        raise TrainingError(f"{folder}: no such folder; give one with photographs")
     found = sorted(list_images(folder), key=lambda path: _hash(path.relative_to(folder).as_posix()))
     readable = [path for path in found[:limit] if _readable(path)]
     if not readable:
