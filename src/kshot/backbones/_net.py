@@ -42,6 +42,8 @@ class Output(NamedTuple):
 class Net(nn.Module):
     """Pictures (b, 3, H, W), sides multiples of 8, to an `Output`."""
 
+    ends = ("stem.0", "coarse", "whole", "detail", "object")  # layers that read the pixels or give the answer
+
     def __init__(self, plan: Plan):
         super().__init__()
         self.plan = plan
@@ -71,6 +73,15 @@ class Net(nn.Module):
         fine = self.fine(self.across(eighth) + _raised(self.narrow(tokens), grid_hw, eighth))
         dense = self.detail(fine) + _raised(self.coarse(tokens), grid_hw, eighth)
         return Output(dense, self.whole(tokens.mean(1)), self.object(fine)[:, 0])
+
+    @torch.no_grad()
+    def begin(self, dense: Tensor, token: Tensor) -> None:
+        """Start from the mean of what is to come out, (dim,) each, so that nothing has to be unlearned first."""
+        for layer, mean in ((self.coarse, dense), (self.whole, token)):
+            layer.bias.copy_(mean)
+            layer.weight.mul_(0.1)
+        self.detail.weight.mul_(0.1)
+        self.detail.bias.zero_()
 
     def channels_last(self) -> "Net":
         """The same network with kernels laid out as a CPU's convolutions like them."""

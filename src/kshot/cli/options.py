@@ -46,7 +46,8 @@ Set: TypeAlias = Annotated[
     _option("--set", panel=_MODEL, help="A setting of the method or refiner: method.kappa=15, refiner.band=2."),
 ]
 Size: TypeAlias = Annotated[
-    int | None, _option("--size", panel=_MODEL, env="SIZE", help="Side of the working area in pixels. [default: the backbone's]")
+    int | None,
+    _option("--size", panel=_MODEL, env="SIZE", help="Side of the working area in pixels. [default: the backbone's]"),
 ]
 Layers: TypeAlias = Annotated[
     str | None, _option("--layers", panel=_MODEL, env="LAYERS", help="Layers of the backbone, e.g. 10,12,k12.")

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from kshot.backbones._net import Net, Output
 from kshot.backbones.base import IMAGENET_MEAN, IMAGENET_STD
+from kshot.evaluation.held import Held
 from kshot.formats.images import read_image
 from kshot.training import teachers
 from kshot.training.photos import cut, recolour, rng, to_pixels
@@ -27,18 +28,20 @@ from kshot.training.teachers import Targets
 
 _SHUFFLE, _SIDE, _VIEW = 1, 2, 3  # what chance is asked for
 _BATCH = 32
+_PICTURE_BYTES = 2 * 2**30  # decoded, so that most collections are read once
 
 
 @dataclass(frozen=True)
 class Settings:
-    """sides: pixels of the student's views, one drawn a step, multiples of 16. token, objects: weights of these losses
-    beside that of the cells. colour: whether views are recoloured.
+    """sides: pixels of the student's views, multiples of 16, a rung each: training climbs them in equal parts, half of
+    the steps a rung below, since small views teach most for their cost and large ones come last. token, objects:
+    weights of these losses beside that of the cells. colour: whether views are recoloured.
     """
 
-    sides: tuple[int, ...] = (128, 160, 192, 224)
+    sides: tuple[int, ...] = (128, 128, 128, 160, 192, 224)
     token: float = 0.25
     objects: float = 0.25
-    colour: bool = True
+    colour: bool = False
 
 
 class Batch(NamedTuple):
@@ -66,18 +69,25 @@ class Distill:
         plan: teachers.Plan,
         settings: Settings,
         device: torch.device,
+        steps: int,
     ):
         self.model = model.to(device).channels_last()
         self.photos, self.held, self.targets = photos, held, targets
-        self.plan, self.settings, self.device = plan, settings, device
-        sample = np.asarray(targets.dense[:held, 0], np.float32).reshape(-1, plan.dim)
-        self.spread = float(sample.var(0).sum())
-        self.token_spread = max(float(np.asarray(targets.token[:held, 0], np.float32).var(0).sum()), 1e-6)
+        self.plan, self.settings, self.device, self.steps = plan, settings, device, steps
+        self.held_pictures: Held[NDArray[np.uint8]] = Held(_PICTURE_BYTES, lambda picture: picture.nbytes)
+        # Cells of unit length have tiny channels, which layers of usual size would have to learn to whisper.
+        self.scale = plan.dim**0.5
+        dense, token = (
+            np.asarray(each[:held, 0], np.float32).reshape(-1, plan.dim) * self.scale for each in targets[:2]
+        )
+        self.spread, self.token_spread = (max(float(each.var(0).sum()), 1e-6) for each in (dense, token))
+        model.begin(torch.from_numpy(dense.mean(0)), torch.from_numpy(token.mean(0)))
 
     def batch(self, step: int, part: int, size: int) -> Batch:
         """Views of `size` photographs; every photograph comes once before one comes again."""
         settings, learned = self.settings, len(self.photos) - self.held
-        side = int(rng(self.plan.seed, _SIDE, step).choice(settings.sides))
+        rung = step * len(settings.sides) // self.steps
+        side = settings.sides[max(0, rung - int(rng(self.plan.seed, _SIDE, step).integers(2)))]
         examples = []
         for number in range(part * size, (part + 1) * size):
             photo = self.held + int(_order(self.plan.seed, number // learned, learned)[number % learned])
@@ -107,7 +117,9 @@ class Distill:
 
     def _example(self, photo: int, view: int, side: int, chance: np.random.Generator | None) -> tuple[Tensor, ...]:
         """One view with its targets; without chance neither mirrored nor recoloured."""
-        plan, picture = self.plan, read_image(self.photos[photo])
+        plan, path = self.plan, self.photos[photo]
+        # The thread that makes batches is the memory's only user.
+        picture = read_image(path) if chance is None else self.held_pictures.get(photo, lambda: read_image(path))
         place = teachers.boxes((picture.shape[0], picture.shape[1]), plan, photo, view)
         seen = cut(picture, place, side)
         dense = _float(self.targets.dense[photo, view]).T.reshape(plan.dim, plan.grid, plan.grid)
@@ -117,7 +129,8 @@ class Distill:
             if chance.random() < 0.5:
                 seen, dense, objects = ImageOps.mirror(seen), dense.flip(2), objects.flip(1)
         pixels = to_pixels([seen], IMAGENET_MEAN, IMAGENET_STD)[0]
-        return pixels, dense, _float(self.targets.token[photo, view]), objects, torch.tensor(float(view == 0))
+        token = self.scale * _float(self.targets.token[photo, view])
+        return pixels, self.scale * dense, token, objects, torch.tensor(float(view == 0))
 
     def _stack(self, examples: Sequence[tuple[Tensor, ...]]) -> Batch:
         stacked = [torch.stack(tensors).to(self.device) for tensors in zip(*examples, strict=True)]

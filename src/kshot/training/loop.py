@@ -19,6 +19,7 @@ from kshot.errors import SettingError, TrainingError
 from kshot.training import checkpoint
 from kshot.training.ahead import Ahead
 from kshot.training.log import Log
+from kshot.training.muon import Muon
 from kshot.training.ranks import Ranks
 
 
@@ -47,10 +48,11 @@ class Schedule:
     steps: of the optimizer. batch_size: examples of one forward pass; accumulate: passes a step, in each process.
     lr: highest rate of AdamW. weight_decay: its own. warmup: share of the steps in which the rate rises. decay: how it
     falls: "cosine" to zero, or "step": times `factor` every `every` steps. clip: largest norm of the gradient, 0 for
-    none. average: decay of the running mean of the weights that is kept as the result, 0 for none. dtype: float32 or
-    bfloat16 (autocast). validate_every, save_every: steps. monitor: figure of `validate` by which the best state is
-    kept; "+" before it says that more is better. patience: validations without a better one after which training
-    stops, 0 for never. seed: of everything.
+    none. orthogonal: rate of Muon's steps for matrices and kernels, times lr; 0 for AdamW alone. average: decay of the
+    running mean of the weights that is kept as the result, 0 for none. dtype: float32 or bfloat16 (autocast).
+    validate_every, save_every: steps. monitor: figure of `validate` by which the best state is kept; "+" before it says
+    that more is better. patience: validations without a better one after which training stops, 0 for never. seed: of
+    everything.
     """
 
     steps: int = 1000
@@ -64,6 +66,7 @@ class Schedule:
     factor: float = 0.1
     clip: float = 1.0
     average: float = 0.0
+    orthogonal: float = 0.0
     dtype: str = "float32"
     validate_every: int = 200
     save_every: int = 200
@@ -143,7 +146,7 @@ class _Run:
         self.job, self.schedule, self.out, self.ranks, self.progress = job, schedule, out, ranks, progress
         self.settings = {"schedule": asdict(schedule), **settings}
         self.weights = [weight for weight in job.model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(_groups(job.model, schedule.weight_decay), lr=schedule.lr)
+        self.optimizer = _optimizer(job.model, schedule)
         self.average = {n: t.detach().clone() for n, t in job.model.state_dict().items()} if schedule.average else {}
         self.state = _State()
         self.log = Log(out, ranks.first)
@@ -281,6 +284,19 @@ class _Run:
         last = self.out / checkpoint.LAST
         kept = f"the last good state is {last}" if last.exists() else "no state was saved yet"
         return f"step {self.state.step}: the loss is not finite ({parts}); {kept}. Try a smaller --lr or float32"
+
+
+def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    groups = _groups(model, schedule.weight_decay)
+    if not schedule.orthogonal:
+        return torch.optim.AdamW(groups, lr=schedule.lr)
+    # What reads colours and what gives the answer learns better by AdamW, as Muon's authors found.
+    ends = {id(weight) for end in getattr(model, "ends", ()) for weight in model.get_submodule(end).parameters()}
+    wide = groups[0]
+    inner = [weight for weight in wide["params"] if id(weight) not in ends]
+    wide["params"] = [weight for weight in wide["params"] if id(weight) in ends]
+    matrices = wide | {"params": inner, "orthogonal": True, "share": schedule.orthogonal}
+    return Muon([group for group in (matrices, *groups) if group["params"]], schedule.lr)
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

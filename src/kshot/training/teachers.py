@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,8 +45,7 @@ class Plan:
     seed: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Targets:
+class Targets(NamedTuple):
     """dense: (photos, views, grid * grid, dim). token: (photos, views, dim). objects: (photos, grid, grid) in 0..1.
 
     kept: share of the squared length of the teachers' cells that the main directions hold.

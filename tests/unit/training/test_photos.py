@@ -10,15 +10,15 @@ from PIL import Image
 
 from kshot.errors import KshotError, TrainingError
 from kshot.training.photos import Photos, cut, find_photos, mask_of, recolour, region, rng, to_pixels
+from tests.conftest import draw
 
 
 def folder_of(path: Path, count: int) -> Path:
-    """Small pictures in two folders."""
+    """Small pictures of discs in two folders."""
     for n in range(count):
         place = path / ("a" if n % 2 else "b")
         place.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(n).integers(0, 256, (40, 56, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(place / f"{n}.png")
+        Image.fromarray(draw(n, (40, 56))[0]).save(place / f"{n}.png")
     return path
 
 

@@ -1,0 +1,106 @@
+"""An encoder against another: the same methods on the same episodes, supports with masks and without any.
+
+    python -m benchmarks.accuracy.encoder --backbones tiny --out benchmarks/results/tiny.json
+
+Rows are added to what the file holds; a run that is stopped goes on where it was.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from benchmarks.accuracy.methods import SETS, Kind
+from benchmarks.settings import facts, shared
+from kshot.data.base import load_dataset
+from kshot.evaluation import Result, evaluate
+from kshot.methods._vectors import as_salient
+from kshot.segmenter import Segmenter
+
+KINDS = (Kind("hsnet", 1, 1), Kind("hsnet", 1, 5))
+
+
+def main() -> None:
+    options = _options()
+    report: dict[str, Any] = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": []}
+    report["facts"] = facts()
+    for backbone in options.backbones:
+        for name in options.sets:
+            for kind in (kind for kind in KINDS if kind.shot in options.shots):
+                for method in options.methods:
+                    for masks in options.masks:
+                        key = {
+                            "backbone": Path(backbone).name,
+                            "data": name,
+                            "kind": kind.name,
+                            "method": method,
+                            "supports": masks,
+                            "episodes": options.episodes,
+                            "size": options.size,
+                        }
+                        if any(key.items() <= row.items() for row in report["rows"]):
+                            continue
+                        row = key | _figures(_run(backbone, name, kind, method, masks, options))
+                        report["rows"].append(row)
+                        print(json.dumps({k: row[k] for k in (*key, "miou", "interval", "boundary_f")}), flush=True)
+                        options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _run(backbone: str, name: str, kind: Kind, method: str, masks: str, options: argparse.Namespace) -> Result:
+    segmenter = Segmenter(backbone=backbone, method=method, size=options.size)
+    if masks == "none":
+        segmenter.method = SimpleNamespace(Task=_Unmasked(segmenter.method.Task), __name__="kshot.methods.unmasked")
+    return evaluate(
+        segmenter,
+        load_dataset("voc" if name == "voc" else "auto", shared(SETS[name])),
+        way=kind.way,
+        shot=kind.shot,
+        protocol=kind.protocol,
+        episodes=options.episodes,
+        drop_small=True,
+        cache=options.cache,
+    )
+
+
+class _Unmasked:
+    """Makes a task of supports whose masks nobody drew."""
+
+    def __init__(self, task: Any):
+        self.task = task
+
+    def __call__(self, classes: Any, supports: Any, origin: Any, settings: Any) -> Any:
+        return self.task(classes, tuple(replace(as_salient(s), kind="image") for s in supports), origin, settings)
+
+
+def _figures(result: Result) -> dict[str, Any]:
+    interval = result.confidence_interval
+    return {
+        "miou": round(100 * result.miou, 2),
+        "interval": [round(100 * interval.low, 2), round(100 * interval.high, 2)],
+        "fb_iou": round(100 * result.fb_iou, 2),
+        "boundary_f": round(100 * result.boundary, 2),
+        "calibration_error": round(result.calibration_error, 4),
+        "presence_accuracy": round(100 * result.presence_accuracy, 2),
+        "classes": len(result.per_class),
+        "working_size": result.settings["backbone"].get("size"),
+    }
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", nargs="+", default=["tiny", str(shared("weights/vit-tiny-patch16-224"))])
+    parser.add_argument("--sets", nargs="+", default=["voc", "coco-mini"])
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--methods", nargs="+", default=["density", "auto"])
+    parser.add_argument("--masks", nargs="+", default=["drawn"], choices=["drawn", "none"])
+    parser.add_argument("--episodes", type=int, default=500)
+    parser.add_argument("--size", type=int, help="of the working area, the backbone's own by default")
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
