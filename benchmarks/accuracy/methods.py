@@ -8,20 +8,15 @@ on one half can be read off the other.
 """
 
 import argparse
-import hashlib
 import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
+from benchmarks.accuracy import salience
 from benchmarks.settings import facts, shared
 from kshot.data.base import Dataset, load_dataset
 from kshot.evaluation import Result, evaluate
-from kshot.methods import _vectors
-from kshot.ops.geometry import FeatureMap
-from kshot.ops.seeds import salient
 from kshot.segmenter import Segmenter
 
 SETS = {"voc": "data/VOCdevkit/VOC2012", "coco-mini": "data/coco-mini", "wbc": "data/wbc", "crack": "data/crack"}
@@ -67,7 +62,7 @@ ABLATION = (
 
 def main() -> None:
     options = _options()
-    vars(_vectors)["salient"] = _remembered
+    salience.remember()
     report = _begun(options)
     done = {(row["arm"], row["data"], row["kind"]) for row in report["rows"]}
     arms = ABLATION if options.arms == "ablation" else [Arm(name, name, {}) for name in options.methods]
@@ -146,17 +141,6 @@ def _line(row: dict[str, Any]) -> str:
         f"common {row['miou_common'] or 0:.1f}, odd {row['miou_odd'] or 0:.1f}, even {row['miou_even'] or 0:.1f})  "
         f"strict {row['strict_miou']:.1f}  presence {row['presence_accuracy']:.1f}  ECE {row['calibration_error']:.3f}"
     )
-
-
-_regions: dict[str, Tensor] = {}
-
-
-def _remembered(features: FeatureMap) -> Tensor:
-    """The salient region of an image, computed once and not in every episode that the image is drawn for."""
-    key = hashlib.sha256(features.features.contiguous().numpy().data).hexdigest()
-    if key not in _regions:
-        _regions[key] = salient(features)
-    return _regions[key]
 
 
 def _begun(options: argparse.Namespace) -> dict[str, Any]:

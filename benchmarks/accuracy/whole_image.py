@@ -4,19 +4,14 @@ python -m benchmarks.accuracy.whole_image --out benchmarks/results/whole_image_v
 """
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from benchmarks.accuracy import salience
 from benchmarks.settings import facts, shared
 from kshot.data.base import load_dataset
 from kshot.evaluation import Result, evaluate
-from kshot.methods import _vectors
-from kshot.ops.geometry import FeatureMap
-from kshot.ops.seeds import salient
 from kshot.segmenter import Segmenter
 
 PROMPTS: dict[str, dict[str, Any]] = {
@@ -27,20 +22,9 @@ PROMPTS: dict[str, dict[str, Any]] = {
 }
 
 
-_regions: dict[str, Tensor] = {}
-
-
-def remembered(features: FeatureMap) -> Tensor:
-    """The salient region of an image, computed once and not in every episode that the image is drawn for."""
-    key = hashlib.sha256(features.features.contiguous().numpy().data).hexdigest()
-    if key not in _regions:
-        _regions[key] = salient(features)
-    return _regions[key]
-
-
 def main() -> None:
     options = _options()
-    vars(_vectors)["salient"] = remembered
+    salience.remember()
     data = load_dataset(options.data, options.root)
     rows = []
     for name, settings in PROMPTS.items():

@@ -180,8 +180,12 @@ def _check_all_shown(supports: Sequence[Support], classes: Sequence[str], promis
 
 
 def _too_small(where: str, class_name: str, cells: float, patch: int) -> str:
-    found = "marks no pixel" if cells == 0 else f"covers no {patch}x{patch} patch"
-    return f"the mask of {where}: {class_name!r} {found}; mark more of the object, raise --size, or leave it out"
+    if cells == 0:
+        return f"the mask of {where}: {class_name!r} marks no pixel; mark the object, or leave the image out"
+    return (
+        f"the mask of {where}: {class_name!r} covers no {patch}x{patch} patch; "
+        "mark more of the object, raise --size, or leave it out"
+    )
 
 
 def _from_marks(shot: Shot, features: FeatureMap) -> Tensor:

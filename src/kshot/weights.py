@@ -28,6 +28,8 @@ def find_folder(source: str, name: str, *, download: bool = True, instead: str =
     """
     if Path(source).is_dir():
         return Path(source)
+    if source.count("/") > 1 or source[0] in "/.~":
+        raise WeightsNotFoundError(f"{name}: no such folder; check the path, or give a Hub id (owner/name)")
     cached = cached_folder(source)
     if cached is not None:
         return cached

@@ -136,6 +136,7 @@ def test_supports_on_the_command_line(prompts: list[str], image_folder: Path) ->
         (["--support", "gone.png:m.png"], "gone.png: no such file"),
         (["--support", "s.png", "--layers", "last"], "block numbers"),
         (["--support", "s.png", "--format", "bmp"], "no format is called 'bmp'"),
+        (["--support", "s.png", "--format", "support-yaml"], "no format is called 'support-yaml'; choices: coco"),
         (["--support", "s.png", "--backbone", "clasic"], "Did you mean 'classic'"),
     ],
 )
@@ -165,6 +166,7 @@ def test_some_failed_exits_with_3(support_folder: Path, image_folder: Path) -> N
     (image_folder / "bad.jpg").write_text("no")
     result = run("label", support_folder, image_folder, "-o", "out", *TOY, code=3)
     assert "1 failed" in result.stdout and "bad.jpg" in result.stderr
+    assert "1 image failed; its reason stands in out/manifest.jsonl" in result.stderr
 
 
 def test_errors_reach_the_shell(support_folder: Path, tmp_path: Path) -> None:

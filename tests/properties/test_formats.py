@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools.coco import COCO
 
-from kshot.formats import coco, png, scores
+from kshot.formats import coco, kshot_run, png, scores
 from kshot.formats.images import read_mask
 from kshot.types import Prediction
 
@@ -47,7 +47,7 @@ def test_coco_gives_back_its_mask_to_pycocotools_and_to_a_support_folder(mask):
         png.save_labels(mask, out / "x.png")
         about = {name: {"present": 1.0, "pixels": 0, "score": 0.5} for name in CLASSES}
         record = {"input": "x.png", "size_hw": mask.shape, "status": "done", "mask": "masks/x.png", "classes": about}
-        path = coco.write_folder(out, [record], CLASSES)
+        path = coco.write_tree(kshot_run.run_tree(out, [record], CLASSES), out)
         with contextlib.redirect_stdout(io.StringIO()):
             read = COCO(str(path))
         (out / "masks/x.png").unlink()

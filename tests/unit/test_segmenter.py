@@ -138,7 +138,7 @@ def test_every_prompt_finds_the_disc(toy: kshot.Segmenter, prompt: dict) -> None
 def test_a_mask_of_no_patch_is_refused(toy: kshot.Segmenter, tmp_path: Path) -> None:
     picture, mask = draw(1)
     Image.fromarray(picture).save(tmp_path / "dog.jpg")
-    with pytest.raises(EmptyMaskError, match=r"dog.jpg: 'dog' marks no pixel"):
+    with pytest.raises(EmptyMaskError, match=r"dog.jpg: 'dog' marks no pixel; mark the object, or leave"):
         toy.fit([Shot(tmp_path / "dog.jpg", mask=mask & False, label="dog")])
     dot = mask & False
     dot[40:43, 40:43] = True
@@ -190,6 +190,12 @@ def test_wrong_settings_are_refused(settings: dict, error: type[Exception], mess
 def test_missing_weights_say_what_to_do() -> None:
     with pytest.raises(WeightsNotFoundError, match=r"kshot models pull dinov2-small.*--backbone"):
         kshot.Segmenter(backbone="dinov2-small")
+
+
+@pytest.mark.parametrize("path", ["/nowhere/vit", "./vit", "~/models/vit", "models/vit/base"])
+def test_a_path_to_nowhere_is_not_taken_for_a_hub_id(path: str) -> None:
+    with pytest.raises(WeightsNotFoundError, match=f"^{path}: no such folder; check the path"):
+        kshot.Segmenter(backbone=path)
 
 
 def test_a_task_refuses_another_backbone_when_it_predicts(

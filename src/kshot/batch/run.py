@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from kshot.batch.steps import MASKS, Record, Steps
 from kshot.batch.tiled import predict_tiled
 from kshot.errors import OutputError, SettingError
 from kshot.features.tiles import Tiling
-from kshot.formats import instances
+from kshot.formats import instances, kshot_run
 from kshot.formats.trees import Export
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
@@ -154,10 +154,15 @@ def _writers(formats: Sequence[str], export: Export) -> dict[str, Any]:
 def _write_folders(
     out: Path, records: Sequence[Record], classes: Sequence[str], writers: Mapping[str, Any], export: Export
 ) -> None:
-    """Write the formats that are one file per folder."""
-    for writer in writers.values():
-        if hasattr(writer, "write_folder"):
-            writer.write_folder(out, records, classes, export)
+    """Write the formats that are made of the whole run and have a place of their own in it."""
+    asked = [w for w in writers.values() if hasattr(w, "FILE") or hasattr(w, "FOLDER_OUT")]
+    if not asked:
+        return
+    tree = kshot_run.run_tree(out, records, classes)
+    if len(asked) > 1:  # run lengths are small, and reading the masks once a format is slow
+        tree = replace(tree, images=list(tree.images))
+    for writer in asked:
+        writer.write_tree(tree, out, export)
 
 
 @contextlib.contextmanager

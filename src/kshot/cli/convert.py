@@ -8,9 +8,10 @@ import typer
 from kshot import _plugins
 from kshot.cli import options as o
 from kshot.cli.output import print_json, say
-from kshot.errors import SettingError
+from kshot.errors import SettingError, UnknownNameError
 from kshot.formats.folders import read_labels
 from kshot.formats.trees import with_instances
+from kshot.segmenter import names
 
 EXAMPLES = """Examples:
 
@@ -38,6 +39,8 @@ def convert(
     """Convert labels between annotation tools; SRC is recognised by what is in it, and never written to."""
     how = o.make_export(instances, polygons, tolerance, copy_images)
     name = to.replace("-", "_")
+    if to.replace("_", "-") not in names("formats"):  # of all formats, those that it could have been
+        raise UnknownNameError("formats", to, o.CONVERTED.split(", "))
     writer = _plugins.load("formats", _ALIASES.get(name, name))
     if not hasattr(writer, "write_tree"):
         raise SettingError(f"--to {to}: labels of a folder cannot be written so; choices: {o.CONVERTED}")

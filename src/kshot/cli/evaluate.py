@@ -160,7 +160,7 @@ def datasets(
 ) -> None:
     """Which data sets lie here: images and pairs per class, and what is missing."""
     if not root.is_dir():
-        raise DatasetError(f"{root}: no such folder")
+        raise DatasetError(f"{root}: no such folder; check the path")
     found = find_datasets(root)
     if not found:
         listed = "\n  ".join(looks_for())

@@ -25,9 +25,9 @@ def _option(*flags: str, panel: str, help: str, env: str | None = None, **more: 
 _MODEL, _PROMPTS, _RUN = "Model", "Supports without a folder (NAME= names the class)", "Run"
 
 # Read from the files' names: asking each format would import it whenever help is printed.
-_READ_ONLY = {"class_folders", "index_masks", "kshot_run", "support_yaml"}
+_READ_ONLY = {"class-folders", "index-masks", "kshot-run", "support-yaml"}
 _PER_IMAGE = {"overlay", "png", "scores"}
-_FORMATS = [name.replace("_", "-") for name in names("formats") if name not in _READ_ONLY]
+_FORMATS = [name for name in names("formats") if name not in _READ_ONLY]
 WRITTEN = ", ".join(_FORMATS)
 CONVERTED = ", ".join(["png", *(name for name in _FORMATS if name not in _PER_IMAGE)])
 

@@ -62,7 +62,12 @@ def finish(summary: Summary, as_json: bool, again: str, report: Path) -> None:
         )
         raise typer.Exit(130)
     if summary.failed:
-        say(f"{summary.failed} images failed; their reasons stand in {summary.out}/manifest.jsonl")
+        failed = (
+            "1 image failed; its reason stands"
+            if summary.failed == 1
+            else f"{summary.failed} images failed; their reasons stand"
+        )
+        say(f"{failed} in {summary.out}/manifest.jsonl")
         raise typer.Exit(3)
 
 

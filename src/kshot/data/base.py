@@ -184,7 +184,7 @@ def load_dataset(
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder")
+        raise DatasetError(f"{folder}: no such folder; check the path")
     family = _detected(folder) if name == "auto" else name.replace("-", "_")
     if family not in _plugins.names(_FAMILY):
         raise UnknownNameError("datasets", name, _plugins.names(_FAMILY))

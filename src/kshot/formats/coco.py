@@ -1,14 +1,8 @@
-"""COCO JSON: one annotation per part of an image, as compressed RLE or as polygons, with its score.
+"""COCO JSON: one annotation per part of an image, as compressed RLE or as polygons, with its score."""
 
-`write_folder` reads the masks back from the index PNGs of a run and keeps their RLE alone, so that its memory does
-not grow with the pixels, and orders images by name, so that a resumed run gives the same bytes.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from kshot.formats import _coco_read, kshot_run
+from kshot.formats import _coco_read
 from kshot.formats._coco_write import save
 from kshot.formats.trees import Export, LabelledImage, LabelTree, Part
 from kshot.types import Prediction, Shot
@@ -29,16 +23,6 @@ def write(prediction: Prediction, path: Path) -> None:
         if (prediction.mask == index).any()
     ]
     save(LabelTree(prediction.classes, [LabelledImage(path.stem, prediction.size_hw, tuple(found))]), path)
-
-
-def write_folder(
-    out: Path, records: Iterable[Mapping[str, Any]], classes: Sequence[str], how: Export | None = None
-) -> Path:
-    """Write `out`/coco.json from manifest records and the files that they name; returns its path.
-
-    Raises `MaskError` when a mask does not fit its record, `ImageReadError`, `OutputError`.
-    """
-    return write_tree(kshot_run.run_tree(out, records, classes), out, how)
 
 
 def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:

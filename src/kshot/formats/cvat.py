@@ -3,16 +3,15 @@
 CVAT's masks are run lengths of a box, row by row, beginning with what is outside. The format has no place for scores.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import OutputError
-from kshot.formats import _cvat_read, kshot_run
+from kshot.formats import _cvat_read
 from kshot.formats._shapes import polygons
 from kshot.formats.overlay import colour_of
 from kshot.formats.trees import Export, LabelledImage, LabelTree, Part, shots_of
@@ -21,13 +20,6 @@ from kshot.types import Shot
 
 FILE = "cvat.xml"
 LAYOUT = "CVAT: one CVAT for images 1.1 .xml in the folder or in annotations/, with the images beside it or in images/"
-
-
-def write_folder(
-    out: Path, records: Iterable[Mapping[str, Any]], classes: Sequence[str], how: Export | None = None
-) -> Path:
-    """`write_tree` of a run. Raises `MaskError`, `ImageReadError` and `OutputError`."""
-    return write_tree(kshot_run.run_tree(out, records, classes), out, how)
 
 
 def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:

@@ -34,7 +34,7 @@ def read_support(folder: Path, classes: Sequence[str] = ()) -> SupportSet:
     no shot of a wanted class; what a layout refuses comes from its reader.
     """
     if not folder.is_dir():
-        problem = "a file, where a support folder was expected" if folder.exists() else "no such folder"
+        problem = "a file, where a support folder was expected" if folder.exists() else "no such folder; check the path"
         raise SupportError(f"{folder}: {problem}")
     entries = visible(folder)
     if not entries:
@@ -67,7 +67,7 @@ def read_labels(where: Path, images: Path | None = None) -> tuple[LabelTree, str
     boxes, without images that show nothing. Raises `SupportError` as `read_support` does.
     """
     if not where.exists():
-        raise SupportError(f"{where}: no such file or folder")
+        raise SupportError(f"{where}: no such file or folder; check the path")
     layouts = readers()
     for module in layouts:
         if hasattr(module, "read_tree"):

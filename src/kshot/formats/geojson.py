@@ -1,13 +1,13 @@
 """GeoJSON: the outlines of all parts, in longitude and latitude, for maps. Needs the extra `geo`."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kshot.formats import _geo, kshot_run
+from kshot.formats import _geo
 from kshot.formats.trees import Export, LabelledImage, LabelTree
 from kshot.formats.writing import write_text
 
@@ -18,13 +18,6 @@ _DECIMALS = 9  # of a degree: a tenth of a millimetre
 def prepare() -> None:
     """Raise `OutputError` before a run rather than at its end when rasterio is missing."""
     _geo.load()
-
-
-def write_folder(
-    out: Path, records: Iterable[Mapping[str, Any]], classes: Sequence[str], how: Export | None = None
-) -> Path:
-    """`write_tree` of a run. Raises `MaskError`, `ImageReadError` and `OutputError`."""
-    return write_tree(kshot_run.run_tree(out, records, classes), out, how)
 
 
 def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:

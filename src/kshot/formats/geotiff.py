@@ -1,12 +1,10 @@
 """GeoTIFF: index masks with the reference system and the transform of their images. Needs the extra `geo`."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from kshot.errors import OutputError
-from kshot.formats import _geo, kshot_run
+from kshot.formats import _geo
 from kshot.formats.png import palette
 from kshot.formats.trees import Export, LabelTree
 from kshot.formats.writing import atomic_path
@@ -18,13 +16,6 @@ FOLDER_OUT = "geotiff"
 def prepare() -> None:
     """Raise `OutputError` before a run rather than at its end when rasterio is missing."""
     _geo.load()
-
-
-def write_folder(
-    out: Path, records: Iterable[Mapping[str, Any]], classes: Sequence[str], how: Export | None = None
-) -> Path:
-    """`write_tree` of a run. Raises `MaskError`, `ImageReadError` and `OutputError`."""
-    return write_tree(kshot_run.run_tree(out, records, classes), out, how)
 
 
 def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:

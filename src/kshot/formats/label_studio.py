@@ -1,13 +1,13 @@
 """Label Studio: predictions to import, and exports to read. Shapes are brush strokes or polygons."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from kshot.formats import _label_studio_read, kshot_run
+from kshot.formats import _label_studio_read
 from kshot.formats._brush import encode
 from kshot.formats._shapes import polygons
 from kshot.formats.overlay import colour_of
@@ -19,13 +19,6 @@ FILE, CONFIG = "label_studio.json", "label_studio.xml"
 LAYOUT = "Label Studio: one exported .json in the folder or in annotations/, with the images beside it or in images/"
 MODEL_VERSION = "kshot"
 _FROM, _TO = "label", "image"
-
-
-def write_folder(
-    out: Path, records: Iterable[Mapping[str, Any]], classes: Sequence[str], how: Export | None = None
-) -> Path:
-    """`write_tree` of a run. Raises `MaskError`, `ImageReadError` and `OutputError`."""
-    return write_tree(kshot_run.run_tree(out, records, classes), out, how)
 
 
 def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:

@@ -3,7 +3,7 @@
 import base64
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from json import dumps
 from pathlib import Path, PurePosixPath
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.formats import _labelme_read, kshot_run
+from kshot.formats import _labelme_read
 from kshot.formats._shapes import polygons
 from kshot.formats.trees import Export, LabelledImage, LabelTree, Part, shots_of
 from kshot.formats.writing import write_text
@@ -22,13 +22,6 @@ from kshot.types import Shot
 FOLDER_OUT = "labelme"
 LAYOUT = "labelme: x.json of labelme beside each image"
 _VERSION = "5.5.0"  # labelme warns about files of a newer version than its own
-
-
-def write_folder(
-    out: Path, records: Iterable[Mapping[str, Any]], classes: Sequence[str], how: Export | None = None
-) -> Path:
-    """`write_tree` of a run. Raises `MaskError`, `ImageReadError` and `OutputError`."""
-    return write_tree(kshot_run.run_tree(out, records, classes), out, how)
 
 
 def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:

@@ -4,15 +4,13 @@ Classes other than VOC's own twenty are named in labelmap.txt, as CVAT and datum
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import SupportError
-from kshot.formats import kshot_run
 from kshot.formats._index_trees import index_tree
 from kshot.formats._pairs import in_two_folders, index_shots
 from kshot.formats.png import palette, save_labels
@@ -46,13 +44,6 @@ CLASSES = (
     "tvmonitor",
 )
 _LIST = "labelmap.txt"
-
-
-def write_folder(
-    out: Path, records: Iterable[Mapping[str, Any]], classes: Sequence[str], how: Export | None = None
-) -> Path:
-    """`write_tree` of a run. Raises `MaskError`, `ImageReadError` and `OutputError`."""
-    return write_tree(kshot_run.run_tree(out, records, classes), out, how)
 
 
 def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:

@@ -4,15 +4,14 @@ A line holds one polygon, so holes and further parts of an object are bridged to
 Labels of whole classes are split into their connected parts, because a line is one object to those who train on it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from kshot.formats import _yolo_read, kshot_run
+from kshot.formats import _yolo_read
 from kshot.formats._shapes import bridged, rings
 from kshot.formats.trees import Export, LabelledImage, LabelTree, Part, shots_of, with_instances
 from kshot.formats.writing import place_image, write_text
@@ -20,13 +19,6 @@ from kshot.types import Shot
 
 FOLDER_OUT = "yolo"
 LAYOUT = "YOLO: images/x.jpg, labels/x.txt with polygons or boxes, and data.yaml that names the classes"
-
-
-def write_folder(
-    out: Path, records: Iterable[Mapping[str, Any]], classes: Sequence[str], how: Export | None = None
-) -> Path:
-    """`write_tree` of a run. Raises `MaskError`, `ImageReadError` and `OutputError`."""
-    return write_tree(kshot_run.run_tree(out, records, classes), out, how)
 
 
 def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:

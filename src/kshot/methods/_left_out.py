@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kshot.methods import density
 from kshot.methods._cells import Cells, log_ratios
 from kshot.methods.base import Origin, Support, Task
 from kshot.ops.geometry import FeatureMap, coverage
@@ -97,25 +96,31 @@ class Held:
 def hold(supports: Sequence[Support], readings: Sequence[Reading], most: int, part: float, kappa: float) -> Held:
     """Leave out up to `most` supports of each class in turn; of a class with one support, each cell and those around.
 
-    part: of the image, the cells that count as most familiar. kappa: of the kernel that says how familiar.
+    A support is sought with the help of the others of its class's `_pool`, so the work grows with the classes and not
+    with their square. readings: the first a density, whose cells say how familiar. part: of the image, the cells that
+    count as most familiar. kappa: of the kernel that says how familiar.
     """
     ways = supports[0].masks.shape[0]
     middles, familiar = torch.zeros(ways), torch.full((ways,), _LIMIT)
     left: list[tuple[int, ...]] = [()] * ways
     ious = [torch.zeros(0, len(readings), len(TRIED))] * ways
-    seen: dict[int, tuple[Tensor, Tensor]] = {}
+    asked: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for way in range(ways):
         showing = _showing(supports, way)
         if len(showing) == 1:
             middles[way], familiar[way] = _within(supports[showing[0]], way, kappa, part)
             ious[way] = _halves(supports[showing[0]], way, readings)
         elif showing:
-            left[way] = tuple(showing[:most])
+            left[way], pool = tuple(showing[:most]), _pool(supports, showing, 2 * most)
             for index in left[way]:
-                if index not in seen:
-                    seen[index] = _without(supports, index, readings, part, kappa)
-            ious[way] = torch.stack([_ious(seen[index][0][:, way], supports[index], way) for index in left[way]])
-            familiar[way] = torch.stack([seen[index][1][way] for index in left[way]]).mean()
+                asked.setdefault((index, pool), []).append(way)
+    seen: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+    for (index, pool), sought in asked.items():
+        found = _without(supports, index, pool, sought, readings, part, kappa)
+        seen |= {(way, index): of_way for way, of_way in zip(sought, found, strict=True)}
+    for way in (way for way in range(ways) if left[way]):
+        ious[way] = torch.stack([seen[way, index][0] for index in left[way]])
+        familiar[way] = torch.stack([seen[way, index][1] for index in left[way]]).mean()
     return Held(tuple(left), tuple(ious), middles, familiar)
 
 
@@ -124,15 +129,17 @@ def familiarity(cells: Cells, features: FeatureMap, logits: Tensor, part: float,
 
     Only cells near the top by `logits` (N+1, gh, gw) are compared, so it costs little.
     """
+    return torch.stack([_familiar(cells, features, logits, way, part, kappa) for way in range(len(logits) - 1)])
+
+
+def _familiar(cells: Cells, features: FeatureMap, logits: Tensor, way: int, part: float, kappa: float) -> Tensor:
+    """() `familiarity` of one class."""
+    tokens, labels, plane = features.tokens, cells.labels, logits[way + 1]
     count = max(1, round(part * float(coverage(features.frame).sum())))
-    tokens, labels = features.tokens, cells.labels
-    found = []
-    for way, plane in enumerate(logits[1:], 1):
-        likely = plane.flatten().topk(min(4 * count, plane.numel())).indices
-        sides = torch.stack([labels.sum(1) - labels[:, way], labels[:, way]], 1)
-        ratios = log_ratios(vmf_means(tokens[likely], cells.tokens, sides, kappa), _FLOOR)[:, 1]
-        found.append(ratios.topk(min(count, len(ratios))).values.mean())
-    return torch.stack(found)
+    likely = plane.flatten().topk(min(4 * count, plane.numel())).indices
+    sides = torch.stack([labels.sum(1) - labels[:, way + 1], labels[:, way + 1]], 1)
+    ratios = log_ratios(vmf_means(tokens[likely], cells.tokens, sides, kappa), _FLOOR)[:, 1]
+    return ratios.topk(min(count, len(ratios))).values.mean()
 
 
 def _showing(supports: Sequence[Support], way: int) -> list[int]:
@@ -141,13 +148,50 @@ def _showing(supports: Sequence[Support], way: int) -> list[int]:
     return sorted((index for index, area in areas.items() if area > 0), key=lambda index: areas[index], reverse=True)
 
 
+def _pool(supports: Sequence[Support], showing: Sequence[int], most: int) -> tuple[int, ...]:
+    """Indices, in the caller's order, of the supports that a class is sought with: at most so many.
+
+    Those that show it most; if there is room, those that show nothing at all, whose background is every class's.
+    """
+    empty = [index for index, support in enumerate(supports) if not bool(support.masks.any())]
+    empty.sort(key=lambda index: float(supports[index].features.features.sum()))  # an order of their own
+    return tuple(sorted([*showing, *empty][:most]))
+
+
+def _narrowed(
+    supports: Sequence[Support], readings: Sequence[Reading]
+) -> tuple[list[Support], list[Reading], list[int]]:
+    """Supports and readings of those classes alone that the supports show, and which classes these are."""
+    shown = [way for way in range(supports[0].masks.shape[0]) if any(bool(s.masks[way].any()) for s in supports)]
+    fewer = [replace(support, masks=support.masks[shown]) for support in supports]
+    return fewer, [r._replace(classes=tuple(r.classes[way] for way in shown)) for r in readings], shown
+
+
 def _without(
-    supports: Sequence[Support], index: int, readings: Sequence[Reading], part: float, kappa: float
-) -> tuple[Tensor, Tensor]:
-    """Logits (readings, N, gh, gw) of a support by the others, and how familiar each class is in it (N,)."""
-    rest, features = [*supports[:index], *supports[index + 1 :]], supports[index].features
-    logits = torch.stack([reading.fit(rest).score(features) for reading in readings])
-    return logits[:, 1:], familiarity(density.fit(rest, density.Settings()), features, logits[0], part, kappa)
+    supports: Sequence[Support],
+    index: int,
+    pool: Sequence[int],
+    sought: Sequence[int],
+    readings: Sequence[Reading],
+    part: float,
+    kappa: float,
+) -> list[tuple[Tensor, Tensor]]:
+    """Of each class that is sought its IoUs (readings, t) in a support by the others of a pool, and how familiar it is.
+
+    Classes that the pool does not show would only cost time.
+    """
+    support, (fewer, readings, shown) = supports[index], _narrowed([supports[i] for i in pool], readings)
+    rest = [narrow for i, narrow in zip(pool, fewer, strict=True) if i != index]
+    first = readings[0].fit(rest)
+    logits = torch.stack(
+        [first.score(support.features), *(reading.fit(rest).score(support.features) for reading in readings[1:])]
+    )
+    found = []
+    for way in sought:
+        row = shown.index(way)
+        familiar = _familiar(first.fitted, support.features, logits[0], row, part, kappa)
+        found.append((_ious(logits[:, row + 1], support, way), familiar))
+    return found
 
 
 def _ious(logits: Tensor, support: Support, way: int) -> Tensor:
@@ -162,6 +206,8 @@ def _halves(support: Support, way: int, readings: Sequence[Reading]) -> Tensor:
     """(halves, readings, t): IoU of each half of a class, seen in one image alone, by the other half of that image."""
     if len(readings) == 1:
         return torch.zeros(0, 1, len(TRIED))
+    fewer, readings, ways = _narrowed([support], readings)
+    support, way = fewer[0], ways.index(way)
     mask = support.masks[way]
     upper = (mask.sum(1, keepdim=True).cumsum(0) <= mask.sum() / 2).expand_as(mask)
     left = (mask.sum(0, keepdim=True).cumsum(1) <= mask.sum() / 2).expand_as(mask)

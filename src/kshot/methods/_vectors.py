@@ -63,8 +63,10 @@ def as_salient(support: Support) -> Support:
     """An image with its salient region as the mask of every class that it shows, whatever was marked; words stay."""
     if support.kind != "mask":  # the masks of a whole image are its salient region already
         return support
-    masks = shows(support)[:, None, None] * salient(support.features)
-    return replace(support, masks=masks, known=coverage(support.features.frame))
+    known, shown = coverage(support.features.frame), shows(support)
+    if not bool(shown.any()):  # all background, salient or not
+        return replace(support, known=known)
+    return replace(support, masks=shown[:, None, None] * salient(support.features), known=known)
 
 
 def shows(support: Support) -> Tensor:

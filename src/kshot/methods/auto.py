@@ -97,7 +97,9 @@ class Task(base.Task):
         choice = held.choose(shift, settings.gain, toll, settings.sure)
         thresholds = choice.thresholds if settings.threshold else torch.zeros(len(self.classes))
         task = readings[choice.reading].fit(self.supports)
-        return _Fitted(density.fit(self.supports, usual), held, task, thresholds)
+        # The usual method has made these cells already; the others compare with all of them.
+        cells = density.fit(self.supports, usual) if choice.reading else task.fitted
+        return _Fitted(cells, held, task, thresholds)
 
     def _score(self, features: FeatureMap) -> Tensor:
         logits: Tensor = self.fitted.task.score(features)

@@ -39,7 +39,7 @@ def test_unknown_names_and_folders(pets, tmp_path):
         load_dataset("vco", pets)
     with pytest.raises(UnknownNameError, match="'base'"):
         load_dataset("base", pets)
-    with pytest.raises(DatasetError, match="no such folder"):
+    with pytest.raises(DatasetError, match="no such folder; check the path"):
         load_dataset("voc", tmp_path / "nowhere")
 
 

@@ -7,7 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from kshot.errors import ImageReadError, MaskError
-from kshot.formats import coco, png
+from kshot.formats import coco, kshot_run, png
 
 from .makers import prediction, square
 
@@ -28,6 +28,11 @@ def record(name, labels, status="done", score=0.75):
     }
 
 
+def of_run(out, records, classes):
+    """coco.json as a run writes it at its end."""
+    return coco.write_tree(kshot_run.run_tree(out, records, classes), out)
+
+
 def run_folder(out):
     """Three images in a run folder: both classes, the second class in two parts with 255, and nothing."""
     both = square(1, (7, 9))
@@ -43,7 +48,7 @@ def run_folder(out):
 def test_pycocotools_reads_back_every_mask_of_a_folder(tmp_path):
     masks, records = run_folder(tmp_path)
     failed = {"input": "z.jpg", "size_hw": [1, 1], "status": "failed", "classes": {}}
-    path = coco.write_folder(tmp_path, [*records, failed], ("cat", "dog"))
+    path = of_run(tmp_path, [*records, failed], ("cat", "dog"))
     assert path == tmp_path / "coco.json"
     read = foreign(path)
     assert [c["name"] for c in read.loadCats([1, 2])] == ["cat", "dog"]
@@ -59,7 +64,7 @@ def test_pycocotools_reads_back_every_mask_of_a_folder(tmp_path):
 
 def test_an_annotation_has_the_area_box_and_score_counted_by_hand(tmp_path):
     _, records = run_folder(tmp_path)
-    read = foreign(coco.write_folder(tmp_path, records, ("cat", "dog")))
+    read = foreign(of_run(tmp_path, records, ("cat", "dog")))
     cat, *dogs = read.anns.values()
     assert (cat["area"], cat["bbox"], cat["iscrowd"], cat["score"]) == (9, [2.0, 1.0, 3.0, 3.0], 0, 0.75)
     assert [(dog["area"], dog["bbox"]) for dog in dogs] == [(6, [6.0, 5.0, 3.0, 2.0]), (8, [0.0, 0.0, 4.0, 5.0])]
@@ -68,20 +73,20 @@ def test_an_annotation_has_the_area_box_and_score_counted_by_hand(tmp_path):
 
 def test_any_order_of_the_records_gives_the_same_bytes(tmp_path):
     _, records = run_folder(tmp_path)
-    first = coco.write_folder(tmp_path, records, ("cat", "dog")).read_bytes()
-    assert coco.write_folder(tmp_path, iter(records[::-1]), ("cat", "dog")).read_bytes() == first
+    first = of_run(tmp_path, records, ("cat", "dog")).read_bytes()
+    assert of_run(tmp_path, iter(records[::-1]), ("cat", "dog")).read_bytes() == first
 
 
 def test_the_last_record_of_an_input_holds(tmp_path):
     _, records = run_folder(tmp_path)
-    once = coco.write_folder(tmp_path, records, ("cat", "dog")).read_bytes()
+    once = of_run(tmp_path, records, ("cat", "dog")).read_bytes()
     earlier = [{**r, "status": "failed"} for r in records]
-    assert coco.write_folder(tmp_path, earlier + records, ("cat", "dog")).read_bytes() == once
-    assert foreign(coco.write_folder(tmp_path, records + earlier, ("cat", "dog"))).imgs == {}
+    assert of_run(tmp_path, earlier + records, ("cat", "dog")).read_bytes() == once
+    assert foreign(of_run(tmp_path, records + earlier, ("cat", "dog"))).imgs == {}
 
 
 def test_a_folder_without_any_object_is_still_a_file_that_opens(tmp_path):
-    read = foreign(coco.write_folder(tmp_path, [], ("cat",)))
+    read = foreign(of_run(tmp_path, [], ("cat",)))
     assert (read.imgs, read.anns, list(read.cats)) == ({}, {}, [1])
 
 
@@ -89,11 +94,11 @@ def test_a_mask_that_does_not_fit_its_record_is_refused_by_its_name(tmp_path):
     labels = square(3)
     png.save_labels(labels, tmp_path / "masks/a.png")
     with pytest.raises(MaskError, match=r"a\.png: holds the label 3"):
-        coco.write_folder(tmp_path, [record("a.jpg", labels)], ("cat", "dog"))
+        of_run(tmp_path, [record("a.jpg", labels)], ("cat", "dog"))
     with pytest.raises(MaskError, match=r"a\.png is 8 x 6 pixels"):
-        coco.write_folder(tmp_path, [record("a.jpg", np.zeros((9, 9), np.uint8))], ("cat", "dog"))
+        of_run(tmp_path, [record("a.jpg", np.zeros((9, 9), np.uint8))], ("cat", "dog"))
     with pytest.raises(ImageReadError, match=r"b\.png: no such file"):
-        coco.write_folder(tmp_path, [record("b.jpg", labels)], ("cat", "dog"))
+        of_run(tmp_path, [record("b.jpg", labels)], ("cat", "dog"))
     assert not (tmp_path / "coco.json").exists()
 
 
@@ -110,6 +115,6 @@ def test_one_prediction_is_a_file_of_its_own(tmp_path):
 
 def test_nothing_is_printed(tmp_path, capsys):
     _, records = run_folder(tmp_path)
-    coco.write_folder(tmp_path, records, ("cat", "dog"))
+    of_run(tmp_path, records, ("cat", "dog"))
     coco.read_shots(tmp_path / "masks")
     assert capsys.readouterr() == ("", "")

@@ -74,7 +74,7 @@ def test_helpers_are_no_formats():
 
 
 def test_missing_folders_files_and_empty_folders_are_refused(tmp_path):
-    with pytest.raises(SupportError, match="nowhere: no such folder"):
+    with pytest.raises(SupportError, match="nowhere: no such folder; check the path"):
         folders.read_support(tmp_path / "nowhere")
     with pytest.raises(SupportError, match="a file, where"):
         folders.read_support(picture(tmp_path / "a.jpg"))

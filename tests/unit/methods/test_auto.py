@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from typer.testing import CliRunner
 
 import kshot
 from kshot.cli import app
-from kshot.methods import auto, density
-from kshot.methods._left_out import TRIED, Held, Reading, _ious, _within, familiarity, hold
+from kshot.methods import attention, auto, density, matching
+from kshot.methods._cells import Cells
+from kshot.methods._left_out import TRIED, Held, Reading, _ious, _pool, _within, familiarity, hold
+from kshot.methods.base import Support
 from kshot.types import Shot
 from tests.conftest import draw
-from tests.golden.hand import ORIGIN, row, support
+from tests.golden.hand import ORIGIN, random_support, row, support
 
 
 def ious(*of_readings: dict[float, float], usual: float = 0.5) -> torch.Tensor:
@@ -110,6 +113,74 @@ def test_at_most_so_many_supports_are_left_out() -> None:
     reading = Reading(density.Task, density.Settings(), ("c",), ORIGIN)
     held = hold(supports, [reading], most=3, part=0.5, kappa=20.0)
     assert held.left == ((0, 1, 2),)  # those that show most of it
+
+
+def areas(*of_supports: int, ways: int = 1) -> list[Support]:
+    """Random supports of 60 cells, each with so many cells of the class at its place, the classes by turns."""
+    made = []
+    for index, area in enumerate(of_supports):
+        drawn = random_support(index)
+        masks = torch.zeros(ways, 1, 60)
+        masks[index % ways, 0, :area] = 1
+        made.append(Support(drawn.features, masks, drawn.known))
+    return made
+
+
+@pytest.mark.parametrize("shown", [(20, 14), (9, 20, 0, 7, 31), (20, 14, 31, 9, 0, 12, 28, 7, 25, 17)])
+def test_up_to_ten_supports_of_one_class_are_sought_by_all_the_others(shown: tuple[int, ...]) -> None:
+    supports = areas(*shown)
+    chosen = ((density, density.Settings()), (attention, attention.Settings()), (matching, matching.Settings()))
+    readings = [Reading(module.Task, settings, ("c",), ORIGIN) for module, settings in chosen]
+    held = hold(supports, readings, most=5, part=0.1, kappa=20.0)
+    assert held.left[0] == tuple(
+        sorted(range(len(shown)), key=lambda i: -shown[i])[: min(5, len(shown) - (0 in shown))]
+    )
+    for index, found in zip(held.left[0], held.ious[0], strict=True):
+        rest, query = supports[:index] + supports[index + 1 :], supports[index].features
+        logits = torch.stack([reading.fit(rest).score(query)[1] for reading in readings])
+        assert torch.equal(found, _ious(logits, supports[index], 0))  # to the bit: published figures hang on it
+
+
+def test_a_class_is_sought_with_those_that_show_it_most_and_then_with_empty_ones() -> None:
+    supports = areas(5, 9, 0, 7, 0)
+    assert _pool(supports, [1, 3, 0], 2) == (1, 3)
+    assert len(_pool(supports, [1, 3, 0], 4)) == 4 and set(_pool(supports, [1, 3, 0], 4)) > {0, 1, 3}
+    assert _pool(supports, [1, 3, 0], 9) == (0, 1, 2, 3, 4)
+    backward = {4 - index for index in _pool(supports[::-1], [3, 1, 4], 4)}
+    assert backward == set(_pool(supports, [1, 3, 0], 4))  # whatever the order
+
+
+class Counting(density.Task):
+    """Densities that note how many supports they are fitted on."""
+
+    sizes: ClassVar[list[int]] = []
+
+    def _fitted(self) -> Cells:
+        self.sizes.append(len(self.supports))
+        return super()._fitted()
+
+
+@pytest.mark.parametrize(
+    ("ways", "shots", "fits"), [(1, 3, [2] * 3), (4, 3, [2] * 12), (8, 3, [2] * 24), (1, 30, [9] * 5)]
+)
+def test_the_work_grows_with_the_classes_and_not_with_the_supports(ways: int, shots: int, fits: list[int]) -> None:
+    Counting.sizes.clear()
+    supports = areas(*range(5, 5 + ways * shots), ways=ways)
+    reading = Reading(Counting, density.Settings(), tuple("abcdefgh"[:ways]), ORIGIN)
+    held = hold(supports, [reading], most=5, part=0.1, kappa=20.0)
+    assert Counting.sizes == fits
+    assert [len(left) for left in held.left] == [min(shots, 5)] * ways
+
+
+def test_supports_that_show_several_classes_are_left_out_once() -> None:
+    Counting.sizes.clear()
+    supports = [Support(one.features, torch.cat([one.masks, one.masks.flip(2)]), one.known) for one in areas(20, 14, 9)]
+    reading = Reading(Counting, density.Settings(), ("a", "b"), ORIGIN)
+    held = hold(supports, [reading], most=5, part=0.1, kappa=20.0)
+    assert Counting.sizes == [2] * 3
+    assert held.left == ((0, 1, 2), (0, 1, 2))
+    score = reading.fit(supports[1:]).score(supports[0].features)
+    assert torch.equal(held.ious[1][0], _ious(score[None, 2], supports[0], 1))
 
 
 def wrong_shots() -> list[Shot]:

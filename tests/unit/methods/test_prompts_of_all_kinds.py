@@ -10,10 +10,13 @@ import kshot
 from kshot.backbones.base import Backbone
 from kshot.errors import SettingError, SupportError
 from kshot.features import extract, extract_many, prepare
-from kshot.ops.geometry import Frame
+from kshot.methods import _vectors
+from kshot.ops.geometry import FeatureMap, Frame
+from kshot.ops.seeds import salient
 from kshot.prompts import BACKGROUND_WORDS
 from kshot.types import Shot
 from tests.conftest import draw
+from tests.golden.hand import random_support, support
 from tests.unit.backbones import tiny_clip
 
 SAYS = Shot(text="cat", label="disc")
@@ -185,3 +188,18 @@ def test_a_mask_is_not_read_unless_it_is_the_prompt() -> None:
         with_mask, with_half = (seg.fit([Shot(picture, mask=m, label="x")]).score(features) for m in (mask, small))
         scores[prompt] = torch.equal(with_mask, with_half)
     assert scores == {"whole": True, "object": True, "mask": False}
+
+
+def test_salience_is_sought_in_those_images_alone_that_show_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[FeatureMap] = []
+
+    def noted(features: FeatureMap) -> torch.Tensor:
+        seen.append(features)
+        return salient(features)
+
+    monkeypatch.setattr(_vectors, "salient", noted)
+    shown, empty = (support(random_support(1).features, [part] * 20 + [0.0] * 40) for part in (1.0, 0.0))
+    marked, bare = _vectors.as_salient(shown), _vectors.as_salient(empty)
+    assert seen == [shown.features]
+    assert torch.equal(marked.masks[0], salient(shown.features))
+    assert not bare.masks.any() and torch.equal(bare.background, torch.ones(1, 60))

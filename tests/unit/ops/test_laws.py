@@ -62,3 +62,4 @@ def test_regions_are_counted_per_class_and_specks_left_out() -> None:
     mask[38, 38] = 2
     assert count_regions(mask) == {1: 2, 2: 1}
     assert count_regions(np.zeros((4, 4), np.uint8)) == {}
+    assert count_regions(np.repeat([[2, 2, 1]], 9, axis=0).astype(np.uint8)) == {2: 1}  # no background, 9 pixels of 1
