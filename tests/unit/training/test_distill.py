@@ -32,7 +32,9 @@ def prepared(photos: Path, plan: teachers.Plan = PLAN, count: int = 1, **more: P
 def job(photos: Path) -> distill.Distill:
     torch.manual_seed(0)
     settings = distill.Settings(sides=(32, 48))
-    return distill.Distill(Net(SMALL), find_photos(photos), 2, prepared(photos), PLAN, settings, torch.device("cpu"))
+    return distill.Distill(
+        Net(SMALL), find_photos(photos), 2, prepared(photos), PLAN, settings, torch.device("cpu"), 60
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -111,7 +113,12 @@ def test_an_encoder_learns_its_teacher(photos: Path, tmp_path: Path) -> None:
     made = job(photos)
     with torch.no_grad():
         before = {name: float(value) for name, value in made.validate().items()}
-    train(made, Schedule(steps=60, batch_size=6, lr=1e-2, validate_every=60, save_every=60), tmp_path / "run", {})
+    train(
+        made,
+        Schedule(steps=60, batch_size=6, lr=3e-3, orthogonal=5.0, validate_every=60, save_every=60),
+        tmp_path / "run",
+        {},
+    )
     with torch.no_grad():
         after = made.validate()
     assert after["cells"] < 0.7 * before["cells"] and after["objects"] < before["objects"]
