@@ -58,10 +58,11 @@ def _by_place(records: Sequence[Record], of: Any) -> dict[int, Any]:
 def _rules(records: Sequence[Record]) -> dict[str, tuple[str, str]]:
     """What stands before and after an image's name without its suffix, by format, as in the first image with outputs."""
     first: Record = next((record for record in records if record.get("outputs")), {})
+    stem = _stem(first.get("input", ""))
     rules = {}
-    for name, path in first.get("outputs", {}).items():
-        before, stem, after = path.partition(_stem(first["input"]))
-        if stem:
+    for name, path in (first.get("outputs", {}) if stem else {}).items():
+        before, found, after = path.rpartition(stem)
+        if found:
             rules[name] = (before, after)
     return rules
 

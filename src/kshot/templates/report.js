@@ -7,6 +7,8 @@
   const embeds = JSON.parse(at("embeds").textContent);
   const { classes, pictures, names, status, facts } = run;
   const state = { view: "overlay", reverse: false, page: 0 };
+  const has = { overlay: true, picture: pictures !== null, scores: embeds.some((each) => each[2]) };
+  has.both = has.picture || has.scores;
   let shown = [];  // places of records in the columns, which are in the order of names
 
   // Everything is made of nodes and text, never of markup: a file may be called anything.
@@ -160,7 +162,7 @@
       ? `${(first + 1).toLocaleString("en")}–${last.toLocaleString("en")} of ${plural(shown.length, "image")}` +
         (shown.length < names.length ? ` (${names.length.toLocaleString("en")} in all)` : "")
       : "";
-    at("legend").hidden = state.view !== "scores" && state.view !== "both";
+    at("legend").hidden = !has.scores || (state.view !== "scores" && state.view !== "both");
     at("pager").hidden = pages === 1;
     at("page").value = state.page + 1;
     at("page").max = pages;
@@ -227,8 +229,6 @@
   at("next").addEventListener("click", () => turn(state.page + 1));
   at("page").addEventListener("change", () => turn(at("page").value - 1));
   const views = [...document.querySelectorAll(".views button")];
-  const has = { overlay: true, picture: pictures !== null, scores: embeds.some((e) => e[2]) };
-  has.both = has.picture || has.scores;
   for (const button of views) {
     button.hidden = !has[button.value];
     button.addEventListener("click", () => {
