@@ -4,9 +4,10 @@
 
 One support of a class labels a pool of images, as many with the class as without it. k of the pool are corrected: their
 true masks become shots, and the task is fitted again; then the next ones are chosen by the new figures. A corrected
-image without the class is no shot, as in `kshot fit --add`, or one with --negatives. Three values, each the IoU of the class over a set of images, meaned over classes and seeds: `pool`, where corrected images are right,
-is what the person ends up with; `rest`, the images that nobody corrected, flatters the doubtful order, which leaves easy
-ones; `fresh`, images that nobody could have corrected, tells what the shots are worth.
+image without the class is no shot, as in `kshot fit --add`, or one with --negatives. Three values, each the IoU of the
+class over a set of images, meaned over classes and seeds: `pool`, where corrected images are right, is what the person
+ends up with; `rest`, the images that nobody corrected, flatters the doubtful order, which leaves easy ones; `fresh`,
+images that nobody could have corrected, tells what the shots are worth.
 """
 
 import argparse

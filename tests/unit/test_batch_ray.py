@@ -93,7 +93,9 @@ def test_without_ray_the_way_to_get_it_is_named(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("options", "why"), [(["--engine", "dask"], "local, ray"), (["--engine", "ray", "--watch"], "--watch")])
+@pytest.mark.parametrize(
+    ("options", "why"), [(["--engine", "dask"], "local, ray"), (["--engine", "ray", "--watch"], "--watch")]
+)
 def test_engines_that_cannot_be_are_refused(
     options: list[str], why: str, support_folder: Path, image_folder: Path, tmp_path: Path
 ) -> None:

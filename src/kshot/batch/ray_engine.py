@@ -1,9 +1,9 @@
 """The steps of a folder run on a Ray cluster: batches of jobs go to actors that hold the model, records come back.
 
 An actor reads, infers and writes its images itself, so that between machines go names and lines of the manifest alone:
-the scores of an image are hundreds of times as large as its file. Hence all machines must see the images and the output
-folder under the same paths. The one that started the run keeps the lock, the manifest and the order, as in a local run.
-Needs the extra `ray`. Source: Ray Data (Moritz et al. 2018, "Ray: a distributed framework for emerging AI applications").
+the scores of an image are far larger than its file. Hence all machines must see the images and the output folder under
+the same paths. The one that started the run keeps the lock, the manifest and the order, as in a local run.
+Needs the extra `ray`. Source: Moritz et al. 2018, "Ray: a distributed framework for emerging AI applications".
 """
 
 import importlib
@@ -26,8 +26,8 @@ _BATCHES = 4  # for each actor at least, so that all end at about the same time
 def on_ray(jobs: Iterable[Job | None], steps: Steps, workers: int) -> Generator[Work]:
     """What `Steps` makes of each job, in the order in which batches end.
 
-    workers: actors, each with a CPU (or a GPU, when the model is on one); 0 takes what the cluster has. RAY_ADDRESS names
-    the cluster; without it one is started on this machine, for this run. An actor that dies is started again.
+    workers: actors, each with a CPU (or a GPU, when the model is on one); 0 takes what the cluster has. RAY_ADDRESS
+    names the cluster; without it one is started on this machine, for this run. An actor that dies is started again.
     Raises `SettingError` without Ray or where no cluster answers, and `OutputError` when nothing can be written.
     """
     todo = [replace(job, path=job.path.absolute()) for job in jobs if job]
@@ -53,14 +53,16 @@ class _Labeller:
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
         """A row for each job: its record and seconds as JSON, or why nothing can be written any more."""
-        rows: list[tuple[str, str, str, str]] = []
+        columns = map(list, zip(*self._done(batch["job"]), strict=True))
+        yield dict(zip(("job", "record", "seconds", "error"), columns, strict=True))
+
+    def _done(self, jobs: Iterable[str]) -> Iterator[tuple[str, str, str, str]]:
         steps = self.steps
         try:
-            for work in overlapped(map(_unpacked, batch["job"]), steps.read, steps.infer, steps.write):
-                rows.append((_packed(work.job), json.dumps(work.record), json.dumps(work.seconds), ""))
+            for work in overlapped(map(_unpacked, jobs), steps.read, steps.infer, steps.write):
+                yield _packed(work.job), json.dumps(work.record), json.dumps(work.seconds), ""
         except OutputError as error:
-            rows.append(("", "", "", str(error)))
-        yield dict(zip(("job", "record", "seconds", "error"), map(list, zip(*rows, strict=True)), strict=True))
+            yield "", "", "", str(error)
 
 
 def _works(rows: Iterable[dict[str, Any]]) -> Iterator[Work]:

@@ -56,7 +56,7 @@ def _by_place(records: Sequence[Record], of: Any) -> dict[int, Any]:
 
 
 def _rules(records: Sequence[Record]) -> dict[str, tuple[str, str]]:
-    """What stands before and after an image's name without its suffix, by format, as in the first image with outputs."""
+    """What stands before and after an image's name without its suffix, by format, in the first image with outputs."""
     first: Record = next((record for record in records if record.get("outputs")), {})
     stem = _stem(first.get("input", ""))
     rules = {}
