@@ -7,7 +7,7 @@ true masks become shots, and the task is fitted again; then the next ones are ch
 image without the class is no shot, as in `kshot fit --add`, or one with --negatives. Three values, each the IoU of the
 class over a set of images, meaned over classes and seeds: `pool`, where corrected images are right, is what the person
 ends up with; `rest`, the images that nobody corrected, flatters the doubtful order, which leaves easy ones; `fresh`,
-images that nobody could have corrected, tells what the shots are worth.
+images that nobody could have corrected, tells what the shots are worth. A run that is stopped goes on where it was.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,17 @@ ORDERS = ("doubtful", "random")
 VALUES = ("pool", "rest", "fresh")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Seen:
-    """An image, its label map and its features."""
+    """An image, its label map, and its features once they are needed."""
 
     picture: NDArray[np.uint8]
     labels: NDArray[np.uint8]
-    features: FeatureMap
+    segmenter: Segmenter
+
+    @cached_property
+    def features(self) -> FeatureMap:
+        return self.segmenter.features(self.picture)
 
     def shows(self, label: int) -> bool:
         """Whether any pixel is of the class."""
@@ -67,43 +72,43 @@ def main() -> None:
     options = _options()
     started = time.perf_counter()
     segmenter = Segmenter(backbone=options.backbone, method=options.method, device="cpu")
-    images = [Seen(p, labels, segmenter.features(p)) for _, p, labels in read_pairs(options.root, "val")]
-    print(f"{len(images)} images encoded in {time.perf_counter() - started:.0f} s", flush=True)
-    rows: list[dict[str, Any]] = []
+    images = [Seen(p, labels, segmenter) for _, p, labels in read_pairs(options.root, "val")]
+    report = _begun(options)
+    done = {(row["class"], row["seed"]) for row in report["rows"]}
     for draw in draws(images, options.pool, options.fresh, range(options.seeds)):
-        rows += [row for order in ORDERS for row in _reviewed(segmenter, images, draw, order, options)]
+        if (CLASSES[draw.label - 1], draw.seed) in done:
+            continue
+        report["rows"] += [row for order in ORDERS for row in _reviewed(segmenter, images, draw, order, options)]
+        report["means"] = list(_means(report["rows"], options.corrected))
         print(f"{CLASSES[draw.label - 1]} {draw.seed}: {time.perf_counter() - started:.0f} s", flush=True)
-    report = {
-        "facts": facts(),
-        "method": options.method,
-        "pool": options.pool,
-        "fresh": options.fresh,
-        "negatives": options.negatives,
-        "split": "val of the development VOC",
-        "means": list(_means(rows, options.corrected)),
-        "rows": rows,
-    }
-    if options.out:
         options.out.write_text(json.dumps(report, indent=1) + "\n")
     print(table(report["means"]))
     if options.plot:
         _plot(report["means"], options.plot)
 
 
+def _begun(options: argparse.Namespace) -> dict[str, Any]:
+    """What the file holds of a run that was stopped."""
+    chosen = {name: vars(options)[name] for name in ("method", "pool", "fresh", "corrected", "negatives")}
+    if options.out.is_file():
+        report: dict[str, Any] = json.loads(options.out.read_text())
+        if report["settings"] == chosen:
+            return report
+    return {"facts": facts(), "split": "val of the development VOC", "settings": chosen, "means": [], "rows": []}
+
+
 def draws(images: Sequence[Seen], pool: int, fresh: int, seeds: Iterable[int]) -> Iterator[Draw]:
     """A draw per seed of every class that has enough images; half of each set show the class."""
-    for label in range(1, len(CLASSES) + 1):
-        areas = [int((image.labels == label).sum()) for image in images]
-        shown = [n for n, area in enumerate(areas) if area >= MIN_AREA]
-        absent = [n for n, area in enumerate(areas) if area == 0]
-        if len(shown) < 1 + (pool + fresh) // 2:
-            continue
-        for seed in seeds:
+    areas = {label: [int((image.labels == label).sum()) for image in images] for label in range(1, len(CLASSES) + 1)}
+    for seed in seeds:
+        for label, found in areas.items():
             chance = np.random.default_rng((seed, label))
-            with_it, without = chance.permutation(shown).tolist(), chance.permutation(absent).tolist()
-            halves = [[*with_it[1 : 1 + pool // 2], *without[: pool // 2]]]
-            halves += [[*with_it[1 + pool // 2 :][: fresh // 2], *without[pool // 2 :][: fresh // 2]]]
-            yield Draw(label, seed, with_it[0], tuple(halves[0]), tuple(halves[1]))
+            shown = chance.permutation([n for n, area in enumerate(found) if area >= MIN_AREA]).tolist()
+            absent = chance.permutation([n for n, area in enumerate(found) if area == 0]).tolist()
+            if len(shown) >= 1 + (pool + fresh) // 2:
+                first = [*shown[1 : 1 + pool // 2], *absent[: pool // 2]]
+                others = [*shown[1 + pool // 2 :][: fresh // 2], *absent[pool // 2 :][: fresh // 2]]
+                yield Draw(label, seed, int(shown[0]), tuple(first), tuple(others))
 
 
 def _reviewed(
@@ -225,11 +230,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--backbone", default=str(shared("weights/vit-tiny-patch16-224")))
     parser.add_argument("--method", default="auto")
     parser.add_argument("--corrected", type=int, nargs="+", default=[0, 1, 2, 4, 8])
-    parser.add_argument("--pool", type=int, default=24, help="Images to label, half of them with the class.")
-    parser.add_argument("--fresh", type=int, default=16, help="Images that are never corrected, half with the class.")
+    parser.add_argument("--pool", type=int, default=20, help="Images to label, half of them with the class.")
+    parser.add_argument("--fresh", type=int, default=12, help="Images that are never corrected, half with the class.")
     parser.add_argument("--negatives", action="store_true", help="Corrected images without the class are shots too.")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("review.json"))
     parser.add_argument("--plot", type=Path)
     return parser.parse_args()
 

@@ -121,6 +121,8 @@ def _connect(ray: Any, workers: int) -> bool:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         else:
+            # Ray would let its workers yield to all else, and hardly move on a machine with other work.
+            os.environ.setdefault("RAY_worker_niceness", "0")
             count = max(workers, os.cpu_count() or 1)
             ray.init("local", num_cpus=count, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
