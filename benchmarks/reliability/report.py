@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from benchmarks.chromium import Tab, opened
+from benchmarks.chromium import opened
 from benchmarks.settings import facts
 from kshot.report import write_report
 

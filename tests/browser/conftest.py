@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-
 from benchmarks.chromium import Tab, executable, opened
 
 

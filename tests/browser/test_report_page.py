@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.chromium import Tab
 from PIL import Image
 
-from benchmarks.chromium import Tab
 from kshot.report import write_report
 
 COUNT = 300

@@ -8,6 +8,7 @@ Needs the extra `ray`. Source: Moritz et al. 2018, "Ray: a distributed framework
 
 import importlib
 import json
+import logging
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -78,6 +79,8 @@ def _rows(ray: Any, jobs: Sequence[Job], steps: Steps, workers: int) -> Iterator
     size = min(_LARGEST, -(-len(jobs) // (_BATCHES * actors)))
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    # Its plans and progress would stand among kshot's own words on stderr.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     # JSON, because a name that is no Unicode passes through it, and not through Arrow.
     rows = ray.data.from_items([{"job": _packed(job)} for job in jobs], override_num_blocks=-(-len(jobs) // size))
     done = rows.map_batches(
