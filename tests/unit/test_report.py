@@ -142,9 +142,8 @@ def test_carries_the_most_doubtful_and_links_to_the_rest(copy: Path) -> None:
     assert page.run["uncertainty"][int(inside)] == max(page.run["uncertainty"])
     assert len(page.embeds) == 1
     before, after = page.run["rules"]["overlay"]
-    stems = [
-        Path(n).stem if "/" not in n else n[:-4] for n, s in zip(page.run["names"], page.run["status"]) if s != "f"
-    ]
+    letters = zip(page.run["names"], page.run["status"], strict=True)
+    stems = [name[:-4] for name, letter in letters if letter != "f"]
     assert len(stems) == 4 and all((copy / f"{before}{stem}{after}").is_file() for stem in stems)
 
 
