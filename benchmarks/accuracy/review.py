@@ -179,11 +179,12 @@ def _means(rows: Sequence[dict[str, Any]], corrected: Sequence[int]) -> Iterator
 def _interval(gains: NDArray[np.float64]) -> tuple[float, float, float]:
     """The mean of paired differences and its 95 % bootstrap interval over the pairs."""
     drawn = np.random.default_rng(0).choice(gains, (5000, len(gains))).mean(1)
-    return float(gains.mean()), *(float(v) for v in np.percentile(drawn, (2.5, 97.5)))
+    low, high = np.percentile(drawn, (2.5, 97.5)).tolist()
+    return float(gains.mean()), low, high
 
 
 def _share(rows: Sequence[dict[str, Any]]) -> float:
-    return sum(row["with_class"] for row in rows) / max(1, sum(row["corrected"] for row in rows))
+    return float(sum(row["with_class"] for row in rows) / max(1, sum(row["corrected"] for row in rows)))
 
 
 def _percent(value: float) -> float:
