@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from kshot import __version__, _plugins
 from kshot.batch.folder import Journal, RunFolder
 from kshot.batch.jobs import Job, Jobs, Shard, root_of
 from kshot.batch.pipeline import overlapped
-from kshot.batch.steps import MASKS, Record, Steps
+from kshot.batch.steps import MASKS, Record, Steps, Work
 from kshot.batch.tiled import predict_tiled
 from kshot.errors import OutputError, SettingError
 from kshot.features.tiles import Tiling
@@ -20,6 +20,14 @@ from kshot.formats import instances, kshot_run
 from kshot.formats.trees import Export
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
+
+# Who does the steps of the jobs, with so many workers: whatever the order in which they come back.
+Engine = Callable[[Iterable[Job | None], Steps, int], Generator[Work]]
+
+
+def on_this_machine(jobs: Iterable[Job | None], steps: Steps, workers: int) -> Generator[Work]:
+    """The local engine: reading, inference and writing overlap."""
+    return overlapped(jobs, steps.read, steps.infer, steps.write, workers)
 
 
 @dataclass
@@ -62,6 +70,7 @@ def label_folder(
     tiling: Tiling | None = None,
     skip: Collection[Path] = (),
     workers: int = 1,
+    engine: Engine = on_this_machine,
     shard: Shard | None = None,
     notes: Mapping[str, Any] | None = None,
     progress: Callable[[Record, int, int], None] | None = None,
@@ -73,6 +82,7 @@ def label_folder(
     tiling: large images are cut into tiles. watch: after the last image keep looking for new ones until Ctrl-C.
     skip: resolved paths of images to leave out.
     workers: threads that read, and as many that write, beside the inference; 0 does one thing after another.
+    engine: who does it; `ray_engine.on_ray` spreads the images over a cluster, whose actors `workers` counts then.
     shard: one part of the folder, for several machines that share `out`; the last to end leaves what one run would.
     progress: called after each image with its record, how many are through, and how many there are.
     Broken images become failed lines. Ctrl-C ends the run in order, with `interrupted` set.
@@ -88,7 +98,7 @@ def label_folder(
     notes = {"images": str(root_of(Path(images)).resolve()), "tiling": tiling and asdict(tiling), **(notes or {})}
     settings = _settings(segmenter, task, writers, export, notes)
     decide = partial(predict_tiled, segmenter, task, tiling) if tiling else partial(segmenter.predict, task)
-    steps = Steps(decide, writers, out.resolve(), segmenter.max_pixels)
+    steps = Steps(decide, writers, out.resolve(), segmenter.max_pixels, segmenter.backbone.device.type != "cpu")
     summary = Summary(str(out))
     with RunFolder(out, shard) as folder:
         done = folder.open(settings, resume=resume, overwrite=overwrite)
@@ -102,7 +112,7 @@ def label_folder(
                 else:
                     yield job
 
-        made = overlapped(todo(), steps.read, steps.infer, steps.write, workers)
+        made = engine(todo(), steps, workers)
         with _keeping(), Journal(folder.manifest) as manifest, Journal(folder.timing) as timing:
             try:
                 for work in made:

@@ -42,12 +42,14 @@ class Steps:
     """How the images of a run are done.
 
     decide: from a picture (h, w, 3) uint8 to its masks. writers: by format. out: the output folder.
+    on_gpu: whether deciding needs one.
     """
 
     decide: Callable[[NDArray[np.uint8]], Prediction]
     writers: Mapping[str, Any]
     out: Path
     max_pixels: int
+    on_gpu: bool = False
 
     def read(self, job: Job) -> Work:
         """Read and decode the image; what is wrong with it goes into the record."""

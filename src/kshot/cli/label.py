@@ -64,6 +64,7 @@ def label(
     overlap: o.Overlap = 64,
     watch: o.Watch = False,
     workers: o.Workers = None,
+    engine: o.EngineName = "local",
     shard: o.InShard = None,
     dry_run: o.DryRun = False,
     json: o.Json = False,
@@ -89,7 +90,7 @@ def label(
     say(described(supports))
     task = segmenter.fit(supports)
     say_remarks(task)
-    how = _how(workers, shard, watch=watch, export=export, resume=resume, overwrite=overwrite, limit=limit)
+    how = _how(workers, engine, shard, watch=watch, export=export, resume=resume, overwrite=overwrite, limit=limit)
     how["tiling"] = Tiling(tile, overlap) if tile is not None else None
     how["skip"] = o.images_to_skip(images, supports) if only_unannotated else ()
     _run(segmenter, task, images, out, formats, json, supports, **how)
@@ -119,6 +120,7 @@ def predict(
     overlap: o.Overlap = 64,
     watch: o.Watch = False,
     workers: o.Workers = None,
+    engine: o.EngineName = "local",
     shard: o.InShard = None,
     dry_run: o.DryRun = False,
     json: o.Json = False,
@@ -131,16 +133,16 @@ def predict(
         return _say_plan(task.classes, len(showing(task)), images, out, formats, json)
     rest: dict[str, Any] = {"device": device, "dtype": dtype, "max_pixels": max_pixels}
     segmenter = segmenter_of(task, {"backbone": backbone, "refiner": refiner, "set_": set_}, rest)
-    how = _how(workers, shard, watch=watch, export=export, resume=resume, overwrite=overwrite, limit=limit)
+    how = _how(workers, engine, shard, watch=watch, export=export, resume=resume, overwrite=overwrite, limit=limit)
     how["tiling"] = Tiling(tile, overlap) if tile is not None else None
     how["skip"] = o.images_to_skip(images, None) if only_unannotated else ()
     _run(segmenter, task, images, out, formats, json, None, **how)
     return None
 
 
-def _how(workers: int | None, shard: str | None, **how: Any) -> dict[str, Any]:
+def _how(workers: int | None, engine: str, shard: str | None, **how: Any) -> dict[str, Any]:
     """What `label_folder` is told of the run."""
-    return how | {"workers": 1 if workers is None else workers, "shard": o.parse_shard(shard)}
+    return how | o.parse_engine(engine, workers, how["watch"]) | {"shard": o.parse_shard(shard)}
 
 
 def _two_paths(paths: list[str], has_prompts: bool) -> tuple[str | None, str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from kshot.batch import Shard
+from kshot.batch import Shard, ray_engine
 from kshot.batch.jobs import root_of
 from kshot.errors import SettingError, SupportError
 from kshot.formats.folders import annotated
@@ -87,7 +87,10 @@ Overlap: TypeAlias = Annotated[
 Watch: TypeAlias = Annotated[bool, _option("--watch", panel=_RUN, help="Keep looking for new images until Ctrl-C.")]
 Workers: TypeAlias = Annotated[
     int | None,
-    _option("--workers", panel=_RUN, env="WORKERS", min=0, help="Threads that read, and that write."),
+    _option("--workers", panel=_RUN, env="WORKERS", min=0, help="Threads that read, and that write; actors of Ray."),
+]
+EngineName: TypeAlias = Annotated[
+    str, _option("--engine", panel=_RUN, env="ENGINE", help="local, or ray: a Ray cluster, see RAY_ADDRESS.")
 ]
 InShard: TypeAlias = Annotated[
     str | None, _option("--shard", panel=_RUN, help="One part of the images, e.g. 2/4, for several machines.")
@@ -185,6 +188,18 @@ def parse_shard(text: str | None) -> Shard | None:
     if not (slash and number.isdecimal() and count.isdecimal()):
         raise SettingError(f"--shard {text}: expected I/N, such as 2/4")
     return Shard(int(number), int(count))
+
+
+def parse_engine(text: str, workers: int | None, watch: bool) -> dict[str, Any]:
+    """What `label_folder` is told of the engine and its workers; by default, Ray takes what the cluster has."""
+    if text == "local":
+        return {"workers": 1 if workers is None else workers}
+    if text != "ray":
+        raise SettingError(f"--engine {text}: choices: local, ray")
+    if watch:
+        raise SettingError("--watch with --engine ray: a Ray run ends with its images; use the local engine to watch")
+    ray_engine.load()  # before there is an output folder
+    return {"workers": workers or 0, "engine": ray_engine.on_ray}
 
 
 def images_to_skip(images: str, supports: SupportSet | None) -> frozenset[Path]:

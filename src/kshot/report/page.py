@@ -13,8 +13,9 @@ from markupsafe import Markup
 
 from kshot import __version__
 from kshot.formats.writing import write_text
+from kshot.report.columns import columns_of
 from kshot.report.pictures import data_uri, drawn_mask, score_map, thumbnail
-from kshot.report.run import Record, Run, facts_of, hex_colour, read_run
+from kshot.report.run import Record, Run, hex_colour, read_run
 from kshot.report.supports import read_supports
 
 REPORT = "report.html"
@@ -114,26 +115,11 @@ def _context(run: Run, embed_limit: int) -> dict[str, Any]:
             {
                 "classes": [{"name": line.name, "colour": line.colour} for line in run.figures],
                 "pictures": _link(run.out, run.pictures),
-                "records": [_line(run, record, place.get(record["input"])) for record in run.records],
+                **columns_of(run, place),
             }
         ),
         "embeds": script_json(embedded),
     }
-
-
-def _line(run: Run, record: Record, place: int | None) -> dict[str, Any]:
-    """A record for the page, under short names because there may be a hundred thousand."""
-    line: dict[str, Any] = {"n": record["input"], "s": record["status"]}
-    if record["status"] == "failed":
-        return line | {"r": str(record.get("reason", ""))}
-    facts = [facts_of(record).get(name, {}) for name in run.classes]
-    line |= {
-        "u": record.get("uncertainty", 0.0),
-        "w": record.get("size_hw"),
-        "o": record.get("outputs", {}),
-        "c": [[f.get(key, 0) for key in ("present", "pixels", "regions", "score")] for f in facts],
-    }
-    return line if place is None else line | {"e": place}
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

@@ -1,12 +1,15 @@
 "use strict";
 (() => {
   const PAGE = 48;
-  const { classes, pictures, records } = JSON.parse(document.getElementById("run").textContent);
-  const embeds = JSON.parse(document.getElementById("embeds").textContent);
-  const collator = new Intl.Collator(undefined, { numeric: true });
+  const PRESENT = 0, PIXELS = 1, UNIT = 10000;  // shares come as whole numbers of this part
   const at = (id) => document.getElementById(id);
+  const run = JSON.parse(at("run").textContent);
+  const embeds = JSON.parse(at("embeds").textContent);
+  const { classes, pictures, names, status, facts } = run;
   const state = { view: "overlay", reverse: false, page: 0 };
-  let shown = [];
+  const has = { overlay: true, picture: pictures !== null, scores: embeds.some((each) => each[2]) };
+  has.both = has.picture || has.scores;
+  let shown = [];  // places of records in the columns, which are in the order of names
 
   // Everything is made of nodes and text, never of markup: a file may be called anything.
   function node(tag, attributes = {}, ...children) {
@@ -33,36 +36,59 @@
       return null;  // a name that is no Unicode has no address
     }
   }
+  const statuses = { d: "done", e: "empty", f: "failed" };
+  function record(place) {
+    const name = names[place], failed = status[place] === "f";
+    const stem = name.replace(/(?<=[^/])\.[^./]+$/, "");
+    const made = () => Object.fromEntries(Object.entries(run.rules).map(([kind, [before, after]]) => [kind, before + stem + after]));
+    return {
+      name, status: statuses[status[place]], reason: run.reasons[place], uncertainty: run.uncertainty[place] / UNIT,
+      size_hw: run.sizes[run.size[place]], outputs: failed ? {} : run.outputs[place] ?? made(), embedded: run.embedded[place],
+      facts: failed ? [] : facts.map(([present, pixels, regions, score]) => (
+        { present: present[place] / UNIT, pixels: pixels[place], regions: regions[place], score: score[place] / UNIT })),
+    };
+  }
   function sources(record) {
-    const [overlay, picture, heat] = embeds[record.e] ?? [];
-    const outputs = record.o ?? {};
+    const [overlay, picture, heat] = embeds[record.embedded] ?? [];
+    const outputs = record.outputs;
     return {
       overlay: overlay ?? (outputs.overlay ? link(outputs.overlay) : null),
-      picture: picture ?? (pictures !== null && record.s !== "failed" ? link(`${pictures}/${record.n}`) : null),
+      picture: picture ?? (pictures !== null && record.status !== "failed" ? link(`${pictures}/${record.name}`) : null),
       scores: heat ?? null,
     };
   }
 
   // ---- choosing and ordering
-  const fact = (record, index, place) =>
-    index >= 0 ? (record.c?.[index][place] ?? 0)
-      : (record.c ?? []).reduce((best, f) => (place === 1 ? best + f[1] : Math.max(best, f[place])), 0);
-  const area = (record, index) => fact(record, index, 1) / (record.w ? record.w[0] * record.w[1] : 1);
+  const total = (kind, place) => facts.reduce((sum, each) => sum + each[kind][place], 0);
+  const best = (kind, place) => facts.reduce((most, each) => Math.max(most, each[kind][place]), 0);
+  const area = (place) => { const [height, width] = run.sizes[run.size[place]]; return height * width || 1; };
   const keys = {
-    uncertainty: (r) => (r.s === "failed" ? 2 : r.u),
-    area: (r, index) => (r.s === "failed" ? -1 : area(r, index)),
-    presence: (r, index) => (r.s === "failed" ? -1 : fact(r, index, 0)),
+    uncertainty: (place) => run.uncertainty[place],
+    area: (place, index) => (index < 0 ? total(PIXELS, place) : facts[index][PIXELS][place]) / area(place),
+    presence: (place, index) => (index < 0 ? best(PRESENT, place) : facts[index][PRESENT][place]),
   };
+  const orders = new Map();
+  // All records in one order, made once; failed ones have no figures and go last.
+  function order(sort, index) {
+    const called = sort === "uncertainty" || sort === "name" ? sort : `${sort} ${index}`;
+    if (!orders.has(called)) {
+      const places = Uint32Array.from(names, (_, place) => place);
+      if (sort !== "name") {
+        const values = Float64Array.from(places, (place) => (status[place] === "f" ? -1 : keys[sort](place, index)));
+        places.sort((a, b) => values[b] - values[a] || a - b);
+      }
+      orders.set(called, places);
+    }
+    return orders.get(called);
+  }
+  let lower;
   function choose() {
     const text = at("search").value.trim().toLowerCase();
-    const status = at("status").value, index = Number(at("class").value), sort = at("sort").value;
-    shown = records.filter((r) =>
-      (!status || r.s === status) && (index < 0 || (r.c?.[index][1] ?? 0) > 0) && (!text || r.n.toLowerCase().includes(text)));
-    if (sort === "name") shown.sort((a, b) => collator.compare(a.n, b.n));
-    else {
-      const value = new Map(shown.map((r) => [r, keys[sort](r, index)]));
-      shown.sort((a, b) => value.get(b) - value.get(a) || collator.compare(a.n, b.n));
-    }
+    const letter = at("status").value[0], index = Number(at("class").value);
+    if (text) lower ??= names.map((name) => name.toLowerCase());
+    const pixels = facts[index]?.[PIXELS];
+    shown = order(at("sort").value, index).filter((place) =>
+      (!letter || status[place] === letter) && (!pixels || pixels[place] > 0) && (!text || lower[place].includes(text)));
     if (state.reverse) shown.reverse();
     state.page = 0;
     draw();
@@ -79,7 +105,7 @@
   }
   function panes(record) {
     const { overlay, picture, scores } = sources(record);
-    const name = record.n;
+    const name = record.name;
     const all = { overlay: [overlay, `Overlay of ${name}`], picture: [picture, name], scores: [scores, `Score map of ${name}`] };
     const made = (kind) => (all[kind][0] ? pane(...all[kind]) : null);
     if (state.view === "both") return [made("picture"), made("overlay"), made("scores")].filter(Boolean);
@@ -91,34 +117,34 @@
     return node("h3", { class: "name" }, cut ? node("span", {}, name.slice(0, cut)) : null, name.slice(cut));
   }
   function chips(record) {
-    const all = record.c.map((f, index) => ({ f, ...classes[index] }));
-    const some = all.filter(({ f }) => f[1] > 0);
-    const lines = (some.length ? some : all).sort((a, b) => b.f[1] - a.f[1] || b.f[0] - a.f[0]);
-    const made = lines.slice(0, 4).map(({ f, name, colour }) =>
-      node("li", { class: f[1] ? "" : "absent" }, node("span", {}, swatch(colour), name),
-        node("span", {}, f[1] ? plural(f[2], "region") : "not found"),
-        node("small", {}, `presence ${share(f[0])}` + (f[1] ? `, score ${share(f[3])}` : ""))));
+    const all = record.facts.map((f, index) => ({ ...f, ...classes[index] }));
+    const some = all.filter((f) => f.pixels > 0);
+    const lines = (some.length ? some : all).sort((a, b) => b.pixels - a.pixels || b.present - a.present);
+    const made = lines.slice(0, 4).map((f) =>
+      node("li", { class: f.pixels ? "" : "absent" }, node("span", {}, swatch(f.colour), f.name),
+        node("span", {}, f.pixels ? plural(f.regions, "region") : "not found"),
+        node("small", {}, `presence ${share(f.present)}` + (f.pixels ? `, score ${share(f.score)}` : ""))));
     if (lines.length > 4) made.push(node("li", { class: "absent" }, `and ${lines.length - 4} more`));
     return node("ul", { class: "found" }, ...made);
   }
   function doubt(record) {
-    const fill = node("i");
-    fill.style.width = share(record.u);
-    return node("div", { class: "doubt" }, "uncertainty", node("span", { class: "bar", "aria-hidden": "true" }, fill), share(record.u));
+    const fill = node("i"), text = share(record.uncertainty);
+    fill.style.width = text;
+    return node("div", { class: "doubt" }, "uncertainty", node("span", { class: "bar", "aria-hidden": "true" }, fill), text);
   }
-  function card(record, place) {
-    const facts = node("div", { class: "facts" }, described(record.n));
-    if (record.s === "failed") {
-      facts.append(node("div", {}, node("span", { class: "badge failed" }, "failed")), node("p", { class: "reason" }, record.r));
+  function card(record, position) {
+    const facts = node("div", { class: "facts" }, described(record.name));
+    if (record.status === "failed") {
+      facts.append(node("div", {}, node("span", { class: "badge failed" }, "failed")), node("p", { class: "reason" }, record.reason));
       return node("article", { class: "card" }, facts);
     }
-    if (record.s === "empty") facts.append(node("div", {}, node("span", { class: "badge" }, "empty: nothing found")));
+    if (record.status === "empty") facts.append(node("div", {}, node("span", { class: "badge" }, "empty: nothing found")));
     facts.append(chips(record), doubt(record));
     const inside = panes(record);
     if (!inside.length) inside.push(node("span", { class: "without" }, "no picture written"));
-    const shot = node("button", { class: "shot", type: "button", "aria-label": `Open ${record.n}` }, ...inside);
+    const shot = node("button", { class: "shot", type: "button", "aria-label": `Open ${record.name}` }, ...inside);
     shot.style.setProperty("--panes", inside.length);
-    shot.addEventListener("click", () => open(place));
+    shot.addEventListener("click", () => open(position));
     return node("article", { class: "card" }, shot, facts);
   }
   function draw() {
@@ -126,7 +152,7 @@
     const first = state.page * PAGE, last = Math.min(shown.length, first + PAGE);
     const grid = at("grid");
     grid.classList.toggle("wide", state.view === "both");
-    if (shown.length) grid.replaceChildren(...shown.slice(first, last).map((r, i) => card(r, first + i)));
+    if (shown.length) grid.replaceChildren(...Array.from(shown.slice(first, last), (place, i) => card(record(place), first + i)));
     else {
       const reset = node("button", { type: "button" }, "Show all");
       reset.addEventListener("click", () => { for (const id of ["search", "status"]) at(id).value = ""; at("class").value = "-1"; choose(); });
@@ -134,16 +160,19 @@
     }
     at("count").textContent = shown.length
       ? `${(first + 1).toLocaleString("en")}–${last.toLocaleString("en")} of ${plural(shown.length, "image")}` +
-        (shown.length < records.length ? ` (${records.length.toLocaleString("en")} in all)` : "")
+        (shown.length < names.length ? ` (${names.length.toLocaleString("en")} in all)` : "")
       : "";
-    at("legend").hidden = state.view !== "scores" && state.view !== "both";
+    at("legend").hidden = !has.scores || (state.view !== "scores" && state.view !== "both");
     at("pager").hidden = pages === 1;
-    at("where").textContent = `Page ${state.page + 1} of ${pages.toLocaleString("en")}`;
+    at("page").value = state.page + 1;
+    at("page").max = pages;
+    at("where").textContent = `of ${pages.toLocaleString("en")}`;
     at("previous").disabled = state.page === 0;
     at("next").disabled = state.page === pages - 1;
   }
-  function turn(by) {
-    state.page += by;
+  function turn(to) {
+    const last = Math.ceil(shown.length / PAGE) - 1;
+    state.page = Math.min(last, Math.max(0, Math.trunc(to) || 0));
     draw();
     at("results").scrollIntoView();
   }
@@ -151,31 +180,31 @@
   // ---- one image, large
   const dialog = at("large");
   let opened = 0;
-  function open(place) {
-    opened = place;
-    const record = shown[place], { overlay, picture, scores } = sources(record), outputs = record.o ?? {};
-    at("large-name").textContent = record.n;
-    const figure = (source, words, path) => source && node("figure", {}, image(source, `${words} of ${record.n}`),
+  function open(position) {
+    opened = position;
+    const seen = record(shown[position]), { overlay, picture, scores } = sources(seen), pixels = seen.size_hw[0] * seen.size_hw[1];
+    at("large-name").textContent = seen.name;
+    const figure = (source, words, path) => source && node("figure", {}, image(source, `${words} of ${seen.name}`),
       node("figcaption", {}, words, path && link(path) ? " · " : null, path && link(path) ? node("a", { href: link(path) }, "full size") : null));
     at("large-panes").replaceChildren(...[
-      figure(picture, "Picture", pictures === null ? null : `${pictures}/${record.n}`),
-      figure(overlay, "Overlay", outputs.overlay), figure(scores, "Score map: all classes"),
+      figure(picture, "Picture", pictures === null ? null : `${pictures}/${seen.name}`),
+      figure(overlay, "Overlay", seen.outputs.overlay), figure(scores, "Score map: all classes"),
     ].filter(Boolean));
-    at("large-rows").replaceChildren(...(record.c ?? []).map((f, index) => node("tr", {},
-      node("th", { scope: "row" }, swatch(classes[index].colour), classes[index].name), node("td", {}, share(f[0])),
-      node("td", {}, f[1] ? share(f[3]) : "–"), node("td", {}, f[2].toLocaleString("en")), node("td", {}, f[1].toLocaleString("en")),
-      node("td", {}, share(record.w ? f[1] / (record.w[0] * record.w[1]) : 0)))));
-    const size = record.w ? `${record.w[1]} × ${record.w[0]} pixels, ` : "";
-    at("large-facts").textContent = record.s === "failed" ? record.r : `${size}uncertainty ${share(record.u)}`;
-    at("large-table").hidden = record.s === "failed";
-    at("large-files").replaceChildren(...Object.entries(outputs).filter(([, path]) => link(path)).flatMap(([kind, path]) =>
+    at("large-rows").replaceChildren(...seen.facts.map((f, index) => node("tr", {},
+      node("th", { scope: "row" }, swatch(classes[index].colour), classes[index].name), node("td", {}, share(f.present)),
+      node("td", {}, f.pixels ? share(f.score) : "–"), node("td", {}, f.regions.toLocaleString("en")),
+      node("td", {}, f.pixels.toLocaleString("en")), node("td", {}, share(pixels ? f.pixels / pixels : 0)))));
+    const size = pixels ? `${seen.size_hw[1]} × ${seen.size_hw[0]} pixels, ` : "";
+    at("large-facts").textContent = seen.status === "failed" ? seen.reason : `${size}uncertainty ${share(seen.uncertainty)}`;
+    at("large-table").hidden = seen.status === "failed";
+    at("large-files").replaceChildren(...Object.entries(seen.outputs).filter(([, path]) => link(path)).flatMap(([kind, path]) =>
       [" · ", node("a", { href: link(path) }, kind)]));
-    at("large-previous").disabled = place === 0;
-    at("large-next").disabled = place === shown.length - 1;
+    at("large-previous").disabled = position === 0;
+    at("large-next").disabled = position === shown.length - 1;
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
   }
-  const step = (by) => { if (shown[opened + by]) open(opened + by); };
+  const step = (by) => { if (shown[opened + by] !== undefined) open(opened + by); };
   dialog.addEventListener("keydown", (event) => {
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
@@ -196,11 +225,10 @@
     at("reverse").setAttribute("aria-pressed", state.reverse);
     choose();
   });
-  at("previous").addEventListener("click", () => turn(-1));
-  at("next").addEventListener("click", () => turn(1));
+  at("previous").addEventListener("click", () => turn(state.page - 1));
+  at("next").addEventListener("click", () => turn(state.page + 1));
+  at("page").addEventListener("change", () => turn(at("page").value - 1));
   const views = [...document.querySelectorAll(".views button")];
-  const has = { overlay: true, picture: pictures !== null, scores: embeds.some((e) => e[2]) };
-  has.both = has.picture || has.scores;
   for (const button of views) {
     button.hidden = !has[button.value];
     button.addEventListener("click", () => {
@@ -210,8 +238,6 @@
     });
   }
   if (!has.both) views[0].parentElement.hidden = true;
-  const ratios = records.filter((r) => r.w).map((r) => r.w[1] / r.w[0]).sort((a, b) => a - b);
-  const typical = ratios[ratios.length >> 1] ?? 4 / 3;
-  document.documentElement.style.setProperty("--ratio", Math.min(1.8, Math.max(0.8, typical)).toFixed(3));
+  document.documentElement.style.setProperty("--ratio", run.ratio);
   choose();
 })();

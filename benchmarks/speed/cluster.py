@@ -1,0 +1,110 @@
+"""A folder run on a Ray cluster of this machine beside the local engine: time against images and workers.
+
+    python -m benchmarks.speed.cluster --images 100 1000 --workers 1 2 --out benchmarks/results/cluster.json
+
+The cluster is started once, and each run starts its actors, as it would on a cluster that is there already. A line
+through the times, `fixed` + `per image`, is given for each engine and number of workers with two or more counts.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.settings import facts
+from kshot.batch import label_folder, ray_engine
+from kshot.batch.run import Engine, on_this_machine
+from kshot.methods.base import Task
+from kshot.segmenter import Segmenter
+from kshot.types import Shot
+
+ENGINES: dict[str, Engine] = {"local": on_this_machine, "ray": ray_engine.on_ray}
+
+
+def main() -> None:
+    options = _options()
+    segmenter = Segmenter(backbone=options.backbone, size=options.size, device="cpu")
+    task = segmenter.fit([Shot(*_picture(seed), label="disc") for seed in (1, 2)])
+    report: dict[str, Any] = {"facts": facts(), "cores": os.cpu_count(), "backbone": options.backbone, "runs": []}
+    started = time.perf_counter()
+    ray = ray_engine.load()
+    ray_engine._connect(ray, max(options.workers))
+    report["start_of_cluster_s"] = round(time.perf_counter() - started, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        for count in options.images:
+            images = _draw_images(Path(folder) / f"images{count}", count)
+            for name in options.engines:
+                for workers in options.workers:
+                    out = Path(folder) / f"{name}-{count}-{workers}"
+                    report["runs"].append(_run(segmenter, task, images, out, name, workers))
+                    print(report["runs"][-1], flush=True)
+    ray.shutdown()
+    report["lines"] = [
+        _line([run for run in report["runs"] if (run["engine"], run["workers"]) == (name, workers)])
+        for name in options.engines
+        for workers in options.workers
+    ]
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _run(segmenter: Segmenter, task: Task, images: Path, out: Path, name: str, workers: int) -> dict[str, Any]:
+    done = label_folder(segmenter, task, images, out, engine=ENGINES[name], workers=workers)
+    load = os.getloadavg()[0]
+    return {
+        "engine": name,
+        "workers": workers,
+        "images": done.processed,
+        "seconds": round(done.seconds, 1),
+        "load": round(load, 1),
+    }
+
+
+def _line(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    counts, seconds = [run["images"] for run in runs], [run["seconds"] for run in runs]
+    slope, fixed = np.polyfit(counts, seconds, 1) if len(runs) > 1 else (float("nan"), float("nan"))
+    return {
+        "engine": runs[0]["engine"],
+        "workers": runs[0]["workers"],
+        "fixed_s": round(float(fixed), 1),
+        "ms_per_image": round(1000 * float(slope), 1),
+    }
+
+
+def _picture(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy green picture (240, 320, 3) with a red disc in it, and the disc's mask (240, 320)."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:240, :320]
+    mask = (rows - rng.integers(60, 180)) ** 2 + (columns - rng.integers(60, 260)) ** 2 < 50**2
+    picture = np.where(mask[..., None], (200, 40, 40), (40, 160, 60)) + rng.normal(0, 12, (240, 320, 3))
+    return picture.clip(0, 255).astype(np.uint8), mask
+
+
+def _draw_images(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for index in range(min(count, 50)):
+        Image.fromarray(_picture(100 + index)[0]).save(folder / f"{index:06}.jpg", quality=90)
+    for index in range(50, count):
+        os.link(folder / f"{index % 50:06}.jpg", folder / f"{index:06}.jpg")
+    return folder
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="toy")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--images", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES))
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

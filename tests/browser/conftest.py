@@ -1,0 +1,14 @@
+"""A real browser for pages that kshot writes."""
+
+from collections.abc import Iterator
+
+import pytest
+from benchmarks.chromium import Tab, executable, opened
+
+
+@pytest.fixture(scope="session")
+def tab() -> Iterator[Tab]:
+    if executable() is None:
+        pytest.skip("needs Chromium or Chrome (apt-get install chromium)")
+    with opened() as tab:
+        yield tab
