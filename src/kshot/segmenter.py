@@ -105,7 +105,10 @@ class Segmenter:
         return Prediction.from_scores(scores, task.classes, named, picture, task.gate)
 
     def predict_many(self, task: Task, images: str | Path | Iterable[ImageLike]) -> Iterator[Prediction]:
-        """Masks of a folder (with its sub-folders), a glob pattern or any iterable of images, one by one in order."""
+        """Masks of a folder (with its sub-folders), a glob pattern or any iterable of images, one by one in order.
+
+        A TIFF gives its first page; `kshot.batch.label_folder` does all pages, and videos.
+        """
         found = list_images(images) if isinstance(images, str | Path) else images
         for image in found:
             yield self.predict(task, image)

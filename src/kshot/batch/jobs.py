@@ -20,7 +20,8 @@ _WATCH_SECONDS = 1.0
 class Job:
     """One image: its name in the manifest (relative to the input folder), its path, its outputs' stem.
 
-    page: from 1, where it is one of several in a TIFF. frame: where it is one of a video. problem: why there is no image.
+    page: from 1, where it is one of several in a TIFF. frame: where it is one of a video. problem: why there is no
+    image.
     """
 
     name: str

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ from kshot.formats._depth import Converter, Stretch, converter, extremes
 from kshot.formats._tiff import Page
 
 log = logging.getLogger(__name__)
+# A header of a few bytes may promise any number of pixels; nobody waits for more than these (65,000 a side).
+MOST_PIXELS = 2**32
 # Of GDAL's blocks; by default it takes 5 % of the machine's memory.
 _CACHE_BYTES = 128 * 2**20
 _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
@@ -86,19 +87,26 @@ def read(source: Any, page: Page, look: Look, max_pixels: int, name: str) -> NDA
 
 @contextmanager
 def opened(source: Any, page: Page, look: Look, name: str) -> Iterator["Raster"]:
-    """A page of a TIFF, open for reading windows; what GDAL says is said in kshot's words."""
-    rasterio, errors = load(name), ()
-    errors = (rasterio.errors.RasterioError, rasterio.errors.RasterioIOError)
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES))
+    """A page of a TIFF, open for reading windows. Raises `ImageReadError`."""
+    rasterio = load(name)
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES))
+        with _said(name):
             if isinstance(source, bytes | bytearray | memoryview):
                 source = stack.enter_context(rasterio.MemoryFile(bytes(source))).name
             where = f"GTIFF_DIR:{page.place + 1}:{source}" if page.place else str(source)
-            yield Raster(stack.enter_context(rasterio.open(where, driver="GTiff")), look, name)
-    except errors as error:
+            file = stack.enter_context(rasterio.open(where, driver="GTiff"))
+        yield Raster(file, look, name)
+
+
+@contextmanager
+def _said(name: str) -> Iterator[None]:
+    """What GDAL says of a file that it cannot read, in kshot's words."""
+    try:
+        yield
+    except load(name).errors.RasterioError as error:
         reason = str(error.__cause__ or error).strip() or type(error).__name__
         raise ImageReadError(f"{name}: {reason}; open it in a viewer and save it again, or leave it out") from error
 
@@ -124,12 +132,11 @@ class Raster:
 
     def whole(self) -> NDArray[np.uint8]:
         """The picture (h, w, 3)."""
-        return self._picture(self.file.read(list(self.bands)))
+        return self._picture(self._read(slice(0, self.size_hw[0]), slice(0, self.size_hw[1])))
 
     def window(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
         """A part of the picture (h, w, 3)."""
-        where = ((rows.start, rows.stop), (columns.start, columns.stop))
-        return self._picture(self.file.read(list(self.bands), window=where))
+        return self._picture(self._read(rows, columns))
 
     def preview(self, side: int) -> NDArray[np.uint8]:
         """The picture with no side longer than `side`, each pixel of it taken from the middle of those it stands for.
@@ -139,6 +146,13 @@ class Raster:
         rows, columns = (chosen(length, max(self.size_hw), side) for length in self.size_hw)
         lines = [self.window(slice(row, row + 1), slice(0, self.size_hw[1]))[0][columns] for row in rows]
         return np.ascontiguousarray(np.stack(lines))
+
+    def _read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """The chosen bands (b, h, w) as they are stored."""
+        where = ((rows.start, rows.stop), (columns.start, columns.stop))
+        with _said(self.name):
+            planes: NDArray[Any] = self.file.read(list(self.bands), window=where)
+        return planes
 
     def _bands(self) -> tuple[int, ...]:
         count = self.file.count
@@ -193,7 +207,7 @@ class Raster:
         step = max(self.block_hw[0], 2**24 // max(1, width * len(self.bands)))
         low, high = [], []
         for top in range(0, height, step):
-            planes = self.file.read(list(self.bands), window=((top, min(top + step, height)), (0, width)))
+            planes = self._read(slice(top, min(top + step, height)), slice(0, width))
             for values, value in zip((low, high), extremes(planes), strict=True):
                 values.append(value)
         return float(np.min(low)), float(np.max(high))

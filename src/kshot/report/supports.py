@@ -42,7 +42,9 @@ def save_supports(
     for index, ((image, shots), encoded) in enumerate(shown):
         name = f"{FOLDER}/{index}.jpg"
         with atomic_path(out / name) as beside:
-            _drawn(read(image), shots, encoded, task.classes, max_pixels).save(beside, "JPEG", quality=90, subsampling=0)
+            _drawn(read(image), shots, encoded, task.classes, max_pixels).save(
+                beside, "JPEG", quality=90, subsampling=0
+            )
         lines.append({"image": _name(image), "overlay": name, "marks": _marks(shots)})
     lines += [{"text": shot.text, "marks": _marks([shot])} for shot in support if shot.text]
     facts = {"task": task.digest(), "source": support.source, "supports": lines}
