@@ -51,8 +51,9 @@ def encode_shots(
     """One support per image, then those of words, with masks (N, gh, gw) in the order of `classes`.
 
     Shots that share an image share its encoding, and one's foreground is no background of the other. words_of: embeds
-    n texts as a row of n cells. look: bands and stretch of TIFFs. Raises the `InputError`s of reading, `MaskError`, `EmptyMaskError`, `SupportError`
-    where masks of one image contradict each other, and what `words_of` raises for a backbone that reads no words.
+    n texts as a row of n cells. look: bands and stretch of TIFFs. Raises the `InputError`s of reading, `MaskError`,
+    `EmptyMaskError`, `SupportError` where masks of one image contradict each other, and what `words_of` raises for a
+    backbone that reads no words.
     """
     given = tuple(shots)
     texts = [shot for shot in given if shot.text]

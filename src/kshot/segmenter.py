@@ -32,8 +32,8 @@ class Segmenter:
     such as ("10", "12", "k12"): outputs and attention keys of blocks. device: auto, cpu, cuda, cuda:N.
     dtype: float32 or bfloat16.
     method_settings, refiner_settings: values other than the published ones. max_pixels: larger images are refused.
-    bands: of TIFFs, three numbers from 1 (red first) or one; by default the first three. stretch: (low, high), values of
-    TIFFs that become black and white; by default the depth of the data decides.
+    bands: of TIFFs, three numbers from 1 (red first) or one; by default the first three. stretch: (low, high), values
+    of TIFFs that become black and white; by default the depth of the data decides.
     """
 
     def __init__(

@@ -69,7 +69,7 @@ class Steps:
                     work.record["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
             elif job.part:
                 work.picture = self._part(job)
-                work.record["sha256"] = hashlib.sha256(work.picture).hexdigest()
+                work.record["sha256"] = hashlib.sha256(work.picture.data).hexdigest()
             else:
                 data = job.path.read_bytes()
                 work.record["sha256"] = hashlib.sha256(data).hexdigest()

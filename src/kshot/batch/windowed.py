@@ -56,7 +56,8 @@ class Windowed:
         outputs = {name: where for name in self.writers if (where := self._output(name, job))}
         with rasters.opened(job.path, page, self.segmenter.look, job.name) as raster:
             self._check(raster)
-            kept, present = list(range(len(self.task.classes) + 1)), dict.fromkeys(self.task.classes, 0.0)
+            kept: Sequence[int] = range(len(self.task.classes) + 1)
+            present = dict.fromkeys(self.task.classes, 0.0)
             while True:
                 try:
                     return self._once(raster, kept, present, outputs)

@@ -169,19 +169,14 @@ def _say_plan(
     jobs = plan(images, out)
     videos = sum(is_video(job.path) for job in jobs)
     count = sum(len(list(split(job))) for job in jobs if not is_video(job.path))
-    facts = {
-        "classes": classes,
-        "supports": shots,
-        "images": count,
-        "videos": videos,
-        "out": str(out),
-        "formats": formats,
-    }
+    facts = {"classes": classes, "supports": shots, "images": count, "videos": videos}
+    facts |= {"out": str(out), "formats": formats}
+    counted = f"{count} images" + (f" and {videos} videos" if videos else "")
     if json:
         print_json(facts)
     else:
         typer.echo(
-            f"would label {count} images{f' and {videos} videos' if videos else ''} with {len(classes)} classes ({', '.join(classes)}) from {shots} supports, "
+            f"would label {counted} with {len(classes)} classes ({', '.join(classes)}) from {shots} supports, "
             f"as {', '.join(formats)} in {out}"
         )
 

@@ -102,7 +102,7 @@ def _directory(file: BinaryIO, start: int, order: str, big: bool) -> tuple[dict[
     entries = [_take(file, entry) for _ in range(count)]
     (following,) = _take(file, f"{order}{'Q' if big else 'I'}")
     wanted = (_KIND, _WIDTH, _HEIGHT, _BITS, _COLOURS, _TURN, _BANDS, _SAMPLES)
-    return {tag: _first(file, *rest, order) for tag, *rest in entries if tag in wanted}, following
+    return {tag: _first(file, kind, many, held, order) for tag, kind, many, held in entries if tag in wanted}, following
 
 
 def _first(file: BinaryIO, kind: int, count: int, held: bytes, order: str) -> int:

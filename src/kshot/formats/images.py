@@ -149,7 +149,7 @@ def _opened(image: Any, max_pixels: int, place: int = 0) -> Iterator[Image.Image
         if width * height > max_pixels:
             raise ImageTooLargeError(
                 f"{name}: {width} x {height} = {width * height:,} pixels, over the limit of {max_pixels:,}; "
-                "raise the limit (--max-pixels, or KSHOT_MAX_PIXELS), cut the image up, or read a TIFF in windows (--tile)"
+                "raise the limit (--max-pixels, or KSHOT_MAX_PIXELS), cut it up, or read a TIFF in windows (--tile)"
             )
         if min(width, height) < 1:
             raise ImageReadError(f"{name}: the image is empty ({width} x {height})")

@@ -59,7 +59,8 @@ def run_tree(
     """The labels of a run folder from its manifest records, in the order of the inputs' names.
 
     Failed images are left out, since without labels they would count as holding nothing; of several records of one
-    input the last holds. without: leaves out images that have an output of this format already. A mask that does not fit its record raises `MaskError` when its image is asked for.
+    input the last holds. without: leaves out images that have an output of this format already. A mask that does not
+    fit its record raises `MaskError` when its image is asked for.
     """
     last = {record["input"]: record for record in records}
     kept = [last[name] for name in sorted(last) if last[name]["status"] != "failed"]

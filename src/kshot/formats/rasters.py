@@ -205,11 +205,12 @@ class Raster:
         """Of the chosen bands over the whole file, a row of blocks at a time."""
         height, width = self.size_hw
         step = max(self.block_hw[0], 2**24 // max(1, width * len(self.bands)))
-        low, high = [], []
+        found: list[tuple[float, float]] = []
         for top in range(0, height, step):
             planes = self._read(slice(top, min(top + step, height)), slice(0, width))
-            for values, value in zip((low, high), extremes(planes), strict=True):
-                values.append(value)
+            found.append(extremes(planes))
+        # Not min and max, which lose NaN.
+        low, high = np.array(found).T
         return float(np.min(low)), float(np.max(high))
 
 

@@ -70,9 +70,9 @@ def _joined(above: NDArray[np.int64], below: NDArray[np.int64], labels: NDArray[
     met = np.unique(np.concatenate(pairs), axis=0)
     met = met[(met > 0).all(1) & (labels[met[:, 0]] == labels[met[:, 1]])]
     links = coo_array((np.ones(len(met), np.int8), (met[:, 0], met[:, 1])), shape=(len(labels), len(labels)))
-    _, whole = connected_components(links, directed=False)
     # Nothing is linked to nothing, so it is a whole of its own, and the first of them.
-    return whole.astype(np.int64)
+    whole: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
+    return whole
 
 
 def _first_of(values: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -42,9 +42,8 @@ def save_supports(
     for index, ((image, shots), encoded) in enumerate(shown):
         name = f"{FOLDER}/{index}.jpg"
         with atomic_path(out / name) as beside:
-            _drawn(read(image), shots, encoded, task.classes, max_pixels).save(
-                beside, "JPEG", quality=90, subsampling=0
-            )
+            drawn = _drawn(read(image), shots, encoded, task.classes, max_pixels)
+            drawn.save(beside, "JPEG", quality=90, subsampling=0)
         lines.append({"image": _name(image), "overlay": name, "marks": _marks(shots)})
     lines += [{"text": shot.text, "marks": _marks([shot])} for shot in support if shot.text]
     facts = {"task": task.digest(), "source": support.source, "supports": lines}
