@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from rasterio.transform import from_origin
 
 from kshot import __version__
 from kshot.batch import read_manifest
@@ -96,7 +95,7 @@ def _marked(top: int, rows: int, width: int) -> np.ndarray:
 
 def _make(path: Path, side: int) -> int:
     """Write the picture; returns how many discs it shows."""
-    place = {"crs": "EPSG:32632", "transform": from_origin(500_000, 5_500_000, 0.2, 0.2)}
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(0.2, 0, 500_000, 0, -0.2, 5_500_000)}
     layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
     shape = {"width": side, "height": side, "count": 3, "dtype": "uint8", "photometric": "RGB"}
     with rasterio.open(path, "w", driver="GTiff", **place, **layout, **shape) as file:
