@@ -80,7 +80,7 @@ def _strip(top: int, rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the picture (r, w, 3), and whether they show a disc (r, w)."""
     marked = _marked(top, rows, width)
     noise = np.random.default_rng(top).normal(0, 12, (rows, 640, 3)).astype(np.float32)
-    picture = np.where(marked[..., None], np.float32([200, 40, 40]), np.float32([40, 160, 60]))
+    picture = np.where(marked[..., None], (200, 40, 40), (40, 160, 60)).astype(np.float32)
     picture += np.tile(noise, (1, -(-width // 640), 1))[:, :width]
     return picture.clip(0, 255).astype(np.uint8), marked
 
