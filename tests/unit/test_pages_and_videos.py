@@ -1,5 +1,6 @@
 """Files that hold several images: pages and frames are images of their own, and one's damage is one's own."""
 
+import struct
 import sys
 from pathlib import Path
 
@@ -59,6 +60,18 @@ def test_each_nth_frame_comes_with_its_number_and_its_picture(grey_film: Path, e
 def test_frames_keep_the_pixel_limit(grey_film: Path) -> None:
     with pytest.raises(ImageTooLargeError, match="96 x 64"):
         next(videos.frames(grey_film)).picture(6_000)
+
+
+def test_a_film_held_upright_is_shown_upright(tmp_path: Path) -> None:
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:32, :48] = 255
+    data = bytearray(film(tmp_path / "telephone.mp4", [picture] * 2).read_bytes())
+    # The track header's matrix (ISO/IEC 14496-12, 8.3.2) of a telephone: a quarter turn clockwise, instead of none.
+    matrix = data.index(struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30), data.index(b"tkhd"))
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 64 << 16, 0, 1 << 30)
+    (tmp_path / "telephone.mp4").write_bytes(data)
+    shown = next(videos.frames(tmp_path / "telephone.mp4")).picture(10_000)
+    assert shown.shape == (96, 64, 3) and shown[5, -5].min() > 200 and shown[5, 5].max() < 50
 
 
 def test_frames_of_a_folder_get_results_that_mirror_it(toy: kshot.Segmenter, task: kshot.Task, tmp_path: Path) -> None:
