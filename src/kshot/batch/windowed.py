@@ -25,6 +25,7 @@ from kshot.types import labels_of
 FROM_PIXELS = 2**26
 _SHOWN_AS_IT_LIES, _BITS = {0, 1}, {8, 16, 32, 64}
 _WHITE_IS_ZERO = 0
+_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,13 @@ class Windowed:
             ]
             scored = part if len(kept) > 1 else nothing
             for scores in blended(self.tiling, raster.size_hw, len(classes), scored):
-                labels = labels_of(scores, kept)
-                tally.add(labels, scores)
-                for sink in sinks:
-                    sink(labels)
+                # A few rows at a time: counting takes several times the memory of what is counted.
+                for top in range(0, scores.shape[1], _ROWS):
+                    rows = scores[:, top : top + _ROWS]
+                    labels = labels_of(rows, kept)
+                    tally.add(labels, rows)
+                    for sink in sinks:
+                        sink(labels)
             gone = [index for index in kept[1:] if present[classes[index - 1]] < self.task.gate]
             if any(tally.pixels[index] for index in gone):
                 raise _AbsentError([index for index in kept if index not in gone])

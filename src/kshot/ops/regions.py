@@ -31,11 +31,11 @@ class RegionCounter:
         """Count the next rows (r, w); all strips have the same width."""
         parts = label(strip, background=0, connectivity=2)  # (r, w)
         own = np.bincount(parts.ravel())
-        _, first = np.unique(parts, return_index=True)
-        labels = strip.ravel()[first] if parts.min() == 0 else np.append(0, strip.ravel()[first])
+        labels = np.zeros(len(own), np.int64)
+        labels[parts.ravel()] = strip.ravel()  # a part has one label, whichever of its pixels comes last
         before = len(self.sizes) - 1
         sizes = np.concatenate([self.sizes, own[1:]])
-        names = np.concatenate([self.labels, labels[1:].astype(np.int64)])
+        names = np.concatenate([self.labels, labels[1:]])
         top = np.where(parts[0] > 0, parts[0] + before, 0)
         whole = _joined(self.row, top, names)
         sizes, names = np.bincount(whole, sizes).astype(np.int64), _first_of(names, whole)
