@@ -11,7 +11,18 @@ from types import ModuleType
 
 from kshot.errors import UnknownNameError
 
-_HELPERS = {"base", "episodes", "folders", "images", "instances", "task_file", "trees", "writing"}
+_HELPERS = {
+    "base",
+    "episodes",
+    "folders",
+    "images",
+    "instances",
+    "rasters",
+    "task_file",
+    "trees",
+    "videos",
+    "writing",
+}
 
 
 def names(family: str) -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kshot.errors import EmptyMaskError, MaskError, SettingError, SupportError
 from kshot.formats.images import name_of, read_image, read_mask
+from kshot.formats.rasters import Look
 from kshot.methods.base import Support
 from kshot.ops.geometry import FeatureMap, coverage, to_grid
 from kshot.ops.seeds import grow_boxes, grow_marks, salient
@@ -45,19 +46,21 @@ def encode_shots(
     features_of: Callable[[NDArray[np.uint8]], FeatureMap],
     max_pixels: int,
     words_of: Words | None = None,
+    look: Look | None = None,
 ) -> tuple[Support, ...]:
     """One support per image, then those of words, with masks (N, gh, gw) in the order of `classes`.
 
     Shots that share an image share its encoding, and one's foreground is no background of the other. words_of: embeds
-    n texts as a row of n cells. Raises the `InputError`s of reading, `MaskError`, `EmptyMaskError`, `SupportError`
-    where masks of one image contradict each other, and what `words_of` raises for a backbone that reads no words.
+    n texts as a row of n cells. look: bands and stretch of TIFFs. Raises the `InputError`s of reading, `MaskError`,
+    `EmptyMaskError`, `SupportError` where masks of one image contradict each other, and what `words_of` raises for a
+    backbone that reads no words.
     """
     given = tuple(shots)
     texts = [shot for shot in given if shot.text]
     if texts and words_of is None:
         raise SettingError(f"the text {texts[0].text!r}: nothing here reads words; give an image of the class")
     words = _encode_words(texts, classes, words_of) if words_of and texts else ()
-    images = _by_image((shot for shot in given if not shot.text), max_pixels)
+    images = _by_image((shot for shot in given if not shot.text), max_pixels, look or Look())
     supports = tuple(_encode(image, classes, features_of(image.picture), max_pixels) for image in images)
     promised = {name for image in images for shot in image.shots for name in shot.classes}
     _check_all_shown(supports, classes, promised)
@@ -78,12 +81,12 @@ def _encode_words(shots: Sequence[Shot], classes: Sequence[str], words_of: Words
     return (*supports, Support(row, nothing, torch.ones(row.grid_hw), "text"))
 
 
-def _by_image(shots: Iterable[Shot], max_pixels: int) -> list[_Image]:
+def _by_image(shots: Iterable[Shot], max_pixels: int, look: Look) -> list[_Image]:
     images: dict[bytes, _Image] = {}
     for shot in shots:
         if shot.image is None:
             continue
-        picture = read_image(shot.image, max_pixels=max_pixels)
+        picture = read_image(shot.image, max_pixels=max_pixels, look=look)
         key = hashlib.sha256(picture.tobytes() + repr(picture.shape).encode()).digest()
         images.setdefault(key, _Image(name_of(shot.image), picture)).shots.append(shot)
     return list(images.values())

@@ -17,6 +17,7 @@ from kshot.errors import SettingError
 from kshot.features import extract, extract_words
 from kshot.formats.folders import list_images
 from kshot.formats.images import MAX_PIXELS, read_image
+from kshot.formats.rasters import Look
 from kshot.methods.base import Origin, Support, Task, settings_of
 from kshot.ops.geometry import FeatureMap
 from kshot.prompts import encode_shots
@@ -32,6 +33,8 @@ class Segmenter:
     such as ("10", "12", "k12"): outputs and attention keys of blocks. device: auto, cpu, cuda, cuda:N.
     dtype: float32 or bfloat16.
     method_settings, refiner_settings: values other than the published ones. max_pixels: larger images are refused.
+    bands: of TIFFs, three numbers from 1 (red first) or one; by default the first three. stretch: (low, high), values
+    of TIFFs that become black and white; by default the depth of the data decides.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class Segmenter:
         method_settings: Mapping[str, Any] | None = None,
         refiner_settings: Mapping[str, Any] | None = None,
         max_pixels: int = MAX_PIXELS,
+        bands: Sequence[int] | None = None,
+        stretch: Sequence[float] | None = None,
     ):
         self.method: Any = _plugins.load("methods", method)
         self.refiner: Any = _plugins.load("refiners", refiner)
@@ -55,7 +60,7 @@ class Segmenter:
         for module, chosen in ((self.method, self.settings), (self.refiner, self.refiner_settings)):
             if hasattr(module, "prepare"):  # what it needs beside the backbone is missed now, not at each image
                 module.prepare(chosen)
-        self.max_pixels = max_pixels
+        self.max_pixels, self.look = max_pixels, Look.of(bands, stretch)
         if isinstance(backbone, str):
             backbone = backbones.load_backbone(backbone, device=device, dtype=dtype, layers=layers)
         self.backbone = backbone
@@ -87,7 +92,7 @@ class Segmenter:
 
     def predict(self, task: Task, image: ImageLike) -> Prediction:
         """Masks of one image: path, encoded bytes, PIL image or array (h, w, 3)."""
-        picture = read_image(image, max_pixels=self.max_pixels)  # (h, w, 3) uint8
+        picture = read_image(image, max_pixels=self.max_pixels, look=self.look)  # (h, w, 3) uint8
         features = self.features(picture)  # (c, gh, gw)
         return self.decide(task, features, picture)
 
@@ -102,7 +107,10 @@ class Segmenter:
         return Prediction.from_scores(scores, task.classes, named, picture, task.gate)
 
     def predict_many(self, task: Task, images: str | Path | Iterable[ImageLike]) -> Iterator[Prediction]:
-        """Masks of a folder (with its sub-folders), a glob pattern or any iterable of images, one by one in order."""
+        """Masks of a folder (with its sub-folders), a glob pattern or any iterable of images, one by one in order.
+
+        A TIFF gives its first page; `kshot.batch.label_folder` does all pages, and videos.
+        """
         found = list_images(images) if isinstance(images, str | Path) else images
         for image in found:
             yield self.predict(task, image)
@@ -116,7 +124,8 @@ class Segmenter:
 
         Words need a backbone that reads them, or raise `SettingError`.
         """
-        return encode_shots(shots, classes, self.features, self.max_pixels, partial(extract_words, self.backbone))
+        words_of = partial(extract_words, self.backbone)
+        return encode_shots(shots, classes, self.features, self.max_pixels, words_of, self.look)
 
     @property
     def origin(self) -> Origin:

@@ -193,7 +193,7 @@ class Prediction:
         if present is None:
             present = {name: float(scores[i + 1].max()) for i, name in enumerate(names)}
         kept = [0] + [i + 1 for i, name in enumerate(names) if present[name] >= presence_threshold]
-        return cls(_argmax(scores, kept), scores, dict(present), names, picture)
+        return cls(labels_of(scores, kept), scores, dict(present), names, picture)
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -249,7 +249,8 @@ def check_same_size(got_hw: tuple[int, ...], expected_hw: tuple[int, ...], name:
         )
 
 
-def _argmax(scores: NDArray[np.float32], kept: list[int]) -> NDArray[np.uint8]:
+def labels_of(scores: NDArray[np.float32], kept: Sequence[int]) -> NDArray[np.uint8]:
+    """(h, w): at each pixel the label of the best of scores (N+1, h, w) among `kept`, which begins with 0."""
     mask = np.zeros(scores.shape[1:], np.uint8)
     best = scores[0]
     for index in kept[1:]:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 import kshot
 from kshot.cli import app, main, read_config
 from kshot.errors import SettingError
+from kshot.formats.images import read_mask
 from tests.conftest import draw
 from tests.unit.backbones import tiny_clip
 
@@ -154,6 +156,36 @@ def test_wrong_options_say_what_they_want(
         main()
     assert stopped.value.code == 1
     assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_bands_and_stretch_hold_for_supports_and_images(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    for folder, seed in (("support/disc", 1), ("scenes", 3)):
+        (tmp_path / folder).mkdir(parents=True)
+        picture, mask = draw(seed)
+        # Bands 5, 3, 2 hold the picture, ten times as bright; the others hold nothing.
+        bands = np.zeros((5, *mask.shape), np.uint16)
+        bands[[4, 2, 1]] = picture.transpose(2, 0, 1).astype(np.uint16) * 10
+        how = {"driver": "GTiff", "dtype": "uint16", "count": 5, "transform": rasterio.Affine.scale(2)}
+        path = tmp_path / folder / "a.tif"
+        with rasterio.open(path, "w", width=mask.shape[1], height=mask.shape[0], **how) as file:
+            file.write(bands)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / folder / "a.png")
+    (tmp_path / "scenes" / "a.png").unlink()
+    chosen = ("--bands", "5,3,2", "--stretch", "0,2550", "--backbone", "toy", "--size", 96)
+    run("label", "support", "scenes", "-o", "out", *chosen)
+    found, truth = read_mask(tmp_path / "out/masks/a.png", drawn=False), draw(3)[1]
+    assert (found.astype(bool) & truth).sum() / (found.astype(bool) | truth).sum() > 0.7
+    settings = json.loads((tmp_path / "out/settings.json").read_text())
+    assert settings["look"] == {"bands": [5, 3, 2], "stretch": [0.0, 2550.0]}
+    run("fit", "support", "-o", "disc.kshot", *chosen)
+    run("predict", "disc.kshot", "scenes", "-o", "again", *chosen[:4])
+    assert np.array_equal(found, read_mask(tmp_path / "again/masks/a.png", drawn=False))
+    failed = run("predict", "disc.kshot", "scenes", "-o", "none", "--bands", "7,3,2", "--json", code=3)
+    assert "no band 7, it has 5" in failed.stdout
+    for wrong in (("--bands", "red"), ("--bands", "1,2"), ("--stretch", "9,1"), ("--stretch", "low")):
+        refused = CliRunner().invoke(app, ["predict", "disc.kshot", "scenes", "-o", "no", *wrong])
+        assert isinstance(refused.exception, SettingError) and wrong[1].split(",")[0] in str(refused.exception)
 
 
 def test_usage_errors_exit_with_2(image_folder: Path) -> None:

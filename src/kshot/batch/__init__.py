@@ -8,7 +8,7 @@ its files are then those of a run that nobody stopped, byte for byte; `timing.js
 from kshot.batch.folder import MANIFEST, SETTINGS, read_manifest
 from kshot.batch.jobs import Job, Shard, plan
 from kshot.batch.run import Summary, label_folder
-from kshot.batch.steps import Record
+from kshot.batch.tally import Record
 
 __all__ = [
     "MANIFEST",

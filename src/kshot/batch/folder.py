@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from kshot.batch.jobs import Shard
-from kshot.batch.steps import Record
+from kshot.batch.tally import Record
 from kshot.errors import OutputError, SettingError
 from kshot.formats.writing import write_text
 
@@ -26,6 +26,8 @@ _BINDING = {
     "refiner_settings": "--set",
     "dtype": "--dtype",
     "tiling": "--tile, --overlap",
+    "look": "--bands, --stretch",
+    "every": "--every",
 }
 
 

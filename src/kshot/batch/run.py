@@ -12,11 +12,14 @@ from kshot import __version__, _plugins
 from kshot.batch.folder import Journal, RunFolder
 from kshot.batch.jobs import Job, Jobs, Shard, root_of
 from kshot.batch.pipeline import overlapped
-from kshot.batch.steps import MASKS, Record, Steps, Work
+from kshot.batch.steps import Steps, Work
+from kshot.batch.tally import MASKS, Record
 from kshot.batch.tiled import predict_tiled
+from kshot.batch.windowed import Windowed
 from kshot.errors import OutputError, SettingError
 from kshot.features.tiles import Tiling
 from kshot.formats import instances, kshot_run
+from kshot.formats.rasters import Look
 from kshot.formats.trees import Export
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
@@ -69,18 +72,20 @@ def label_folder(
     watch: bool = False,
     tiling: Tiling | None = None,
     skip: Collection[Path] = (),
+    every: int = 1,
     workers: int = 1,
     engine: Engine = on_this_machine,
     shard: Shard | None = None,
     notes: Mapping[str, Any] | None = None,
     progress: Callable[[Record, int, int], None] | None = None,
 ) -> Summary:
-    """Masks of all images of a folder, glob pattern or file into `out`.
+    """Masks of all images of a folder, glob pattern or file into `out`; pages and frames are images of their own.
 
     formats: names from `kshot.names("formats")`; index masks are always written.
     export: polygons or masks, and whether masks are split into objects. notes: kept in settings.json.
-    tiling: large images are cut into tiles. watch: after the last image keep looking for new ones until Ctrl-C.
-    skip: resolved paths of images to leave out.
+    tiling: large images are cut into tiles, and TIFFs too large for the memory are read, predicted and written in
+    windows. watch: after the last image keep looking for new ones until Ctrl-C.
+    skip: resolved paths of images to leave out. every: each `every`-th frame of a video is taken.
     workers: threads that read, and as many that write, beside the inference; 0 does one thing after another.
     engine: who does it; `ray_engine.on_ray` spreads the images over a cluster, whose actors `workers` counts then.
     shard: one part of the folder, for several machines that share `out`; the last to end leaves what one run would.
@@ -94,11 +99,20 @@ def label_folder(
         raise SettingError(f"{workers} workers; expected 0 or more")
     export = export or Export()
     writers = _writers(formats, export)
-    jobs = Jobs(images, out, limit=limit, watch=watch, shard=shard, skip=skip)
-    notes = {"images": str(root_of(Path(images)).resolve()), "tiling": tiling and asdict(tiling), **(notes or {})}
+    jobs = Jobs(images, out, limit=limit, watch=watch, shard=shard, skip=skip, every=every)
+    notes = {
+        "images": str(root_of(Path(images)).resolve()),
+        "tiling": tiling and asdict(tiling),
+        **({"look": asdict(segmenter.look)} if segmenter.look != Look() else {}),
+        **({"every": every} if every != 1 else {}),
+        **(notes or {}),
+    }
     settings = _settings(segmenter, task, writers, export, notes)
     decide = partial(predict_tiled, segmenter, task, tiling) if tiling else partial(segmenter.predict, task)
-    steps = Steps(decide, writers, out.resolve(), segmenter.max_pixels, segmenter.backbone.device.type != "cpu")
+    where = out.resolve()
+    windowed = Windowed(segmenter, task, tiling, writers, where) if tiling else None
+    on_gpu = segmenter.backbone.device.type != "cpu"
+    steps = Steps(decide, writers, where, segmenter.max_pixels, segmenter.look, windowed, on_gpu)
     summary = Summary(str(out))
     with RunFolder(out, shard) as folder:
         done = folder.open(settings, resume=resume, overwrite=overwrite)
@@ -172,7 +186,10 @@ def _write_folders(
     if len(asked) > 1:  # run lengths are small, and reading the masks once a format is slow
         tree = replace(tree, images=list(tree.images))
     for writer in asked:
-        writer.write_tree(tree, out, export)
+        rest = tree
+        if hasattr(writer, "rows"):  # what came in windows is written already, and may be too large to be read whole
+            rest = kshot_run.run_tree(out, records, classes, without=writer.NAME)
+        writer.write_tree(rest, out, export)
 
 
 @contextlib.contextmanager

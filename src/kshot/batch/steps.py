@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.batch.jobs import Job
+from kshot.batch.tally import Record, facts_of
+from kshot.batch.windowed import Windowed
 from kshot.errors import KshotError, OutputError
+from kshot.formats._tiff import Page
 from kshot.formats.images import read_image
-from kshot.ops.regions import count_regions
+from kshot.formats.rasters import Look
 from kshot.types import Prediction
 
 log = logging.getLogger(__name__)
-MASKS = "png"
-Record = dict[str, Any]
 # What is wrong with one image's name costs this image; a full or read-only disk costs the run.
 _OF_THE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
 
 
 @dataclass
 class Work:
-    """An image on its way. record: its line of the manifest, with status "failed" until it is done."""
+    """An image on its way. record: its line of the manifest, with status "failed" until it is done.
+
+    page: of an image that is done in windows, and has no picture.
+    """
 
     job: Job
     record: Record
     seconds: dict[str, float] = field(default_factory=dict)
     picture: NDArray[np.uint8] | None = None
+    page: Page | None = None
     prediction: Prediction | None = None
 
 
@@ -41,30 +46,45 @@ class Work:
 class Steps:
     """How the images of a run are done.
 
-    decide: from a picture (h, w, 3) uint8 to its masks. writers: by format. out: the output folder.
-    on_gpu: whether deciding needs one.
+    decide: from a picture (h, w, 3) uint8 to its masks. writers: by format. out: the output folder. look: bands and
+    stretch of TIFFs. windowed: does the largest images, where there are tiles. on_gpu: whether deciding needs one.
     """
 
     decide: Callable[[NDArray[np.uint8]], Prediction]
     writers: Mapping[str, Any]
     out: Path
     max_pixels: int
+    look: Look = field(default_factory=Look)
+    windowed: Windowed | None = None
     on_gpu: bool = False
 
     def read(self, job: Job) -> Work:
         """Read and decode the image; what is wrong with it goes into the record."""
         work = Work(job, {"input": job.name, "status": "failed"})
         with _step(work, "read"):
-            data = job.path.read_bytes()
-            work.record["sha256"] = hashlib.sha256(data).hexdigest()
-            work.picture = read_image(data, max_pixels=self.max_pixels)
+            if job.problem:
+                raise job.problem
+            work.page = self.windowed.page_of(job) if self.windowed else None
+            if work.page:
+                with job.path.open("rb") as file:
+                    work.record["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+            elif job.part:
+                work.picture = self._part(job)
+                work.record["sha256"] = hashlib.sha256(work.picture.data).hexdigest()
+            else:
+                data = job.path.read_bytes()
+                work.record["sha256"] = hashlib.sha256(data).hexdigest()
+                work.picture = read_image(data, max_pixels=self.max_pixels, look=self.look)
         return work
 
     def infer(self, work: Work) -> Work:
-        """Find the masks of a picture that could be read."""
+        """Find the masks of a picture that could be read, or all that is to be found in windows."""
         if work.picture is not None:
             with _step(work, "infer"):
                 work.prediction = self.decide(work.picture)
+        elif work.page and self.windowed:
+            with _step(work, "infer"):
+                work.record |= self.windowed.label(work.job, work.page)
         return work
 
     def write(self, work: Work) -> Work:
@@ -73,7 +93,13 @@ class Steps:
             with _step(work, "write"):
                 work.record |= self._written(work.job, work.prediction)
         work.picture = work.prediction = None
+        work.job = replace(work.job, frame=None)
         return work
+
+    def _part(self, job: Job) -> NDArray[np.uint8]:
+        if job.frame:
+            return job.frame.picture(self.max_pixels)
+        return read_image(job.path, max_pixels=self.max_pixels, page=job.page, look=self.look)
 
     def _written(self, job: Job, prediction: Prediction) -> Record:
         outputs = {}
@@ -104,25 +130,3 @@ def _step(work: Work, name: str) -> Iterator[None]:
         log.exception("%s: unexpected", work.job.name)
         work.record["reason"] = f"unexpected {type(error).__name__}: {error}"
     work.seconds[name] = round(time.perf_counter() - started, 4)
-
-
-def facts_of(prediction: Prediction, outputs: dict[str, str]) -> Record:
-    """What a manifest says of an image that was done."""
-    areas, regions = prediction.areas(), count_regions(prediction.mask)
-    classes = {}
-    for index, name in enumerate(prediction.classes, 1):
-        inside = prediction.scores[index][prediction.mask == index]
-        classes[name] = {
-            "present": round(float(prediction.present[name]), 4),
-            "pixels": areas[name],
-            "regions": regions.get(index, 0),
-            "score": round(float(inside.mean()), 4) if inside.size else 0.0,
-        }
-    return {
-        "status": "done" if prediction.mask.any() else "empty",
-        "size_hw": list(prediction.size_hw),
-        "uncertainty": round(prediction.uncertainty, 4),
-        "mask": outputs[MASKS],
-        "outputs": outputs,
-        "classes": classes,
-    }

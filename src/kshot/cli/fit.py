@@ -44,6 +44,8 @@ def fit(
     device: o.Device = "auto",
     dtype: o.Dtype = "float32",
     max_pixels: o.MaxPixels = o.DEFAULT_MAX_PIXELS,
+    bands: o.Bands = None,
+    stretch: o.Stretch = None,
     add: Annotated[
         Path | None, typer.Option("--add-to", help="Start from this task file and add the supports.")
     ] = None,
@@ -60,7 +62,7 @@ def fit(
     else:
         supports = o.read_supports(folder, support, box, point, text, class_)
         supports = SupportSet([*supports, *more], source=" and ".join([supports.source, *(accepted or ())]))
-    rest: dict[str, Any] = {"device": device, "dtype": dtype, "max_pixels": max_pixels}
+    rest: dict[str, Any] = {"device": device, "dtype": dtype, **o.reading(max_pixels, bands, stretch)}
     chosen: dict[str, Any] = {
         "backbone": backbone,
         "method": method,

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from kshot.batch import label_folder, plan
+from kshot.batch.jobs import split
 from kshot.cli import options as o
 from kshot.cli.fit import described, say_remarks, segmenter_of, showing
 from kshot.cli.output import finish, print_json, progress_bar, say
 from kshot.features.tiles import Tiling
+from kshot.formats.videos import is_video
 from kshot.methods.base import Task, load_task
 from kshot.report import save_supports, write_report
 from kshot.segmenter import Segmenter
@@ -31,6 +33,10 @@ PREDICT_EXAMPLES = """Examples:
 kshot predict cat.kshot images/ -o out/
 
 kshot predict cat.kshot "images/*.tif" -o out/ --format png,scores --resume
+
+kshot predict cat.kshot scene.tif -o out/ --tile 512 --bands 4,3,2 --format png,geotiff
+
+kshot predict cat.kshot film.mp4 -o out/ --every 10
 """
 
 
@@ -56,12 +62,15 @@ def label(
     device: o.Device = "auto",
     dtype: o.Dtype = "float32",
     max_pixels: o.MaxPixels = o.DEFAULT_MAX_PIXELS,
+    bands: o.Bands = None,
+    stretch: o.Stretch = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
     limit: o.Limit = None,
     only_unannotated: o.OnlyUnannotated = False,
     tile: o.Tile = None,
     overlap: o.Overlap = 64,
+    every: o.Every = 1,
     watch: o.Watch = False,
     workers: o.Workers = None,
     engine: o.EngineName = "local",
@@ -85,13 +94,13 @@ def label(
         layers=layers,
         device=device,
         dtype=dtype,
-        max_pixels=max_pixels,
+        **o.reading(max_pixels, bands, stretch),
     )
     say(described(supports))
     task = segmenter.fit(supports)
     say_remarks(task)
     how = _how(workers, engine, shard, watch=watch, export=export, resume=resume, overwrite=overwrite, limit=limit)
-    how["tiling"] = Tiling(tile, overlap) if tile is not None else None
+    how |= {"tiling": Tiling(tile, overlap) if tile is not None else None, "every": every}
     how["skip"] = o.images_to_skip(images, supports) if only_unannotated else ()
     _run(segmenter, task, images, out, formats, json, supports, **how)
     return None
@@ -99,7 +108,7 @@ def label(
 
 def predict(
     task_file: Annotated[Path, typer.Argument(metavar="TASK", help="A task file of `kshot fit`.")],
-    images: Annotated[str, typer.Argument(help="Folder, glob pattern or image.")],
+    images: Annotated[str, typer.Argument(help="Folder, glob pattern, image or video.")],
     out: o.Out,
     format: o.Formats = "png,overlay",
     instances: o.Instances = None,
@@ -112,12 +121,15 @@ def predict(
     device: o.Device = "auto",
     dtype: o.Dtype = "float32",
     max_pixels: o.MaxPixels = o.DEFAULT_MAX_PIXELS,
+    bands: o.Bands = None,
+    stretch: o.Stretch = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
     limit: o.Limit = None,
     only_unannotated: o.OnlyUnannotated = False,
     tile: o.Tile = None,
     overlap: o.Overlap = 64,
+    every: o.Every = 1,
     watch: o.Watch = False,
     workers: o.Workers = None,
     engine: o.EngineName = "local",
@@ -131,10 +143,10 @@ def predict(
     export = o.make_export(instances, polygons, tolerance, copy_images)
     if dry_run:
         return _say_plan(task.classes, len(showing(task)), images, out, formats, json)
-    rest: dict[str, Any] = {"device": device, "dtype": dtype, "max_pixels": max_pixels}
+    rest: dict[str, Any] = {"device": device, "dtype": dtype, **o.reading(max_pixels, bands, stretch)}
     segmenter = segmenter_of(task, {"backbone": backbone, "refiner": refiner, "set_": set_}, rest)
     how = _how(workers, engine, shard, watch=watch, export=export, resume=resume, overwrite=overwrite, limit=limit)
-    how["tiling"] = Tiling(tile, overlap) if tile is not None else None
+    how |= {"tiling": Tiling(tile, overlap) if tile is not None else None, "every": every}
     how["skip"] = o.images_to_skip(images, None) if only_unannotated else ()
     _run(segmenter, task, images, out, formats, json, None, **how)
     return None
@@ -157,12 +169,16 @@ def _say_plan(
     classes: tuple[str, ...], shots: int, images: str, out: Path, formats: tuple[str, ...], json: bool
 ) -> None:
     jobs = plan(images, out)
-    facts = {"classes": classes, "supports": shots, "images": len(jobs), "out": str(out), "formats": formats}
+    videos = sum(is_video(job.path) for job in jobs)
+    count = sum(len(list(split(job))) for job in jobs if not is_video(job.path))
+    facts = {"classes": classes, "supports": shots, "images": count, "videos": videos}
+    facts |= {"out": str(out), "formats": formats}
+    counted = f"{count} images" + (f" and {videos} videos" if videos else "")
     if json:
         print_json(facts)
     else:
         typer.echo(
-            f"would label {len(jobs)} images with {len(classes)} classes ({', '.join(classes)}) from {shots} supports, "
+            f"would label {counted} with {len(classes)} classes ({', '.join(classes)}) from {shots} supports, "
             f"as {', '.join(formats)} in {out}"
         )
 
@@ -183,7 +199,7 @@ def _run(
         summary = label_folder(segmenter, task, images, out, formats=formats, notes=notes, progress=progress, **how)
     # After the run, which refuses a folder that holds another one; an interrupted run gets its report too.
     if supports:
-        save_supports(out, supports, task, segmenter.max_pixels)
+        save_supports(out, supports, task, segmenter.max_pixels, segmenter.look)
     report = write_report(out)
     say(f"report: {report}")
     again = shlex.join(

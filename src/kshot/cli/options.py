@@ -84,6 +84,15 @@ Tile: TypeAlias = Annotated[
 Overlap: TypeAlias = Annotated[
     int, _option("--overlap", panel=_RUN, help="How far tiles reach into each other, in pixels.")
 ]
+Bands: TypeAlias = Annotated[
+    str | None,
+    _option("--bands", panel=_MODEL, env="BANDS", help="Bands of TIFFs as red, green, blue: 4,3,2; or one, as grey."),
+]
+Stretch: TypeAlias = Annotated[
+    str | None,
+    _option("--stretch", panel=_MODEL, env="STRETCH", help="Values of TIFFs that are black and white: 0,3000."),
+]
+Every: TypeAlias = Annotated[int, _option("--every", panel=_RUN, min=1, help="Take each N-th frame of videos.")]
 Watch: TypeAlias = Annotated[bool, _option("--watch", panel=_RUN, help="Keep looking for new images until Ctrl-C.")]
 Workers: TypeAlias = Annotated[
     int | None,
@@ -130,6 +139,11 @@ def make_segmenter(
     return Segmenter(**{name: value for name, value in given.items() if value is not None}, **rest)
 
 
+def reading(max_pixels: int, bands: str | None, stretch: str | None) -> dict[str, Any]:
+    """What a Segmenter is told of how images are read."""
+    return {"max_pixels": max_pixels, "bands": parse_bands(bands), "stretch": parse_stretch(stretch)}
+
+
 def parse_layers(text: str | None) -> tuple[str, ...] | None:
     """Layers from "10,12,k12"."""
     if text is None:
@@ -138,6 +152,26 @@ def parse_layers(text: str | None) -> tuple[str, ...] | None:
     if not all(part.removeprefix("k").isdecimal() for part in layers):
         raise SettingError(f"--layers {text}: expected block numbers such as 10,12 or k12 (the keys of block 12)")
     return layers
+
+
+def parse_bands(text: str | None) -> tuple[int, ...] | None:
+    """Bands from "4,3,2"."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise SettingError(f"--bands {text}: expected one or three band numbers from 1, such as 4,3,2")
+    return tuple(int(part) for part in parts)
+
+
+def parse_stretch(text: str | None) -> tuple[float, ...] | None:
+    """Two numbers from "0,3000"."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise SettingError(f"--stretch {text}: expected two numbers LOW,HIGH, such as 0,3000") from error
 
 
 _SWITCH = {"true": True, "false": False}

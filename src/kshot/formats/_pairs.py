@@ -1,7 +1,7 @@
 """Which mask belongs to which image: the rules that the folder layouts share."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,10 @@ def pictures(folder: Path) -> list[Path]:
     return [path for path in visible(folder) if is_picture(path) and path.is_file()]
 
 
-def is_picture(path: Path) -> bool:
-    """Whether the name is that of an image, and not hidden."""
-    return path.suffix.lower() in SUFFIXES and path.name[0] != "."
+def is_picture(path: Path, also: Collection[str] = ()) -> bool:
+    """Whether the name is that of an image, or has another of these suffixes, and is not hidden."""
+    suffix = path.suffix.lower()
+    return (suffix in SUFFIXES or suffix in also) and path.name[0] != "."
 
 
 def walk(folder: Path, wanted: Callable[[Path], bool] | None = None) -> Iterator[Path]:

@@ -6,9 +6,9 @@ index masks, and class folders last, because those fit almost any folder.
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
@@ -139,9 +139,10 @@ def _marked(shot: Shot, marks: Marks) -> Iterator[Part]:
         yield Part.of(mask == IGNORE, "", ignore=True)
 
 
-def list_images(where: str | Path) -> list[Path]:
+def list_images(where: str | Path, also: Collection[str] = ()) -> list[Path]:
     """Image files of a folder and all below it, of a glob pattern, or the one file; sorted by their path.
 
+    also: suffixes that count beside those of images.
     Hidden files and folders are skipped; a folder's links are followed, each real folder once, a pattern's `**` follows
     none. Raises `InputError` when there is none.
     """
@@ -149,23 +150,23 @@ def list_images(where: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = list(walk(path))
+        found = list(walk(path, partial(is_picture, also=also)))
     elif glob.has_magic(str(where)):
-        found = _matches(str(where))
+        found = _matches(str(where), also)
     else:
         raise InputError(f"{where}: no such file or folder; check the path")
     if not found:
-        raise InputError(f"{where}: no image there; looked for {', '.join(sorted(SUFFIXES))}")
+        raise InputError(f"{where}: no image there; looked for {', '.join(sorted(SUFFIXES.union(also)))}")
     return sorted(found, key=lambda image: image.as_posix())
 
 
-def _matches(pattern: str) -> list[Path]:
+def _matches(pattern: str, also: Collection[str]) -> list[Path]:
     """Image files that match; `**` enters no linked folder, as links may lead in circles."""
     parts = Path(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     base = Path(*parts[:fixed])
     try:
-        found = [path for path in base.glob("/".join(parts[fixed:])) if is_picture(path) and path.is_file()]
+        found = [path for path in base.glob("/".join(parts[fixed:])) if is_picture(path, also) and path.is_file()]
     except ValueError as error:
         raise InputError(f"{pattern}: not a pattern ({error})") from error
     return [path for path in found if not any(part[0] == "." for part in path.relative_to(base).parts)]

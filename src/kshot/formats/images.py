@@ -2,7 +2,8 @@
 
 Orientation tags are applied, alpha is laid over white, and deeper images come down to 8 bits by their bit
 depth (10, 12, 14 or 16, the smallest that holds the brightest pixel), not by a stretch per image, so that
-two frames of one camera keep their relation.
+two frames of one camera keep their relation. TIFFs of many bands, or of more than one band and 8 bits, go through
+rasterio (extra `geo`), HEIC through pillow-heif (extra `heic`).
 """
 
 import io
@@ -16,9 +17,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kshot.errors import ImageReadError, ImageTooLargeError, ShapeError
+from kshot.formats import _tiff, rasters
+from kshot.formats._depth import converter, extremes
+from kshot.formats.rasters import Look
 from kshot.types import ImageLike, MaskLike
 
 SUFFIXES = frozenset(
@@ -36,6 +40,8 @@ SUFFIXES = frozenset(
         ".pbm",
         ".jp2",
         ".tga",
+        ".heic",
+        ".heif",
     }
 )
 MAX_PIXELS = 200_000_000
@@ -50,21 +56,43 @@ _DAMAGE = (
     KeyError,
     TypeError,
 )
-_BIT_DEPTHS = (8, 10, 12, 14, 16)
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_AS_IT_IS = Look()
 _GREY, _INDEX = {"1", "L"}, {"P", "I", "F"}
 _pillow_limit = threading.Lock()
 
 
-def read_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def read_image(
+    image: ImageLike, *, max_pixels: int = MAX_PIXELS, page: int = 1, look: Look = _AS_IT_IS
+) -> NDArray[np.uint8]:
     """Read a path, encoded bytes, a PIL image or an array into (h, w, 3) uint8 RGB.
 
     Arrays may be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4); uint8, uint16, bool, or floats in 0..1.
-    Raises `ImageReadError` (missing, not an image, damaged), `ImageTooLargeError` and `ShapeError`.
+    page: from 1, of a TIFF with several; of other files with several pictures the first is read. look: bands and
+    stretch of TIFFs.
+    Raises `ImageReadError` (missing, not an image, damaged, no such page or band), `ImageTooLargeError` and
+    `ShapeError`.
     """
     if isinstance(image, np.ndarray):
         return _from_array(image, name_of(image))
-    with _opened(image, max_pixels) as picture:
-        return _rgb(ImageOps.exif_transpose(picture), name_of(image))
+    pages = _tiff.pages(image) if _tiff.is_tiff(image) else []
+    if page != 1 and not 1 <= page <= len(pages):
+        raise ImageReadError(f"{name_of(image)}: no page {page}, it has {max(1, len(pages))}")
+    if pages and _many_bands(pages[page - 1], look):
+        return rasters.read(image, pages[page - 1], look, max_pixels, name_of(image))
+    try:
+        with _opened(image, max_pixels, pages[page - 1].place if pages else 0) as picture:
+            return _rgb(ImageOps.exif_transpose(picture), name_of(image))
+    except ImageReadError as error:
+        if not pages or not isinstance(error.__cause__, UnidentifiedImageError):
+            raise
+        return rasters.read(image, pages[page - 1], look, max_pixels, name_of(image))
+
+
+def _many_bands(page: _tiff.Page, look: Look) -> bool:
+    """Whether Pillow would lose bands or bits of a page, or somebody chose among them."""
+    deep = page.bands > 1 and page.bits > 8
+    return not page.damaged and (deep or page.bands > 4 or bool(look.bands) or look.stretch is not None)
 
 
 def read_mask(mask: MaskLike, *, drawn: bool = True, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -107,16 +135,21 @@ def name_of(image: Any) -> str:
 
 
 @contextmanager
-def _opened(image: Any, max_pixels: int) -> Iterator[Image.Image]:
-    """An open PIL image whose size was checked; whatever goes wrong inside is said in kshot's words."""
+def _opened(image: Any, max_pixels: int, place: int = 0) -> Iterator[Image.Image]:
+    """An open PIL image whose size was checked; whatever goes wrong inside is said in kshot's words.
+
+    place: of its directory in a TIFF with several.
+    """
     name, ours = name_of(image), ExitStack()
     try:
         picture = image if isinstance(image, Image.Image) else ours.enter_context(_open(image))
+        if place:
+            picture.seek(place)
         width, height = picture.size
         if width * height > max_pixels:
             raise ImageTooLargeError(
                 f"{name}: {width} x {height} = {width * height:,} pixels, over the limit of {max_pixels:,}; "
-                "raise the limit (--max-pixels, or KSHOT_MAX_PIXELS) or cut the image into tiles"
+                "raise the limit (--max-pixels, or KSHOT_MAX_PIXELS), cut it up, or read a TIFF in windows (--tile)"
             )
         if min(width, height) < 1:
             raise ImageReadError(f"{name}: the image is empty ({width} x {height})")
@@ -149,18 +182,37 @@ def _open(image: Any) -> Image.Image:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(source)
+        except UnidentifiedImageError:
+            if not _is_heif(source):
+                raise
+            _heif(name_of(image)).register_heif_opener()
+            return Image.open(source)
         finally:
             Image.MAX_IMAGE_PIXELS = before
+
+
+def _is_heif(source: str | Path | io.BytesIO) -> bool:
+    """Whether a file begins like HEIF: a box called ftyp and one of its brands (ISO/IEC 23008-12, annex B)."""
+    if isinstance(source, io.BytesIO):
+        head = source.getvalue()[:12]
+    else:
+        with Path(source).open("rb") as file:
+            head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def _heif(name: str) -> Any:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageReadError(f"{name}: a HEIC picture is read by pillow-heif; pip install 'kshot[heic]'") from error
+    return pillow_heif
 
 
 def _rgb(picture: Image.Image, name: str) -> NDArray[np.uint8]:
     if picture.mode.startswith("I") or picture.mode == "F":
         return _from_array(np.asarray(picture), name)
-    if picture.has_transparency_data:
-        opaque = Image.new("RGBA", picture.size, "white")
-        opaque.alpha_composite(picture.convert("RGBA"))
-        picture = opaque
-    return np.array(picture.convert("RGB"))
+    return rasters.rgb(picture)
 
 
 def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
@@ -168,33 +220,11 @@ def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in {1, 3, 4} or 0 in array.shape:
         raise ShapeError(f"{name}: expected the shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), got {array.shape}")
-    array = _to_8_bits(array, name)
+    array = converter(array.dtype, lambda: extremes(array), name)(array)
     if array.shape[2] == 4:
         alpha = array[..., 3:].astype(np.float32) / 255
         array = np.rint(array[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
-
-
-def _to_8_bits(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype.kind not in "uif":
-        raise ShapeError(f"{name}: expected pixels that are numbers or truth values, got {array.dtype}")
-    low, high = float(array.min()), float(array.max())
-    if not np.isfinite([low, high]).all():
-        raise ShapeError(f"{name}: expected finite pixel values, got NaN or infinity")
-    if array.dtype.kind == "f" and low >= 0 and high <= 1:
-        stretched: NDArray[np.uint8] = np.rint(array * 255).astype(np.uint8)
-        return stretched
-    if low < 0 or high >= 2**16:
-        raise ShapeError(
-            f"{name}: expected pixel values of 8 to 16 bits, or floats in 0..1, "
-            f"got {array.dtype} in {low:g}..{high:g}; scale them first"
-        )
-    depth = next(d for d in _BIT_DEPTHS if high < 2**d)
-    return np.floor(array / 2.0 ** (depth - 8)).astype(np.uint8)
 
 
 def _labels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:

@@ -13,7 +13,8 @@ from kshot.errors import MaskError, SupportError
 from kshot.formats import instances
 from kshot.formats._accepted import read_accepted
 from kshot.formats._items import Images
-from kshot.formats.images import read_mask
+from kshot.formats.images import MAX_PIXELS, read_mask
+from kshot.formats.rasters import MOST_PIXELS
 from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Part, shots_of, unique_stems
 from kshot.types import IGNORE, Shot, check_same_size
 
@@ -52,14 +53,18 @@ def read_tree(where: Path, images: Path | None = None) -> LabelTree | None:
     return run_tree(where, records, classes, images)
 
 
-def run_tree(out: Path, records: Iterable[Record], classes: Sequence[str], images: Path | None = None) -> LabelTree:
+def run_tree(
+    out: Path, records: Iterable[Record], classes: Sequence[str], images: Path | None = None, *, without: str = ""
+) -> LabelTree:
     """The labels of a run folder from its manifest records, in the order of the inputs' names.
 
     Failed images are left out, since without labels they would count as holding nothing; of several records of one
-    input the last holds. A mask that does not fit its record raises `MaskError` when its image is asked for.
+    input the last holds. without: leaves out images that have an output of this format already. A mask that does not
+    fit its record raises `MaskError` when its image is asked for.
     """
     last = {record["input"]: record for record in records}
     kept = [last[name] for name in sorted(last) if last[name]["status"] != "failed"]
+    kept = [record for record in kept if without not in record.get("outputs", {})]
     stems = unique_stems(last)
     finder = Images(out, images or _root(out))
 
@@ -87,8 +92,10 @@ def _parts(mask: NDArray[np.uint8], record: Record, classes: Sequence[str]) -> l
 
 def _mask(out: Path, record: Record, ways: int) -> NDArray[np.uint8]:
     path = out / record["mask"]
-    mask = read_mask(path, drawn=False)
-    check_same_size(mask.shape, tuple(record["size_hw"]), str(path))
+    # What was read in windows may be larger than any image that is read whole.
+    height, width = (int(side) for side in record["size_hw"])
+    mask = read_mask(path, drawn=False, max_pixels=max(MAX_PIXELS, min(height * width, MOST_PIXELS)))
+    check_same_size(mask.shape, (height, width), str(path))
     labels = mask[mask != IGNORE]
     if labels.size and labels.max() > ways:
         raise MaskError(f"{path}: holds the label {labels.max()}, expected 0..{ways} for {ways} classes")

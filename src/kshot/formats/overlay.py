@@ -1,5 +1,7 @@
 """Overlays for people: the picture with each class as a translucent colour inside a crisp outline."""
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from PIL import Image
 
 from kshot.errors import SettingError
 from kshot.formats.png import palette
+from kshot.formats.rasters import Raster, chosen
 from kshot.formats.writing import atomic_path
 from kshot.types import Prediction
 
@@ -26,6 +29,7 @@ CLASS_COLOURS = (
     (86, 180, 233),  # sky blue
     (230, 159, 0),  # orange
 )
+PREVIEW_SIDE = 2048
 _LINE, _LINE_SIDE = 2, 1500  # pixels, and the longest side up to which they suffice
 
 
@@ -39,6 +43,30 @@ def write(prediction: Prediction, path: Path) -> None:
             picture.save(beside, format=kind, quality=92, subsampling=0)
         except ValueError as error:
             raise OSError(str(error)) from error
+
+
+@contextmanager
+def rows(path: Path, source: Raster, classes: Sequence[str]) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
+    """An overlay of a picture too large to be drawn whole, as a JPEG of at most `PREVIEW_SIDE` pixels a side.
+
+    It grows by rows of labels, (r, w) uint8 from the top. Raises `OutputError`.
+    """
+    across, down = (chosen(source.size_hw[axis], max(source.size_hw), PREVIEW_SIDE) for axis in (1, 0))
+    kept: list[NDArray[np.uint8]] = []
+    seen = 0
+
+    def add(labels: NDArray[np.uint8]) -> None:
+        nonlocal seen
+        inside = down[(down >= seen) & (down < seen + len(labels))]
+        kept.append(labels[inside - seen][:, across])
+        seen += len(labels)
+
+    yield add
+    mask = np.concatenate(kept)
+    nothing = np.broadcast_to(np.float32(0), (len(classes) + 1, *mask.shape))
+    picture = source.preview(PREVIEW_SIDE)
+    names = tuple(classes)
+    write(Prediction(mask, nothing, dict.fromkeys(names, 0.0), names, picture), path)
 
 
 def draw(prediction: Prediction, alpha: float = 0.5) -> Image.Image:

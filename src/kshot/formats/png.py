@@ -1,12 +1,18 @@
 """Index PNG: the label of each pixel, in the colours that PASCAL VOC tools show. Lossless."""
 
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from kshot.errors import ShapeError
+from kshot.formats.rasters import Raster
 from kshot.formats.writing import atomic_path
 from kshot.types import Prediction
 
@@ -31,6 +37,34 @@ def save_labels(mask: NDArray[np.uint8], path: Path) -> None:
     picture.putpalette(palette().tobytes())
     with atomic_path(path) as beside:
         picture.save(beside, format="PNG")
+
+
+@contextmanager
+def rows(path: Path, source: Raster, classes: Sequence[str]) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
+    """A palette PNG that grows by rows of labels, (r, w) uint8 from the top, and is there when all are. `OutputError`.
+
+    For masks larger than memory should hold; `read_mask` gives the same from both kinds.
+    """
+    height, width = source.size_hw
+    pack = zlib.compressobj(6)
+    with atomic_path(path) as beside, beside.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        # 8 bits, palette, deflate, adaptive filters, not interlaced.
+        _chunk(file, b"IHDR", struct.pack(">II5B", width, height, 8, 3, 0, 0, 0))
+        _chunk(file, b"PLTE", palette().tobytes())
+
+        def write(labels: NDArray[np.uint8]) -> None:
+            # Each row begins with the number of its filter: none.
+            _chunk(file, b"IDAT", pack.compress(np.pad(labels, ((0, 0), (1, 0))).tobytes()))
+
+        yield write
+        _chunk(file, b"IDAT", pack.flush())
+        _chunk(file, b"IEND", b"")
+
+
+def _chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
+    if data or kind == b"IEND":
+        file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
 
 
 def palette() -> NDArray[np.uint8]:

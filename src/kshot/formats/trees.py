@@ -3,6 +3,7 @@
 Shapes travel as COCO's run lengths: small enough to keep those of a whole folder, and one decoder for all.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,14 @@ from kshot.errors import SupportError
 from kshot.formats._coco_shapes import runs_of
 from kshot.formats._items import Item
 from kshot.formats.images import image_size
+from kshot.formats.videos import SUFFIXES as VIDEOS
 from kshot.ops.instances import split
 from kshot.types import IGNORE, MAX_CLASSES, Shot, check_same_size
 
 T = TypeVar("T")
+# How runs name pages and frames, and which files may have them.
+_SEVERAL = "|".join(re.escape(suffix) for suffix in sorted({".tif", ".tiff", *VIDEOS}))
+_MANY, _PIECE = re.compile(f"({_SEVERAL})$", re.I), re.compile(f"({_SEVERAL})#(page)?\\d+$", re.I)
 Rows = list[list[float]]
 
 
@@ -247,7 +252,18 @@ def _marked(image: LabelledImage, name: str) -> Iterator[Shot]:
 
 
 def unique_stems(names: Iterable[str]) -> dict[str, str]:
-    """{name: stem}: without the suffix, unless a.jpg stands beside a.png and both have to keep theirs."""
-    stems = {name: PurePosixPath(name).with_suffix("").as_posix() for name in names}
+    """{name: stem}: without the suffix, unless a.jpg stands beside a.png and both have to keep theirs.
+
+    Of a page or frame, such as a.tif#page0002 or a.mp4#000010, it is a/page0002 or a/000010; what may hold several
+    keeps its suffix beside a folder of its name too.
+    """
+    named = list(names)
+    files = {name: _PIECE.sub(r"\1", name) for name in named}
+    stems = {file: PurePosixPath(file).with_suffix("").as_posix() for file in files.values()}
     counts = Counter(stems.values())
-    return {name: stem if counts[stem] == 1 else name for name, stem in stems.items()}
+    folders = {parent.as_posix() for file in stems for parent in PurePosixPath(file).parents}
+    kept = {file for file, stem in stems.items() if counts[stem] > 1 or (stem in folders and _MANY.search(file))}
+    return {
+        name: (file if file in kept else stems[file]) + name.removeprefix(file).replace("#", "/")
+        for name, file in files.items()
+    }

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from kshot.formats.images import MAX_PIXELS, name_of, read_image, read_mask
 from kshot.formats.overlay import colour_of
+from kshot.formats.rasters import Look
 from kshot.formats.writing import atomic_path, write_text
 from kshot.methods.base import Support, Task
 from kshot.ops.geometry import to_pixels
@@ -22,21 +24,26 @@ from kshot.types import IGNORE, ImageLike, Shot, SupportSet
 FOLDER, LIST = "supports", "supports.json"
 _SIDE = 800  # pixels of the longest side: small pictures are enlarged so that the marks come out fine
 _FILL = 0.6
+Read = Callable[[ImageLike], NDArray[np.uint8]]
 
 
-def save_supports(out: Path, support: SupportSet, task: Task, max_pixels: int = MAX_PIXELS) -> None:
+def save_supports(
+    out: Path, support: SupportSet, task: Task, max_pixels: int = MAX_PIXELS, look: Look | None = None
+) -> None:
     """Write supports/<n>.jpg, one per support image, and supports/supports.json for the report.
 
     The fill is the soft mask on the grid, which is what the method sees; lines, boxes and dots are what was given.
     Words are in the list alone.
     Raises `OutputError`.
     """
+    read = partial(read_image, max_pixels=max_pixels, look=look or Look())
     lines: list[dict[str, Any]] = []
-    shown = zip(_by_image(support, max_pixels), task.supports, strict=False)
+    shown = zip(_by_image(support, read), task.supports, strict=False)
     for index, ((image, shots), encoded) in enumerate(shown):
         name = f"{FOLDER}/{index}.jpg"
         with atomic_path(out / name) as beside:
-            _drawn(image, shots, encoded, task.classes, max_pixels).save(beside, "JPEG", quality=90, subsampling=0)
+            drawn = _drawn(read(image), shots, encoded, task.classes, max_pixels)
+            drawn.save(beside, "JPEG", quality=90, subsampling=0)
         lines.append({"image": _name(image), "overlay": name, "marks": _marks(shots)})
     lines += [{"text": shot.text, "marks": _marks([shot])} for shot in support if shot.text]
     facts = {"task": task.digest(), "source": support.source, "supports": lines}
@@ -50,21 +57,21 @@ def read_supports(out: Path, task: str | None) -> list[dict[str, Any]]:
     return lines if isinstance(lines, list) and task in {None, facts.get("task")} else []
 
 
-def _by_image(support: Iterable[Shot], max_pixels: int) -> list[tuple[ImageLike, list[Shot]]]:
+def _by_image(support: Iterable[Shot], read: Read) -> list[tuple[ImageLike, list[Shot]]]:
     """Images with their shots, in the order in which `prompts.encode_shots` encodes the images."""
     groups: dict[bytes, tuple[ImageLike, list[Shot]]] = {}
     for shot in support:
         if shot.image is not None:
-            picture = read_image(shot.image, max_pixels=max_pixels)
+            picture = read(shot.image)
             key = hashlib.sha256(picture.tobytes() + repr(picture.shape).encode()).digest()
             groups.setdefault(key, (shot.image, []))[1].append(shot)
     return list(groups.values())
 
 
 def _drawn(
-    image: ImageLike, shots: Sequence[Shot], encoded: Support, classes: Sequence[str], max_pixels: int
+    seen: NDArray[np.uint8], shots: Sequence[Shot], encoded: Support, classes: Sequence[str], max_pixels: int
 ) -> Image.Image:
-    picture = Image.fromarray(read_image(image, max_pixels=max_pixels))
+    picture = Image.fromarray(seen)
     scale = _SIDE / max(picture.size)
     small = picture.resize((round(picture.width * scale) or 1, round(picture.height * scale) or 1))
     canvas = _filled(np.asarray(small), encoded)

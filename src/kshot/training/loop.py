@@ -26,7 +26,10 @@ from kshot.training.ranks import Ranks
 class Job(Protocol):
     """What is trained, on what, and how it is told good from bad."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """What learns."""
+        ...
 
     def batch(self, step: int, part: int, size: int) -> Any:
         """Batch number `part` of a step, `size` examples: pure in its arguments."""
