@@ -81,7 +81,7 @@ class Net(nn.Module):
             layer.bias.copy_(mean)
             layer.weight.mul_(0.1)
         self.detail.weight.mul_(0.1)
-        self.detail.bias.zero_()
+        nn.init.constant_(self.detail.bias, 0.0)
 
     def channels_last(self) -> "Net":
         """The same network with kernels laid out as a CPU's convolutions like them."""

@@ -42,7 +42,8 @@ def orthogonal(matrix: Tensor) -> Tensor:
     for linear, cubic, quintic in _STEPS:
         square = found @ found.T
         found = linear * found + (cubic * square + quintic * square @ square) @ found
-    return (found.T if tall else found).to(matrix)
+    nearest: Tensor = (found.T if tall else found).to(matrix)
+    return nearest
 
 
 def _orthogonal(gradient: Tensor, state: dict[str, Any]) -> Tensor:
@@ -51,7 +52,8 @@ def _orthogonal(gradient: Tensor, state: dict[str, Any]) -> Tensor:
     momentum = state.setdefault("momentum", torch.zeros_like(matrix))
     momentum.lerp_(matrix, 1 - _MOMENTUM)
     step = orthogonal(matrix.lerp(momentum, _MOMENTUM))
-    return (step * max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5).reshape(gradient.shape)
+    found: Tensor = (step * max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5).reshape(gradient.shape)
+    return found
 
 
 def _adaptive(gradient: Tensor, state: dict[str, Any]) -> Tensor:
