@@ -27,6 +27,7 @@ class Log:
         write_text(self.out / SETTINGS, json.dumps(settings, indent=2) + "\n")
         kept = [line for line in read(self.out) if line["step"] <= step] if step else []
         write_text(self.out / LOG, "".join(json.dumps(line) + "\n" for line in kept))
+        self.began = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
         self.file = (self.out / LOG).open("a", encoding="utf-8")
         self.events = _events(self.out / EVENTS, step)
 
