@@ -86,6 +86,53 @@ def forest(rows: Sequence[tuple[str, float, float, float]]) -> Markup:
     return _svg(_WIDTH, height, told, parts)
 
 
+def curves(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], mark: float | None = None) -> Markup:
+    """Values against steps, a line for each name; few points are dots too. mark: a step to be told by a rule."""
+    left, top, width, height = 52.0, 8.0, _WIDTH - 52 - 86.0, 210.0
+    points = [(x, y) for _, line in lines for x, y in line if math.isfinite(y)] or [(0.0, 0.0)]
+    last = max(max(x for x, _ in points), 1)
+    ticks = _ticks(min(y for _, y in points), max(y for _, y in points))
+    low, high = ticks[0], ticks[-1]
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + width * x / last, top + height * (high - y) / (high - low)
+
+    parts = []
+    for tick in ticks:
+        y = place(0, tick)[1]
+        parts += [_line(left, y, left + width, y, "grid"), _text(left - 7, y + 4, f"{tick:g}", "end", "soft")]
+    for step in (0, last / 2, last):
+        parts.append(_text(place(step, low)[0], top + height + 18, f"{step:,.0f}", "middle", "soft"))
+    parts.append(_text(left + width / 2, top + height + 36, "step", "middle", "soft"))
+    if mark is not None:
+        parts.append(_line(place(mark, 0)[0], top, place(mark, 0)[0], top + height, "ideal"))
+    names = []
+    for n, (name, line) in enumerate(lines):  # one without points keeps its colour for the next chart
+        seen = [place(x, y) for x, y in line if math.isfinite(y)]
+        path = " ".join(f"{_n(x)},{_n(y)}" for x, y in seen)
+        parts.append(Markup('<polyline points="{}" class="curve curve-{}"/>').format(path, n))
+        if len(seen) <= 40:
+            form = Markup('<circle cx="{}" cy="{}" r="3" class="point curve-{}"/>')
+            parts += [form.format(_n(x), _n(y), n) for x, y in seen]
+        names += [(seen[-1][1], name, n)] if seen else []
+    lowest = -math.inf
+    for y, name, n in sorted(names):  # names of lines that end close together stand below each other
+        lowest = max(y + 4, lowest + 15)
+        parts.append(_text(left + width + 8, lowest, _short(name, 12), "start", f"curve-{n}"))
+    told = "; ".join(f"{name}: {line[0][1]:.4g} to {line[-1][1]:.4g}" for name, line in lines if line)
+    return _svg(_WIDTH, top + height + 44, f"Over {last:g} steps: {told}", parts)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to eight round numbers that hold everything between low and high."""
+    room = (high - low) or abs(high) or 1.0
+    raw = room / 4
+    unit = 10 ** math.floor(math.log10(raw))
+    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw)
+    first = math.floor(low / step)
+    return [round((first + n) * step, 12) for n in range(math.ceil(high / step - 1e-9) - first + 1)]
+
+
 def _svg(width: float, height: float, told: str, parts: Sequence[Markup]) -> Markup:
     head = Markup('<svg class="chart" viewBox="0 0 {} {}" style="max-width: {}px" role="img" aria-label="{}">')
     return head.format(_n(width), _n(height), _n(width), told) + Markup("").join(parts) + Markup("</svg>")

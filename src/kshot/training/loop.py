@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from kshot.errors import SettingError, TrainingError
+from kshot.errors import KshotError, SettingError, TrainingError
 from kshot.training import checkpoint
 from kshot.training.ahead import Ahead
 from kshot.training.log import Log
@@ -173,6 +173,10 @@ class _Run:
         try:
             if not stopped:  # a run that had stopped by itself and is resumed stays where it is
                 stopped = self._learn()
+            self.log.end(state.step, stopped or "all steps are done")
+        except (KshotError, KeyboardInterrupt) as error:
+            self.log.end(state.step, str(error) or "interrupted")
+            raise
         finally:
             self.log.close()
         best = (state.best_step, state.best)
