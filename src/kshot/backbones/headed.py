@@ -1,6 +1,7 @@
 """Heads of one's own over any frozen backbone: what `kshot train heads` writes and `--backbone RUN/backbone` reads.
 
-A folder with config.json, which names the backbone that carries the heads and holds its identity, and heads.safetensors.
+A folder with config.json, which names the backbone that carries the heads and holds its identity, and with
+heads.safetensors.
 """
 
 import json
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kshot import weights
-from kshot.backbones._heads import Carrier, Headed, Heads, heads_from
+from kshot.backbones._heads import Carrier, Headed, heads_from
 from kshot.backbones.base import Backbone, Spec, TextEncoder, load_backbone
 from kshot.backbones.dinoiser import Dinoiser
 from kshot.errors import BackboneError, OutputError, SettingError

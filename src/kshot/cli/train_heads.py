@@ -92,11 +92,17 @@ def heads(
     held = len(used) - len(split.learned)
     seen = Seen(carrier, guide, photos, used, view, out / "cells")
     job = LearnHeads(seen, held, carrier.device, gamma=gamma, object_share=object_lr / lr, seed=seed)
-    settings = {"what": "heads", "backbone": carrier.spec.name, "gamma": gamma, "object_lr": object_lr, "held": held} | seen.facts
+    settings = {
+        "what": "heads",
+        "backbone": carrier.spec.name,
+        "gamma": gamma,
+        "object_lr": object_lr,
+        "held": held,
+    } | seen.facts
     with training_bar("heads") as step:
         outcome = train(job, schedule, out, settings, resume=resume, progress=step)
     if not outcome.first:
-        return
+        return None
     folder = write_backbone(out, backbone or DEFAULT, carrier)
     report = write_report(out)
     if json:
@@ -107,3 +113,4 @@ def heads(
         say(f"stopped after {outcome.steps} steps: {outcome.stopped}")
     typer.echo(f"{folder}: heads of step {outcome.best[0]}, loss {outcome.best[1]:.4f} on {held} held-out photographs")
     typer.echo(f"report: {report}")
+    return None

@@ -100,7 +100,7 @@ def curves(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], mark: flo
     parts = []
     for tick in ticks:
         y = place(0, tick)[1]
-        parts += [_line(left, y, left + width, y, "grid"), _text(left - 7, y + 4, f"{tick:g}", "end", "soft")]
+        parts += [_line(left, y, left + width, y, "grid"), _text(left - 7, y + 4, f"{tick:.6g}", "end", "soft")]
     for step in (0, last / 2, last):
         parts.append(_text(place(step, low)[0], top + height + 18, f"{step:,.0f}", "middle", "soft"))
     parts.append(_text(left + width / 2, top + height + 36, "step", "middle", "soft"))
@@ -124,13 +124,14 @@ def curves(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], mark: flo
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Three to eight round numbers that hold everything between low and high."""
-    room = (high - low) or abs(high) or 1.0
-    raw = room / 4
+    """Two to eight round numbers that hold everything between low and high."""
+    # A flat line far from zero needs ticks that can be told apart from each other.
+    raw = max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-12) / 4
     unit = 10 ** math.floor(math.log10(raw))
     step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw)
     first = math.floor(low / step)
-    return [round((first + n) * step, 12) for n in range(math.ceil(high / step - 1e-9) - first + 1)]
+    last = max(math.ceil(high / step - 1e-9), first + 1)
+    return [float(f"{n * step:.12g}") for n in range(first, last + 1)]
 
 
 def _svg(width: float, height: float, told: str, parts: Sequence[Markup]) -> Markup:

@@ -1,4 +1,4 @@
-"""What a frozen backbone and its teacher see in photographs: computed once, when first asked for, and kept on the disk."""
+"""What a frozen backbone and its teacher see in photographs: computed once, when asked for, and kept on the disk."""
 
 import hashlib
 import json
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,7 +35,7 @@ class View:
 
 
 class Cells(NamedTuple):
-    """inner: (width, grid, grid). values: (c, grid, grid) of the teacher, unit length. objects: (grid, grid) in 0..1."""
+    """inner: (width, grid, grid). values: (c, grid, grid) of the teacher. objects: (grid, grid) in 0..1."""
 
     inner: Tensor
     values: Tensor
@@ -121,21 +122,16 @@ def _at_values(backbone: Backbone) -> Backbone:
 
 def _opened(out: Path, facts: dict[str, object], shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray[np.generic]]:
     """Arrays on the disk by name; emptied when they were of something else."""
-    done = out / "cells.json"
-    fresh = not done.is_file() or json.loads(done.read_text()) != facts
-    kinds = {name: np.uint8 if name == "known" else np.float16 for name in shapes}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, NDArray[np.generic]] = {}
-        for name, shape in shapes.items():
-            path, kind = out / f"{name}.npy", kinds[name]
-            if fresh:
-                arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
-            else:
-                arrays[name] = np.load(path, mmap_mode="r+")
+        with FileLock(out / "cells.lock"):  # of several processes one makes them, the others find them
+            done = out / "cells.json"
+            if not done.is_file() or json.loads(done.read_text()) != facts:
+                for name, shape in shapes.items():
+                    kind = np.uint8 if name == "known" else np.float16
+                    np.lib.format.open_memmap(out / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
+                write_text(done, json.dumps(facts))
+        return {name: np.load(out / f"{name}.npy", mmap_mode="r+") for name in shapes}
     except OSError as error:
         need = 2 * sum(int(np.prod(shape)) for shape in shapes.values()) / 2**30
         raise OutputError(f"{out}: the cells need {need:.1f} GiB there ({error.strerror or error})") from error
-    if fresh:
-        write_text(done, json.dumps(facts))
-    return arrays

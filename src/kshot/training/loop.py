@@ -21,7 +21,6 @@ from kshot.training.ahead import Ahead
 from kshot.training.log import Log
 from kshot.training.ranks import Ranks
 
-
 # What torch says on a CPU and on a GPU; only the latter has an error of its own.
 _NO_MEMORY = ("out of memory", "allocate memory", "not enough memory", "alloc_failed")
 

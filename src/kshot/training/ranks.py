@@ -13,7 +13,6 @@ from torch import distributed as dist
 
 from kshot.backbones.base import pick_device
 
-
 # The others wait while the first validates, which may take longer than the half hour that torch allows.
 _PATIENCE = timedelta(hours=12)
 

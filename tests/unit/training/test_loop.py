@@ -66,7 +66,9 @@ def test_a_wrong_schedule_is_refused(wrong: dict[str, object], told: str) -> Non
 def test_it_learns_and_says_so(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     schedule = Schedule(**QUICK | {"steps": 200, "validate_every": 50, "save_every": 50})
-    outcome = train(Curve(64, dropout=0.0), schedule, tmp_path, {}, progress=lambda done, steps, _: seen.append((done, steps)))
+    outcome = train(
+        Curve(64, dropout=0.0), schedule, tmp_path, {}, progress=lambda done, steps, _: seen.append((done, steps))
+    )
     assert seen == [(n, 200) for n in range(1, 201)]
     assert outcome.steps == 200 and outcome.stopped == "" and outcome.best[1] < 0.1
     validations = [line for line in log.read(tmp_path) if line["kind"] == log.VALIDATION]
@@ -166,7 +168,7 @@ def test_what_is_not_finite_stops_before_it_is_learned(tmp_path: Path, how: str)
 
 
 def test_nothing_saved_yet_is_said(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="step 1: .*no state was saved yet"):
+    with pytest.raises(TrainingError, match=r"step 1: .*no state was saved yet"):
         run(tmp_path, spoil=1)
 
 
