@@ -119,7 +119,8 @@ def curves(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], mark: flo
     for y, name, n in sorted(names):  # names of lines that end close together stand below each other
         lowest = max(y + 4, lowest + 15)
         parts.append(_text(left + width + 8, lowest, _short(name, 12), "start", f"curve-{n}"))
-    told = "; ".join(f"{name}: {line[0][1]:.4g} to {line[-1][1]:.4g}" for name, line in lines if line)
+    finite = [(name, [y for _, y in line if math.isfinite(y)]) for name, line in lines]
+    told = "; ".join(f"{name}: {values[0]:.4g} to {values[-1]:.4g}" for name, values in finite if values)
     return _svg(_WIDTH, top + height + 44, f"Over {last:g} steps: {told}", parts)
 
 

@@ -54,7 +54,7 @@ class Log:
     def _write(self, step: int, kind: str, figures: Mapping[str, float | str]) -> None:
         if self.file is None:
             return
-        line = {"step": step, "kind": kind, "seconds": round(time.monotonic() - self.began, 2)} | figures
+        line = {"step": step, "kind": kind, "seconds": round(time.monotonic() - self.began, 2), **figures}
         try:
             self.file.write(json.dumps(line) + "\n")
             self.file.flush()

@@ -20,7 +20,7 @@ _PATIENCE = timedelta(hours=12)
 def own_device(device: str) -> torch.device:
     """The device of this process: under torchrun every process takes a GPU of its own, as far as there are some."""
     chosen = pick_device(device)
-    if chosen.type == "cuda" and chosen.index is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if str(chosen) == "cuda" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     return chosen
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kshot.errors import TrainingError
 from kshot.training import checkpoint, log
 from tests.unit.training.jobs import run
 
@@ -95,21 +96,23 @@ def test_a_limit_on_files_keeps_the_old_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(tmp_path: Path) -> None:
-    """A file system of 96 KiB: the first states fit, what is beside them in the last one does not."""
+    """A file system of a megabyte, filled until half of the next checkpoint fits."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("needs the right to mount a file system")
     try:
-        plan = {"save_every": 4, "validate_every": 4}
-        assert run(place / "run", plan | {"steps": 4}, width=500).steps == 4
+        with pytest.raises(TrainingError, match="not finite"):
+            run(place / "run", width=2000, spoil=5)
         before = (place / "run" / checkpoint.LAST).read_bytes()
-        (place / "fill").write_bytes(b"x" * (96 * 1024 - 4096 * 8 - 2 * len(before)))
-        full = start(*JOBS, out=str(place / "run"), schedule=plan | {"steps": 4, "seed": 0}, resume=True, width=500)
+        space = os.statvfs(place)
+        (place / "fill").write_bytes(b"x" * (space.f_bavail * space.f_frsize - len(before) // 2))
+        full = start(*JOBS, out=str(place / "run"), resume=True, width=2000)
         told, _ = full.communicate(timeout=120)
-        assert "OutputError" in told and "cannot be written" in told
+        assert full.returncode == 1 and "OutputError" in told and "cannot be written" in told
         assert (place / "run" / checkpoint.LAST).read_bytes() == before
-        checkpoint.read(place / "run" / checkpoint.LAST)
+        (place / "fill").unlink()
+        assert run(place / "run", width=2000, resume=True).steps == 12
     finally:
         subprocess.run(["umount", str(place)], check=True)
