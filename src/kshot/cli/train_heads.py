@@ -45,7 +45,7 @@ def heads(
     steps: Annotated[int, typer.Option(min=1, help="Of the optimizer.", rich_help_panel=_LEARN)] = 300,
     batch_size: Annotated[int, typer.Option(min=1, help="Photographs at once.", rich_help_panel=_LEARN)] = 16,
     accumulate: Annotated[int, typer.Option(min=1, help="Batches a step.", rich_help_panel=_LEARN)] = 1,
-    lr: Annotated[float, typer.Option(help="Learning rate of the affinities.", rich_help_panel=_LEARN)] = 5e-5,
+    lr: Annotated[float, typer.Option(help="Learning rate of the affinities.", rich_help_panel=_LEARN)] = 1e-3,
     object_lr: Annotated[float, typer.Option(help="Learning rate of objectness.", rich_help_panel=_LEARN)] = 0.01,
     gamma: Annotated[
         float, typer.Option(help="Cosine of the teacher above which cells are alike.", rich_help_panel=_LEARN)

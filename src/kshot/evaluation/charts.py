@@ -88,7 +88,7 @@ def forest(rows: Sequence[tuple[str, float, float, float]]) -> Markup:
 
 def curves(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], mark: float | None = None) -> Markup:
     """Values against steps, a line for each name; few points are dots too. mark: a step to be told by a rule."""
-    left, top, width, height = 52.0, 8.0, _WIDTH - 52 - 86.0, 210.0
+    left, top, width, height = 64.0, 8.0, _WIDTH - 64 - 86.0, 210.0
     points = [(x, y) for _, line in lines for x, y in line if math.isfinite(y)] or [(0.0, 0.0)]
     last = max(max(x for x, _ in points), 1)
     ticks = _ticks(min(y for _, y in points), max(y for _, y in points))

@@ -31,7 +31,10 @@ class Job(Protocol):
     A job may also have `shares`, a mapping of the beginnings of weights' names to what these get of the learning rate.
     """
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """What is trained; the same object each time."""
+        ...
 
     def batch(self, step: int, part: int, size: int) -> Any:
         """Batch number `part` of a step, `size` examples: pure in its arguments."""

@@ -174,9 +174,9 @@ def test_ticks_are_few_and_hold_everything(low: float, room: float) -> None:
 
 
 def test_curves_are_where_they_should_be() -> None:
-    """From 0 to 4 at the bottom and top of 210 pixels, 422 wide, behind a margin of 52 and 8."""
+    """From 0 to 4 at the bottom and top of 210 pixels, 410 wide, behind a margin of 64 and 8."""
     drawn = curves([("train", [(0, 0.0), (5, 4.0), (10, 2.0)]), ("val", [])], mark=5)
-    assert 'points="52,218 263,8 474,113"' in drawn
-    assert '<line x1="263" y1="8" x2="263" y2="218" class="ideal"/>' in drawn
+    assert 'points="64,218 269,8 474,113"' in drawn
+    assert '<line x1="269" y1="8" x2="269" y2="218" class="ideal"/>' in drawn
     assert "nan" not in curves([("val", [(1, float("nan")), (2, 1.0)])])
     assert "<svg" in curves([])
