@@ -71,13 +71,15 @@ class Carrier(Protocol):
 class Headed:
     """A backbone with heads: its cells pooled over what belongs together, and their objectness.
 
-    loader: what makes it anew from its name, for a process that it is sent to.
+    loader: what makes it anew from its name, for a process that it is sent to. pools: whether cells are pooled; they
+    stay the carrier's own otherwise, and only the objectness is new.
     """
 
-    def __init__(self, carrier: Carrier, heads: Heads, spec: Spec, loader: Callable[..., Any]):
+    def __init__(self, carrier: Carrier, heads: Heads, spec: Spec, loader: Callable[..., Any], pools: bool = True):
         self.carrier, self.spec, self.device, self.dtype = carrier, spec, carrier.device, carrier.dtype
-        self.loader = loader
-        self.identity = fingerprint(dict(heads.state_dict()), "dinoiser", GAMMA, carrier.identity)
+        self.loader, self.pools = loader, pools
+        facts = ("dinoiser", GAMMA, carrier.identity) if pools else ("objectness", carrier.identity)
+        self.identity = fingerprint(dict(heads.state_dict()), *facts)
         # Convolutions of seven megabytes: another number type would save nothing, and blur the cut at gamma.
         self.model = heads.to(carrier.device, torch.float32)
 
@@ -88,8 +90,8 @@ class Headed:
     def encode(self, pixels: Tensor) -> Encoding:
         """Encode (b, 3, H, W) into cells (b, c, gh, gw), image embeddings (b, c) and objectness (b, gh, gw)."""
         dense, token, inner = self.carrier.encode_inner(pixels)
-        pooled = self.model.pooled(dense, inner)
-        return Encoding(F.normalize(pooled, dim=1), token, self.model.objectness(inner))
+        cells = self.model.pooled(dense, inner) if self.pools else dense
+        return Encoding(F.normalize(cells, dim=1), token, self.model.objectness(inner))
 
 
 def check_depth(name: str, depth: int) -> None:

@@ -46,16 +46,17 @@ def carrier_of(backbone: Backbone) -> Carrier:
     return carrier  # type: ignore[no-any-return]
 
 
-def write(folder: Path, name: str, backbone: Backbone, state: dict[str, Tensor]) -> None:
+def write(folder: Path, name: str, backbone: Backbone, state: dict[str, Tensor], pools: bool = True) -> None:
     """Keep trained heads beside the name of the backbone that carries them. Raises `OutputError`.
 
-    name: short name, Hub id or folder of the backbone. state: of `Heads`.
+    name: short name, Hub id or folder of the backbone. state: of `Heads`. pools: whether cells are to be pooled.
     """
     facts = {
         "model_type": KIND,
         "carrier": str(Path(name).resolve()) if Path(name).is_dir() else name,
         "layers": list(getattr(backbone, "layers", ())),
         "identity": backbone.identity,
+        "pools": pools,
     }
     with atomic_path(folder / WEIGHTS) as beside:
         try:
@@ -79,10 +80,12 @@ def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str,
     backbone = _backbone(folder, facts, device, dtype)
     carrier = carrier_of(backbone)
     heads = heads_from(_tensors(folder / WEIGHTS), folder / WEIGHTS, carrier.width)
-    note = f"heads over {Path(facts['carrier']).name}: pooled over what belongs together, with objectness"
+    pools = bool(facts.get("pools", True))
+    what = "pooled over what belongs together, with objectness" if pools else "with objectness"
+    note = f"heads over {Path(facts['carrier']).name}: {what}"
     spec = replace(carrier.spec, name=name, note=note)
     kind: Any = Dinoiser if isinstance(backbone, TextEncoder) else Headed
-    made: Headed = kind(carrier, heads, spec, load)
+    made: Headed = kind(carrier, heads, spec, load, pools)
     return made
 
 

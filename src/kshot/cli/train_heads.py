@@ -50,6 +50,10 @@ def heads(
     gamma: Annotated[
         float, typer.Option(help="Cosine of the teacher above which cells are alike.", rich_help_panel=_LEARN)
     ] = 0.2,
+    keep_cells: Annotated[
+        bool,
+        typer.Option("--keep-cells", help="The result adds objectness and pools nothing.", rich_help_panel=_LEARN),
+    ] = False,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps.", rich_help_panel=_TRAIN)] = 50,
     patience: Annotated[
         int, typer.Option(min=0, help="Stop after so many validations without a better one.", rich_help_panel=_TRAIN)
@@ -103,7 +107,7 @@ def heads(
         outcome = train(job, schedule, out, settings, resume=resume, progress=step)
     if not outcome.first:
         return None
-    folder = write_backbone(out, backbone or DEFAULT, carrier)
+    folder = write_backbone(out, backbone or DEFAULT, carrier, not keep_cells)
     report = write_report(out)
     if json:
         return print_json(

@@ -98,10 +98,13 @@ class LearnHeads:
         return Batch(inner, values.transpose(1, 2) @ values > self.gamma, objects)
 
 
-def write_backbone(out: Path, name: str, backbone: Backbone) -> Path:
-    """The best heads of a run as a folder that `--backbone` takes. Raises `OutputError`."""
+def write_backbone(out: Path, name: str, backbone: Backbone, pools: bool = True) -> Path:
+    """The best heads of a run as a folder that `--backbone` takes. Raises `OutputError`.
+
+    pools: whether it pools its cells, or leaves them as they are and adds objectness alone.
+    """
     _, weights = checkpoint.weights_of(out / checkpoint.BEST)
-    headed.write(out / BACKBONE, name, backbone, weights)
+    headed.write(out / BACKBONE, name, backbone, weights, pools)
     return out / BACKBONE
 
 

@@ -35,6 +35,18 @@ def test_cells_are_means_of_those_that_belong_together(tmp_path: Path, kind: str
     assert isinstance(backbone, TextEncoder) == (kind == "clip")
 
 
+def test_cells_may_stay_as_they_are(tmp_path: Path) -> None:
+    pooled = load_backbone(put_heads(tmp_path, "toy"), device="cpu")
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"pools": False}))
+    backbone, plain = load_backbone(str(tmp_path), device="cpu"), load_backbone("toy", device="cpu")
+    pixels = torch.randn(1, 3, 32, 48)
+    found = backbone.encode(pixels)
+    torch.testing.assert_close(found.dense, F.normalize(plain.encode(pixels).dense, dim=1))
+    assert torch.equal(found.objectness, pooled.encode(pixels).objectness)
+    assert len({backbone.identity, pooled.identity, plain.identity}) == 3
+
+
 @pytest.mark.parametrize("kind", ["vit", "dinov2"])
 def test_heads_read_the_third_block_from_the_end(tmp_path: Path, kind: str) -> None:
     """Parity with transformers' own hidden states, behind the model's last norm."""
