@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kshot.backbones.base import Backbone, fingerprint, load_backbone, specs
 from kshot.errors import SettingError
 from kshot.features import extract, extract_many
-from tests.unit.backbones import tiny_clip
+from tests.unit.backbones import tiny_clip, with_heads
 
 _SMALL = {
     "hidden_size": 32,
@@ -33,7 +33,7 @@ HUB_MODELS = {
     "clip-vision": lambda: transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**_SMALL)),
 }
 # Whole CLIP models, which read words too, have tests of their own besides.
-WHOLE_MODELS = {"clip": tiny_clip.make_clip, "clip-dinoiser": tiny_clip.make_dinoiser}
+WHOLE_MODELS = {"clip": tiny_clip.make_clip, "clip-dinoiser": tiny_clip.make_dinoiser, "heads": with_heads.make_headed}
 OWN = sorted(name for name, (_, spec) in specs().items() if "/" not in spec.source)
 
 
@@ -172,16 +172,19 @@ def test_layers_stand_side_by_side(folders: dict[str, Path], kind: str) -> None:
     assert not torch.allclose(each[0], each[1], atol=1e-2)
 
 
+@pytest.mark.parametrize("facet", ["k", "v"])
 @pytest.mark.parametrize("kind", HUB_MODELS)
-def test_keys_are_what_the_attention_sees(folders: dict[str, Path], kind: str) -> None:
-    """Parity: the keys are those that a hook catches on their way into the attention."""
+def test_keys_and_values_are_what_the_attention_sees(folders: dict[str, Path], kind: str, facet: str) -> None:
+    """Parity: they are those that a hook catches on their way into the attention."""
     backbone, pixels, caught = (
-        load_backbone(str(folders[kind]), device="cpu", layers=("k2",)),
+        load_backbone(str(folders[kind]), device="cpu", layers=(f"{facet}2",)),
         torch.randn(1, 3, 16, 24),
         [],
     )
     block = backbone.model.get_submodule(backbone.kind.blocks)[1]
-    handle = getattr(block, backbone.kind.attention).k_proj.register_forward_hook(lambda *a: caught.append(a[2]))
+    handle = getattr(getattr(block, backbone.kind.attention), f"{facet}_proj").register_forward_hook(
+        lambda *a: caught.append(a[2])
+    )
     dense, token, _ = backbone.encode(pixels)
     handle.remove()
     keys = caught[0].flatten(2) if caught[0].ndim == 4 else caught[0]
@@ -196,5 +199,5 @@ def test_a_supervised_vit_takes_several_layers_by_itself(folders: dict[str, Path
 
 
 def test_a_layer_that_is_not_there_is_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(SettingError, match=r"layers 1\.\.3 and their keys k1\.\.k3, got 4"):
+    with pytest.raises(SettingError, match=r"layers 1\.\.3, their keys k1\.\.k3 and values v1\.\.v3, got 4"):
         load_backbone(str(folders["vit"]), layers=(4,))

@@ -7,17 +7,21 @@ gives features to pool (b, c, gh, gw) and inner features (b, width, gh, gw) can 
 import hashlib
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kshot.backbones.base import Encoding, Spec, fingerprint
 from kshot.errors import BackboneError
 
 CHECKPOINT = "last.pt"  # what the official checkpoint is called, beside a model too
 CHANNELS, SIDE = 256, 3
 GAMMA = 0.2  # section 4.1: affinities below it are noise
+INNER = 3  # the block, counted from the end, that the heads read
 
 
 class Heads(nn.Module):
@@ -33,14 +37,67 @@ class Heads(nn.Module):
 
         One image at a time: the affinities of a batch of 4096 cells would take gigabytes.
         """
-        keys = F.normalize(self.obj_proj(inner).flatten(2), dim=1)  # (b, 256, n)
-        cells = [_mean_of_alike(d, k, gamma) for d, k in zip(dense.flatten(2), keys, strict=True)]
+        cells = [_mean_of_alike(d, k, gamma) for d, k in zip(dense.flatten(2), self.keys(inner), strict=True)]
         return torch.stack(cells).reshape(dense.shape)
+
+    def keys(self, inner: Tensor) -> Tensor:
+        """(b, channels, gh * gw) of unit length: their cosines are the affinities."""
+        return F.normalize(self.obj_proj(inner).flatten(2), dim=1)
+
+    def object_logits(self, inner: Tensor) -> Tensor:
+        """(b, gh, gw): above zero where a cell shows an object."""
+        logits: Tensor = self.bkg_decoder(F.normalize(inner, dim=1))
+        return logits[:, 0]
 
     def objectness(self, inner: Tensor) -> Tensor:
         """(b, gh, gw) in 0..1: how surely each cell shows an object and not background."""
-        logits: Tensor = self.bkg_decoder(F.normalize(inner, dim=1))
-        return logits[:, 0].sigmoid()
+        return self.object_logits(inner).sigmoid()
+
+
+class Carrier(Protocol):
+    """A backbone that heads can be put on."""
+
+    spec: Spec
+    identity: str
+    width: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def encode_inner(self, pixels: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Features to pool (b, c, gh, gw), token (b, c), inner features (b, width, gh, gw)."""
+        ...
+
+
+class Headed:
+    """A backbone with heads: its cells pooled over what belongs together, and their objectness.
+
+    loader: what makes it anew from its name, for a process that it is sent to. pools: whether cells are pooled; they
+    stay the carrier's own otherwise, and only the objectness is new.
+    """
+
+    def __init__(self, carrier: Carrier, heads: Heads, spec: Spec, loader: Callable[..., Any], pools: bool = True):
+        self.carrier, self.spec, self.device, self.dtype = carrier, spec, carrier.device, carrier.dtype
+        self.loader, self.pools = loader, pools
+        facts = ("dinoiser", GAMMA, carrier.identity) if pools else ("objectness", carrier.identity)
+        self.identity = fingerprint(dict(heads.state_dict()), *facts)
+        # Convolutions of seven megabytes: another number type would save nothing, and blur the cut at gamma.
+        self.model = heads.to(carrier.device, torch.float32)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.loader, (self.spec.name, self.device, self.dtype, None)
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> Encoding:
+        """Encode (b, 3, H, W) into cells (b, c, gh, gw), image embeddings (b, c) and objectness (b, gh, gw)."""
+        dense, token, inner = self.carrier.encode_inner(pixels)
+        cells = self.model.pooled(dense, inner) if self.pools else dense
+        return Encoding(F.normalize(cells, dim=1), token, self.model.objectness(inner))
+
+
+def check_depth(name: str, depth: int) -> None:
+    """Raise `BackboneError` for a transformer without a block for the heads to read."""
+    if depth < INNER:
+        raise BackboneError(f"{name}: a transformer of {depth} blocks; the heads read the third from the end")
 
 
 def read_heads(path: Path, width: int) -> Heads:
@@ -48,7 +105,11 @@ def read_heads(path: Path, width: int) -> Heads:
 
     Raises `BackboneError` that names the file and what is wrong: not a checkpoint, missing or foreign keys, shapes.
     """
-    state = _state(path)
+    return heads_from(_state(path), path, width)
+
+
+def heads_from(state: dict[str, Tensor], path: Path, width: int) -> Heads:
+    """Heads of the tensors of a file, whose keys and shapes must be right."""
     heads = Heads(width)
     expected = {name: tuple(tensor.shape) for name, tensor in heads.state_dict().items()}
     if set(state) != set(expected):

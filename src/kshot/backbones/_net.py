@@ -81,7 +81,7 @@ class Net(nn.Module):
             layer.bias.copy_(mean)
             layer.weight.mul_(0.1)
         self.detail.weight.mul_(0.1)
-        nn.init.constant_(self.detail.bias, 0.0)
+        nn.init.zeros_(self.get_parameter("detail.bias"))
 
     def channels_last(self) -> "Net":
         """The same network with kernels laid out as a CPU's convolutions like them."""

@@ -22,8 +22,8 @@ class Spec:
     """Facts about a backbone.
 
     patch: side of a cell, pixels. dim: channels of one layer. mean_rgb, std_rgb: of pixel values in 0..1.
-    layers: concatenated: "12" is the output of block 12, counted from 1, "k12" the keys of its attention
-    (empty: the output of the last block).
+    layers: concatenated: "12" is the output of block 12, counted from 1, "k12" the keys of its attention, "v12" its
+    values (empty: the output of the last block).
     licence: of the weights. source: Hub id or paper. sha256: of the weights file, when they come with kshot.
     text: whether it embeds words in the space of its cells. size: side of the working area that suits it, pixels.
     """

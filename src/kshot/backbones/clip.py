@@ -18,14 +18,13 @@ from torch.nn import functional as F
 
 from kshot import weights
 from kshot.backbones import hub
-from kshot.backbones._heads import CHECKPOINT
+from kshot.backbones._heads import CHECKPOINT, INNER
 from kshot.backbones._templates import TEMPLATES
 from kshot.backbones.base import Encoding, Spec, fingerprint
 from kshot.errors import BackboneError, SettingError
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _FEATURES = 1  # raised when the same weights give other features
-INNER = 3  # the block, counted from the end, whose second norm feeds CLIP-DINOiser's heads
 
 SPECS = {
     spec.name: spec

@@ -9,16 +9,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kshot import weights
 from kshot.backbones import clip
-from kshot.backbones._heads import CHECKPOINT, GAMMA, Heads, git_blob_hash, read_heads
-from kshot.backbones.base import Encoding, Spec, fingerprint
+from kshot.backbones._heads import CHECKPOINT, Headed, check_depth, git_blob_hash, read_heads
+from kshot.backbones.base import Spec
 from kshot.errors import BackboneError, SettingError, WeightsNotFoundError
 from kshot.formats.writing import atomic_path
 
@@ -41,42 +39,10 @@ SPECS = {
 }
 
 
-class Carrier(Protocol):
-    """A backbone that heads can be put on."""
+class Dinoiser(Headed):
+    """CLIP with heads: the texts are CLIP's own."""
 
-    spec: Spec
-    identity: str
-    width: int
-    device: torch.device
-    dtype: torch.dtype
-
-    def encode_inner(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features to pool (b, c, gh, gw), token (b, c), inner features (b, width, gh, gw)."""
-        ...
-
-    def encode_text(self, words: Sequence[str]) -> Tensor:
-        """Embed n texts: (n, c)."""
-        ...
-
-
-class Dinoiser:
-    """A backbone with heads: its cells pooled over what belongs together, and their objectness."""
-
-    def __init__(self, carrier: Carrier, heads: Heads, spec: Spec):
-        self.carrier, self.spec, self.device, self.dtype = carrier, spec, carrier.device, carrier.dtype
-        self.identity = fingerprint(dict(heads.state_dict()), "dinoiser", GAMMA, carrier.identity)
-        # Convolutions of seven megabytes: another number type would save nothing, and blur the cut at gamma.
-        self.model = heads.to(carrier.device, torch.float32)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return load, (self.spec.name, self.device, self.dtype, None)
-
-    @torch.inference_mode()
-    def encode(self, pixels: Tensor) -> Encoding:
-        """Encode (b, 3, H, W) into cells (b, c, gh, gw), image embeddings (b, c) and objectness (b, gh, gw)."""
-        dense, token, inner = self.carrier.encode_inner(pixels)
-        pooled = self.model.pooled(dense, inner)
-        return Encoding(F.normalize(pooled, dim=1), token, self.model.objectness(inner))
+    carrier: clip.Clip
 
     def encode_text(self, words: Sequence[str]) -> Tensor:
         """Embed n texts: (n, c)."""
@@ -94,10 +60,9 @@ def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str,
         raise SettingError(f"{name} has no layers to choose from; leave --layers out")
     known = SPECS.get(name)
     carrier = clip.load_clip(known.source if known else name, name, known, device, dtype)
-    if carrier.depth < clip.INNER:
-        raise BackboneError(f"{name}: a CLIP of {carrier.depth} blocks; the heads read the third from the end")
+    check_depth(name, carrier.depth)
     path = fetch_heads(name) if known else carrier.folder / CHECKPOINT
-    return Dinoiser(carrier, read_heads(path, carrier.width), carrier.spec)
+    return Dinoiser(carrier, read_heads(path, carrier.width), carrier.spec, load)
 
 
 def pull(name: str) -> Path:

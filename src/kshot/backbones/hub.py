@@ -7,7 +7,7 @@ deviation beside the weights: no image processor is involved.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kshot import weights
+from kshot.backbones._heads import INNER, check_depth
 from kshot.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Encoding, Spec, fingerprint
 from kshot.errors import BackboneError, SettingError
 
@@ -68,6 +69,7 @@ class _Kind:
     call: Mapping[str, Any] = field(default_factory=dict)
 
 
+_FACETS = {"k": "k_proj", "v": "v_proj"}  # keys and values of an attention
 # Raised when the same weights give other features or tokens: what was cached or fitted before is then foreign.
 _FEATURES = 2
 _RESAMPLED = {"interpolate_pos_encoding": True}
@@ -86,7 +88,8 @@ class HubBackbone:
     """A vision transformer that gives the patch tokens of one or several layers, side by side.
 
     A layer is the output of block n ("12"), after the model's last norm, or the keys of its attention ("k12"), which
-    tell parts of things apart better than outputs do (Amir et al., "Deep ViT features as dense visual descriptors").
+    tell parts of things apart better than outputs do (Amir et al., "Deep ViT features as dense visual descriptors"), or
+    its values ("v12").
     """
 
     def __init__(self, spec: Spec, model: Any, device: torch.device, dtype: torch.dtype):
@@ -94,10 +97,12 @@ class HubBackbone:
         self.kind = _KINDS[model.config.model_type]
         self.depth = int(model.config.num_hidden_layers)
         self.layers = spec.layers or (str(self.depth),)
-        known = {f"{facet}{n}" for facet in ("", "k") for n in range(1, self.depth + 1)}
+        self.width = int(model.config.hidden_size)
+        known = {f"{facet}{n}" for facet in ("", *_FACETS) for n in range(1, self.depth + 1)}
         if not set(self.layers) <= known:
             raise SettingError(
-                f"{spec.name} has layers 1..{self.depth} and their keys k1..k{self.depth}, got {', '.join(self.layers)}"
+                f"{spec.name} has layers 1..{self.depth}, their keys k1..k{self.depth} and values v1..v{self.depth}, "
+                f"got {', '.join(self.layers)}"
             )
         facts = self.layers, spec.patch, spec.mean_rgb, spec.std_rgb, _FEATURES
         self.identity = fingerprint(dict(model.state_dict()), *facts)
@@ -113,26 +118,46 @@ class HubBackbone:
 
         The token is the class token's own outputs and keys at the same layers, so that it compares with the cells.
         """
+        return self._encoding(*self._run(pixels, self.layers != (str(self.depth),)))
+
+    @torch.inference_mode()
+    def encode_inner(self, pixels: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Cells and token as `encode` gives them, and what heads are put on: (b, width, gh, gw).
+
+        That is the output of the block `INNER` from the end after the model's last norm. Raises `BackboneError`.
+        """
+        check_depth(self.spec.name, self.depth)
+        out, grid_hw = self._run(pixels, True)
+        dense, token, _ = self._encoding(out, grid_hw)
+        inner = self._tokens(out, str(self.depth + 1 - INNER), grid_hw[0] * grid_hw[1])[:, 1:].float()
+        return dense, token, _on_grid(inner, grid_hw)
+
+    def values(self) -> "HubBackbone":
+        """The same model, read at the values of its last attention."""
+        return HubBackbone(replace(self.spec, layers=(f"v{self.depth}",)), self.model, self.device, self.dtype)
+
+    def _run(self, pixels: Tensor, inner: bool) -> tuple[Any, tuple[int, int]]:
+        """The model's output, with all hidden states if `inner`, and the grid."""
         grid_hw = pixels.shape[2] // self.spec.patch, pixels.shape[3] // self.spec.patch
         pixels = pixels.to(self.device, self.dtype)
-        inner = self.layers != (str(self.depth),)
-        out = self.model(pixel_values=pixels, output_hidden_states=inner, **self.kind.call)
+        return self.model(pixel_values=pixels, output_hidden_states=inner, **self.kind.call), grid_hw
+
+    def _encoding(self, out: Any, grid_hw: tuple[int, int]) -> Encoding:
         cells = grid_hw[0] * grid_hw[1]
         parts = [F.normalize(self._tokens(out, layer, cells).float(), dim=-1) for layer in self.layers]
         tokens = torch.cat(parts, -1)  # (b, 1 + cells, dim * layers)
-        dense = tokens[:, 1:].transpose(1, 2).reshape(len(pixels), -1, *grid_hw)
-        return Encoding(dense, F.normalize(tokens[:, 0], dim=-1))
+        return Encoding(_on_grid(tokens[:, 1:], grid_hw), F.normalize(tokens[:, 0], dim=-1))
 
     def _tokens(self, out: Any, layer: str, cells: int) -> Tensor:
         """(b, 1 + cells, dim) of one layer: the class token and the patches."""
-        number = int(layer.removeprefix("k"))
+        number = int(layer.lstrip("kv"))
         tokens: Tensor
         if layer == str(self.depth) and self.kind is not _CLIP:
             tokens = _kept(out.last_hidden_state, cells)
-        elif layer.startswith("k"):
+        elif layer[0] in _FACETS:
             block = self.model.get_submodule(self.kind.blocks)[number - 1]
             normed = getattr(block, self.kind.before)(_kept(out.hidden_states[number - 1], cells))
-            tokens = getattr(block, self.kind.attention).k_proj(normed)
+            tokens = getattr(getattr(block, self.kind.attention), _FACETS[layer[0]])(normed)
         else:  # CLIP leaves the last norm to the class token alone, so its outputs are normed here too
             hidden = out.last_hidden_state if number == self.depth else out.hidden_states[number]
             tokens = self.model.get_submodule(self.kind.final)(_kept(hidden, cells))
@@ -142,6 +167,11 @@ class HubBackbone:
 def _kept(hidden: Tensor, cells: int) -> Tensor:
     """Class and register tokens come first, so the patches are the last; the registers are left out."""
     return torch.cat([hidden[:, :1], hidden[:, -cells:]], 1)
+
+
+def _on_grid(tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """(b, gh * gw, c) as (b, c, gh, gw)."""
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid_hw)
 
 
 def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> HubBackbone:

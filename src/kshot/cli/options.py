@@ -149,8 +149,8 @@ def parse_layers(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     layers = tuple(part.strip() for part in text.split(","))
-    if not all(part.removeprefix("k").isdecimal() for part in layers):
-        raise SettingError(f"--layers {text}: expected block numbers such as 10,12 or k12 (the keys of block 12)")
+    if not all(part[part[:1] in ("k", "v") :].isdecimal() for part in layers):
+        raise SettingError(f"--layers {text}: expected block numbers such as 10,12, k12 (keys) or v12 (values)")
     return layers
 
 

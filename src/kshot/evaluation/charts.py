@@ -86,6 +86,55 @@ def forest(rows: Sequence[tuple[str, float, float, float]]) -> Markup:
     return _svg(_WIDTH, height, told, parts)
 
 
+def curves(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], mark: float | None = None) -> Markup:
+    """Values against steps, a line for each name; few points are dots too. mark: a step to be told by a rule."""
+    left, top, width, height = 64.0, 8.0, _WIDTH - 64 - 86.0, 210.0
+    points = [(x, y) for _, line in lines for x, y in line if math.isfinite(y)] or [(0.0, 0.0)]
+    last = max(max(x for x, _ in points), 1)
+    ticks = _ticks(min(y for _, y in points), max(y for _, y in points))
+    low, high = ticks[0], ticks[-1]
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + width * x / last, top + height * (high - y) / (high - low)
+
+    parts = []
+    for tick in ticks:
+        y = place(0, tick)[1]
+        parts += [_line(left, y, left + width, y, "grid"), _text(left - 7, y + 4, f"{tick:.6g}", "end", "soft")]
+    for step in (0, last / 2, last):
+        parts.append(_text(place(step, low)[0], top + height + 18, f"{step:,.0f}", "middle", "soft"))
+    parts.append(_text(left + width / 2, top + height + 36, "step", "middle", "soft"))
+    if mark is not None:
+        parts.append(_line(place(mark, 0)[0], top, place(mark, 0)[0], top + height, "ideal"))
+    names = []
+    for n, (name, line) in enumerate(lines):  # one without points keeps its colour for the next chart
+        seen = [place(x, y) for x, y in line if math.isfinite(y)]
+        path = " ".join(f"{_n(x)},{_n(y)}" for x, y in seen)
+        parts.append(Markup('<polyline points="{}" class="curve curve-{}"/>').format(path, n))
+        if len(seen) <= 40:
+            form = Markup('<circle cx="{}" cy="{}" r="3" class="point curve-{}"/>')
+            parts += [form.format(_n(x), _n(y), n) for x, y in seen]
+        names += [(seen[-1][1], name, n)] if seen else []
+    lowest = -math.inf
+    for y, name, n in sorted(names):  # names of lines that end close together stand below each other
+        lowest = max(y + 4, lowest + 15)
+        parts.append(_text(left + width + 8, lowest, _short(name, 12), "start", f"curve-{n}"))
+    finite = [(name, [y for _, y in line if math.isfinite(y)]) for name, line in lines]
+    told = "; ".join(f"{name}: {values[0]:.4g} to {values[-1]:.4g}" for name, values in finite if values)
+    return _svg(_WIDTH, top + height + 44, f"Over {last:g} steps: {told}", parts)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Two to eight round numbers that hold everything between low and high."""
+    # A flat line far from zero needs ticks that can be told apart from each other.
+    raw = max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-12) / 4
+    unit = 10 ** math.floor(math.log10(raw))
+    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw)
+    first = math.floor(low / step)
+    last = max(math.ceil(high / step - 1e-9), first + 1)
+    return [float(f"{n * step:.12g}") for n in range(first, last + 1)]
+
+
 def _svg(width: float, height: float, told: str, parts: Sequence[Markup]) -> Markup:
     head = Markup('<svg class="chart" viewBox="0 0 {} {}" style="max-width: {}px" role="img" aria-label="{}">')
     return head.format(_n(width), _n(height), _n(width), told) + Markup("").join(parts) + Markup("</svg>")

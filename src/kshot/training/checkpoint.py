@@ -57,13 +57,16 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def restore(
-    path: Path, model: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
-    """Put everything back as it was when `save` was called, to the bit; the facts.
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    average: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Put the tensors of a file back as they were when `save` was called, to the bit.
 
     Raises `TrainingError`, naming the first tensor that does not fit, for a checkpoint of another architecture.
     """
-    facts, tensors = read(path)
     load_weights(model, part(tensors, _MODEL), path)
     average.update({name: tensor.to(average[name]) for name, tensor in part(tensors, _AVERAGE).items()})
     states: dict[int, dict[str, Tensor]] = {}
@@ -71,7 +74,6 @@ def restore(
         index, _, key = name.partition(".")
         states.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
-    return facts
 
 
 def weights_of(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

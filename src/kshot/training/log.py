@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -9,6 +10,7 @@ from kshot.errors import OutputError
 from kshot.formats.writing import write_text
 
 LOG, SETTINGS, EVENTS = "log.jsonl", "training.json", "tensorboard"
+TRAIN, VALIDATION, END = "train", "val", "end"  # kinds of lines
 
 
 class Log:
@@ -25,18 +27,23 @@ class Log:
         if not self.writes:
             return
         write_text(self.out / SETTINGS, json.dumps(settings, indent=2) + "\n")
-        kept = [line for line in read(self.out) if line["step"] <= step] if step else []
+        kept = [line for line in read(self.out) if line["step"] <= step and line["kind"] != END] if step else []
         write_text(self.out / LOG, "".join(json.dumps(line) + "\n" for line in kept))
+        self.began = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
         self.file = (self.out / LOG).open("a", encoding="utf-8")
         self.events = _events(self.out / EVENTS, step)
 
     def step(self, step: int, figures: dict[str, float]) -> None:
         """The figures of one step."""
-        self._write(step, "train", figures)
+        self._write(step, TRAIN, figures)
 
     def validation(self, step: int, figures: dict[str, float]) -> None:
         """The figures of a validation after a step."""
-        self._write(step, "val", figures)
+        self._write(step, VALIDATION, figures)
+
+    def end(self, step: int, why: str) -> None:
+        """The last line of a run that was not killed."""
+        self._write(step, END, {"why": why})
 
     def close(self) -> None:
         """No more lines."""
@@ -44,16 +51,16 @@ class Log:
             if each is not None:
                 each.close()
 
-    def _write(self, step: int, kind: str, figures: dict[str, float]) -> None:
+    def _write(self, step: int, kind: str, figures: Mapping[str, float | str]) -> None:
         if self.file is None:
             return
-        line = {"step": step, "kind": kind, "seconds": round(time.monotonic() - self.began, 2)} | figures
+        line = {"step": step, "kind": kind, "seconds": round(time.monotonic() - self.began, 2), **figures}
         try:
             self.file.write(json.dumps(line) + "\n")
             self.file.flush()
         except OSError as error:
             raise OutputError(f"{self.out / LOG}: cannot be written ({error.strerror})") from error
-        if self.events is not None:
+        if self.events is not None and kind != END:
             for name, value in figures.items():
                 self.events.add_scalar(f"{kind}/{name}", value, step)
 

@@ -4,8 +4,8 @@ A job's batches are pure in (step, part), and chance is seeded anew at each step
 goes on with the same losses, to the bit on a CPU, and nothing but weights and moments has to be kept.
 """
 
+import json
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,20 +15,26 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from kshot.errors import SettingError, TrainingError
+from kshot.errors import KshotError, SettingError, TrainingError
 from kshot.training import checkpoint
 from kshot.training.ahead import Ahead
 from kshot.training.log import Log
-from kshot.training.muon import Muon
+from kshot.training.optimizer import make_optimizer
 from kshot.training.ranks import Ranks
+
+# What torch says on a CPU and on a GPU; only the latter has an error of its own.
+_NO_MEMORY = ("out of memory", "allocate memory", "not enough memory", "alloc_failed")
 
 
 class Job(Protocol):
-    """What is trained, on what, and how it is told good from bad."""
+    """What is trained, on what, and how it is told good from bad.
+
+    A job may also have `shares`, a mapping of the beginnings of weights' names to what these get of the learning rate.
+    """
 
     @property
     def model(self) -> nn.Module:
-        """What learns."""
+        """What is trained; the same object each time."""
         ...
 
     def batch(self, step: int, part: int, size: int) -> Any:
@@ -81,6 +87,12 @@ class Schedule:
         for name in ("steps", "batch_size", "accumulate", "validate_every", "save_every"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} {getattr(self, name)}: expected 1 or more")
+        for name in ("warmup", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingError(f"{name} {getattr(self, name)}: expected 0 or more, and less than 1")
+        for name in ("weight_decay", "clip", "patience"):
+            if getattr(self, name) < 0:
+                raise SettingError(f"{name} {getattr(self, name)}: expected 0 or more")
         if self.lr <= 0 or self.decay not in {"cosine", "step"} or self.dtype not in {"float32", "bfloat16"}:
             raise SettingError("expected lr above 0, decay cosine or step, and dtype float32 or bfloat16")
         if self.decay == "step" and self.every < 1:
@@ -102,12 +114,16 @@ class Schedule:
 
 
 class Outcome(NamedTuple):
-    """steps: done. best: (step, figure) of the best validation. stopped: why it ended before its steps, or empty."""
+    """steps: done. best: (step, figure) of the best validation. stopped: why it ended before its steps, or empty.
+
+    path: of the best state. first: whether this process is the one that writes what comes of it.
+    """
 
     steps: int
     best: tuple[int, float]
     stopped: str
     path: Path
+    first: bool = True
 
 
 @dataclass
@@ -138,7 +154,7 @@ def train(
     each step with (step, steps, figures). Under torchrun every process does a part of each step's batch.
     Raises `TrainingError` (loss not finite, memory, another architecture or settings) and `OutputError` (disk).
     """
-    with Ranks.joined() as ranks:
+    with Ranks.joined(next(job.model.parameters()).device) as ranks:
         return _Run(job, schedule, out, settings, ranks, progress).go(resume)
 
 
@@ -147,18 +163,34 @@ class _Run:
         self, job: Job, schedule: Schedule, out: Path, settings: dict[str, Any], ranks: Ranks, progress: Progress | None
     ):
         self.job, self.schedule, self.out, self.ranks, self.progress = job, schedule, out, ranks, progress
-        self.settings = {"schedule": asdict(schedule), **settings}
+        # As JSON would give them back: tuples are lists there.
+        self.settings = json.loads(json.dumps({"schedule": asdict(schedule), "processes": ranks.count, **settings}))
         self.weights = [weight for weight in job.model.parameters() if weight.requires_grad]
-        self.optimizer = _optimizer(job.model, schedule)
+        self.optimizer = make_optimizer(
+            job.model, schedule.lr, schedule.weight_decay, schedule.orthogonal, getattr(job, "shares", {})
+        )
         self.average = {n: t.detach().clone() for n, t in job.model.state_dict().items()} if schedule.average else {}
         self.state = _State()
         self.log = Log(out, ranks.first)
-        self.began = time.monotonic()
 
     def go(self, resume: bool) -> Outcome:
         self._begin(resume)
         self.ranks.share(self.weights)
-        stopped = ""
+        stopped, state = self._out_of_patience(), self.state
+        try:
+            if not stopped:  # a run that had stopped by itself and is resumed stays where it is
+                stopped = self._learn()
+            self.log.end(state.step, stopped or "all steps are done")
+        except (KshotError, KeyboardInterrupt) as error:
+            self.log.end(state.step, str(error) or "interrupted")
+            raise
+        finally:
+            self.log.close()
+        best = (state.best_step, state.best)
+        return Outcome(state.step, best, stopped, self.out / checkpoint.BEST, self.ranks.first)
+
+    def _learn(self) -> str:
+        """All steps that are left; why it ended before them, or an empty text."""
         with Ahead(self._batches(self.state.step)) as batches:
             for batch in batches:
                 figures = self._step(batch)
@@ -167,15 +199,15 @@ class _Run:
                 if self.progress and self.ranks.first:
                     self.progress(self.state.step, self.schedule.steps, figures)
                 if stopped:
-                    break
-        self.log.close()
-        return Outcome(self.state.step, (self.state.best_step, self.state.best), stopped, self.out / checkpoint.BEST)
+                    return stopped
+        return ""
 
     def _begin(self, resume: bool) -> None:
         last = self.out / checkpoint.LAST
         if resume:
-            facts = checkpoint.restore(last, self.job.model, self.average, self.optimizer)
+            facts, tensors = checkpoint.read(last)
             _check_same(self.settings, facts["settings"], last)
+            checkpoint.restore(last, tensors, self.job.model, self.average, self.optimizer)
             self.state = _State(**facts["state"])
         elif last.exists():
             raise TrainingError(f"{last}: a run lies here already; go on with --resume, or choose another --out")
@@ -195,23 +227,27 @@ class _Run:
             group["lr"] = schedule.rate(step) * group["share"]
         self.job.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, float] = {}
-        for batch in batches:
-            with self._told_of_memory():
-                losses = self._losses(batch)
-                (losses["loss"] / len(batches)).backward()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(batches)
-        self.ranks.average_gradients(self.weights)
-        figures = self.ranks.average(sums)
-        if not math.isfinite(figures["loss"]):
-            raise TrainingError(self._not_finite(figures))
-        if schedule.clip:
-            nn.utils.clip_grad_norm_(self.weights, schedule.clip)
-        self.optimizer.step()
+        with self._told_of_memory():
+            figures = self._gradients(batches)
+            # The loss may be finite where its gradient is not: one such step would spoil all that is saved after it.
+            norm = float(nn.utils.clip_grad_norm_(self.weights, schedule.clip or math.inf))
+            if not (math.isfinite(figures["loss"]) and math.isfinite(norm)):
+                raise TrainingError(self._not_finite(figures | {"norm of the gradient": norm}))
+            self.optimizer.step()
         self._average(step)
         self.state.step += 1
         return figures | {"lr": schedule.rate(step)}
+
+    def _gradients(self, batches: tuple[Any, ...]) -> dict[str, float]:
+        """Mean losses by name; the weights have the mean gradient then, over all batches of all processes."""
+        sums: dict[str, float] = {}
+        for batch in batches:
+            losses = self._losses(batch)
+            (losses["loss"] / len(batches)).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(batches)
+        self.ranks.average_gradients(self.weights)
+        return self.ranks.average(sums)
 
     def _losses(self, batch: Any) -> dict[str, Tensor]:
         kind = next(self.job.model.parameters()).device.type
@@ -223,8 +259,12 @@ class _Run:
         """Move the running means; a young mean forgets faster, so that it does not hang on the random start."""
         keep = min(self.schedule.average, (1 + step) / (10 + step))
         for name, tensor in self.job.model.state_dict().items():
-            if name in self.average:
+            if name not in self.average:
+                continue
+            if tensor.is_floating_point():
                 self.average[name].lerp_(tensor, 1 - keep)
+            else:  # a count has no mean
+                self.average[name].copy_(tensor)
 
     def _look(self, figures: dict[str, float]) -> str:
         """Validate and save where it is due; why training ends now, or an empty text."""
@@ -240,16 +280,23 @@ class _Run:
         return stopped
 
     def _judge(self, found: dict[str, float]) -> str:
-        figure, state = found[self.schedule.monitor.lstrip("+")], self.state
+        name, state = self.schedule.monitor.lstrip("+"), self.state
+        if name not in found:
+            raise SettingError(f"monitor {name}: a validation gives {', '.join(found)}")
+        figure = found[name]
         better = math.isnan(state.best) or (figure > state.best if self.schedule.wants_more else figure < state.best)
         if better:
             state.best, state.best_step, state.waited = figure, state.step, 0
             self._save(checkpoint.BEST)
             return ""
         state.waited += 1
-        if self.schedule.patience and state.waited >= self.schedule.patience:
-            return f"no better {self.schedule.monitor.lstrip('+')} in {state.waited} validations"
-        return ""
+        return self._out_of_patience()
+
+    def _out_of_patience(self) -> str:
+        """Why training ends before its steps, or an empty text."""
+        name, waited = self.schedule.monitor.lstrip("+"), self.state.waited
+        patient = not self.schedule.patience or waited < self.schedule.patience
+        return "" if patient else f"no better {name} in {waited} validations"
 
     @torch.no_grad()
     def _validated(self) -> dict[str, float]:
@@ -273,14 +320,21 @@ class _Run:
     def _told_of_memory(self) -> Iterator[None]:
         try:
             yield
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
-                raise
-            size, passes = self.schedule.batch_size, self.schedule.accumulate
-            raise TrainingError(
-                f"out of memory in step {self.state.step} with batches of {size}; use --batch-size "
-                f"{max(1, size // 2)} --accumulate {2 * passes}, which trains the same, and --resume if you wish"
-            ) from error
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
+                raise TrainingError(self._out_of_memory()) from error
+            raise
+
+    def _out_of_memory(self) -> str:
+        size, passes = self.schedule.batch_size, self.schedule.accumulate
+        told = f"out of memory in step {self.state.step} with batches of {size}"
+        if size == 1:
+            return f"{told}; use smaller pictures, --dtype bfloat16, or a machine with more memory"
+        half = max(part for part in range(1, size // 2 + 1) if size % part == 0)
+        return (
+            f"{told}; use --batch-size {half} --accumulate {passes * size // half}, which learns from as many examples "
+            "a step; with --resume the run goes on from its last checkpoint"
+        )
 
     def _not_finite(self, figures: dict[str, float]) -> str:
         parts = ", ".join(f"{name} {value:g}" for name, value in figures.items())
@@ -289,29 +343,18 @@ class _Run:
         return f"step {self.state.step}: the loss is not finite ({parts}); {kept}. Try a smaller --lr or float32"
 
 
-def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    groups = _groups(model, schedule.weight_decay)
-    if not schedule.orthogonal:
-        return torch.optim.AdamW(groups, lr=schedule.lr)
-    # What reads colours and what gives the answer learns better by AdamW, as Muon's authors found.
-    ends = {id(weight) for end in getattr(model, "ends", ()) for weight in model.get_submodule(end).parameters()}
-    wide = groups[0]
-    inner = [weight for weight in wide["params"] if id(weight) not in ends]
-    wide["params"] = [weight for weight in wide["params"] if id(weight) in ends]
-    matrices = wide | {"params": inner, "orthogonal": True, "share": schedule.orthogonal}
-    return Muon([group for group in (matrices, *groups) if group["params"]], schedule.lr)
-
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices and kernels decay; biases and norms do not (as in Loshchilov and Hutter's own use of AdamW)."""
-    wide = [weight for weight in model.parameters() if weight.requires_grad and weight.ndim > 1]
-    flat = [weight for weight in model.parameters() if weight.requires_grad and weight.ndim <= 1]
-    groups = [{"params": wide, "weight_decay": weight_decay}, {"params": flat, "weight_decay": 0.0}]
-    return [group | {"share": 1.0} for group in groups if group["params"]]
-
-
 def _check_same(settings: dict[str, Any], before: dict[str, Any], path: Path) -> None:
-    changed = [name for name in settings if settings[name] != before.get(name)]
+    """Raise `TrainingError` that names what changed; how a step's examples are cut into batches may change."""
+    here, there = _deciding(settings), _deciding(before)
+    changed = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
     if changed:
-        told = "; ".join(f"{name}: {before.get(name)} then, {settings[name]} now" for name in changed)
+        told = "; ".join(f"{name}: {there.get(name)} then, {here.get(name)} now" for name in changed)
         raise TrainingError(f"{path}: was trained with other settings ({told}); resume with the same, or begin anew")
+
+
+def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings by name, those of the schedule among the others."""
+    flat = {name: value for name, value in settings.items() if name not in {"schedule", "processes"}}
+    schedule = dict(settings["schedule"])
+    parts = [schedule.pop("batch_size"), schedule.pop("accumulate"), settings["processes"]]
+    return flat | schedule | {"examples a step": math.prod(parts)}

@@ -24,7 +24,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "orthogonal": False})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # the loop asks for no closure
         """Move every weight that has a gradient."""
         for group in self.param_groups:
             move = _orthogonal if group["orthogonal"] else _adaptive

@@ -4,11 +4,25 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+from kshot.backbones.base import pick_device
+
+# The others wait while the first validates, which may take longer than the half hour that torch allows.
+_PATIENCE = timedelta(hours=12)
+
+
+def own_device(device: str) -> torch.device:
+    """The device of this process: under torchrun every process takes a GPU of its own, as far as there are some."""
+    chosen = pick_device(device)
+    if str(chosen) == "cuda" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -20,12 +34,19 @@ class Ranks:
 
     @classmethod
     @contextmanager
-    def joined(cls) -> Iterator["Ranks"]:
-        """All processes that torchrun started, for as long as the block lasts; without torchrun this one alone."""
+    def joined(cls, device: torch.device) -> Iterator["Ranks"]:
+        """All processes that torchrun started, for as long as the block lasts; without torchrun this one alone.
+
+        device: where the model lies.
+        """
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             yield cls()
             return
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        # NCCL wants a GPU for every process; gloo takes what lies on the CPU, and several on one GPU.
+        alone = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count()
+        if device.type == "cuda" and alone:
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" and alone else "gloo", timeout=_PATIENCE)
         try:
             yield cls(dist.get_rank(), dist.get_world_size())
         finally:
