@@ -11,7 +11,7 @@ from types import ModuleType
 
 from kshot.errors import UnknownNameError
 
-_HELPERS = {"base", "episodes", "folders", "images", "instances", "task_file", "trees", "writing"}
+_HELPERS = {"base", "episodes", "folders", "images", "instances", "learned", "task_file", "trees", "writing"}
 
 
 def names(family: str) -> list[str]:

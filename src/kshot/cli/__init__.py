@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from kshot import __version__
-from kshot.cli import convert, demo, doctor, evaluate, fit, label, models, report
+from kshot.cli import convert, demo, doctor, evaluate, fit, label, models, report, train, train_episodic
 from kshot.cli.output import say_error
 from kshot.errors import KshotError, SettingError
 
@@ -32,6 +32,8 @@ app.command("eval")(evaluate.evaluate)
 app.command("compare")(evaluate.compare)
 app.command("datasets")(evaluate.datasets)
 app.add_typer(models.app, name="models")
+train.app.command("episodic")(train_episodic.episodic)
+app.add_typer(train.app, name="train")
 app.command("doctor")(doctor.doctor)
 
 _CONFIG = "kshot.toml"
@@ -79,7 +81,7 @@ def read_config(path: Path, commands: list[str]) -> dict[str, Any]:
 
 
 def _commands() -> set[str]:
-    return {command.name for command in app.registered_commands if command.name} | {"models"}
+    return {command.name for command in app.registered_commands if command.name} | {"models", "train"}
 
 
 def main() -> None:
