@@ -4,7 +4,7 @@ Cells are compared as they are, or behind a projection that `kshot train episodi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -33,22 +33,23 @@ def prepare(settings: Settings) -> None:
         read_learned(settings.weights)
 
 
-def prototypes(supports: Sequence[base.Support], projection: Tensor | None = None) -> Tensor:
-    """(N+1, d) of unit length; row 0 is the background shared by all supports. projection: (d, c). Has a gradient."""
+def project(features: FeatureMap, projection: Tensor) -> FeatureMap:
+    """The cells behind a projection (d, c), of unit length again. Has a gradient."""
+    return replace(features, features=F.normalize(torch.einsum("dc,chw->dhw", projection, features.features), dim=0))
+
+
+def prototypes(supports: Sequence[base.Support]) -> Tensor:
+    """(N+1, c) of unit length; row 0 is the background shared by all supports. Has a gradient."""
     tokens = torch.cat([support.features.tokens for support in supports])  # (n, c)
     classes = stack_tokens([support.masks for support in supports])  # (N, n)
     background = stack_tokens([support.background for support in supports])  # (n,)
-    return masked_average(_projected(tokens, projection), torch.cat([background[None], classes]))
+    return masked_average(tokens, torch.cat([background[None], classes]))
 
 
-def compare(features: FeatureMap, rows: Tensor, scale: float, projection: Tensor | None = None) -> Tensor:
+def compare(features: FeatureMap, rows: Tensor, scale: float) -> Tensor:
     """(N+1, gh, gw): `scale` times how much nearer cells are to each row than to row 0. Has a gradient."""
-    cosine = rows @ _projected(features.tokens, projection).T  # (N+1, n)
-    return scale * (cosine - cosine[:1]).reshape(-1, *features.grid_hw)
-
-
-def _projected(tokens: Tensor, projection: Tensor | None) -> Tensor:
-    return tokens if projection is None else F.normalize(tokens @ projection.T, dim=-1)
+    cosine = torch.einsum("kc,chw->khw", rows, features.features)
+    return scale * (cosine - cosine[:1])
 
 
 class Task(base.Task):
@@ -58,11 +59,10 @@ class Task(base.Task):
     Settings = Settings
 
     def _fitted(self) -> Tensor:
-        return prototypes(self.supports, self._projection)
+        return prototypes([replace(support, features=self._seen(support.features)) for support in self.supports])
 
     def _score(self, features: FeatureMap) -> Tensor:
-        return compare(features, self.fitted, self.settings.scale, self._projection)
+        return compare(self._seen(features), self.fitted, self.settings.scale)
 
-    @property
-    def _projection(self) -> Tensor | None:
-        return None if self.learned is None else self.learned.tensors["projection.weight"]
+    def _seen(self, features: FeatureMap) -> FeatureMap:
+        return features if self.learned is None else project(features, self.learned.tensors["projection.weight"])

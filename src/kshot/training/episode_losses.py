@@ -46,9 +46,7 @@ def cross_entropy(cells: Sequence[Cells], power: float) -> Tensor:
     return told / targets.sum().clamp(min=1e-6)
 
 
-def alignment(
-    supports: Sequence[Support], query: Support, logits: Tensor, scale: float, projection: Tensor | None
-) -> list[Cells]:
+def alignment(supports: Sequence[Support], query: Support, logits: Tensor, scale: float) -> list[Cells]:
     """PANet's prototype alignment (section 3.4): the query, as it was segmented, segments its supports in return.
 
     logits: (N+1, gh, gw) of the query. Cells of each support against its own class and the background, for every way
@@ -62,9 +60,9 @@ def alignment(
         if not bool(mask.any()):
             continue
         either = labelled * ((found == way) | (found == 0))
-        rows = prototypes([Support(query.features, mask[None], either)], projection)
+        rows = prototypes([Support(query.features, mask[None], either)])
         for support in supports:
             if bool(support.masks[way - 1].any()):
                 own = Support(support.features, support.masks[way - 1 : way], support.known)
-                aligned.append(cells_of(compare(support.features, rows, scale, projection), own))
+                aligned.append(cells_of(compare(support.features, rows, scale), own))
     return aligned

@@ -5,7 +5,7 @@ a cache. Validation runs the method as inference does, on fixed episodes of the 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -17,9 +17,9 @@ from kshot.evaluation.episode import EpisodeRunner
 from kshot.evaluation.result import Result
 from kshot.formats.learned import Learned
 from kshot.methods import _comparison
-from kshot.methods.base import Origin
+from kshot.methods.base import Origin, Support
 from kshot.methods.dense_comparison import shown
-from kshot.methods.prototype import compare, prototypes
+from kshot.methods.prototype import compare, project, prototypes
 from kshot.ops.geometry import FeatureMap
 from kshot.training.base_novel import Sampler
 from kshot.training.episode_examples import Example, Examples
@@ -66,13 +66,15 @@ class Projection(nn.Module):
 
     def cells(self, example: Example, recipe: Recipe) -> dict[str, list[Cells]]:
         """The query's cells, and those of the supports that it segments in return."""
-        supports, query = example
-        weight = self.projection.weight
-        logits = compare(query.features, prototypes(supports, weight), SCALE, weight)
+        supports, query = tuple(self._seen(each) for each in example.supports), self._seen(example.query)
+        logits = compare(query.features, prototypes(supports), SCALE)
         found = {"query": [cells_of(logits, query)]}
         if recipe.align:
-            found["align"] = alignment(supports, query, logits, SCALE, weight)
+            found["align"] = alignment(supports, query, logits, SCALE)
         return found
+
+    def _seen(self, support: Support) -> Support:
+        return replace(support, features=project(support.features, self.projection.weight))
 
 
 class Comparing(_comparison.Comparison):
@@ -95,7 +97,7 @@ class Comparing(_comparison.Comparison):
         return {"query": [cells_of(self._logits(answer, supports), query) for answer in answers]}
 
     @staticmethod
-    def _logits(answer: Tensor, supports: Sequence[Any]) -> Tensor:
+    def _logits(answer: Tensor, supports: Sequence[Support]) -> Tensor:
         """(N+1, gh, gw); a class whose supports show nothing on the grid stays at zero."""
         seen = torch.stack([support.masks.flatten(1).amax(1) > 0 for support in supports]).any(0)
         logits = answer.new_zeros(len(seen) + 1, *answer.shape[2:])
