@@ -45,13 +45,13 @@ class Augmenter:
     ):
         unknown = sorted(set(kinds) - set(KINDS))
         if unknown or variants < 1:
-            raise SettingError(f"--augment {','.join(unknown) or kinds}: choices: {', '.join(KINDS)}; --variants from 1 on")
+            raise SettingError(
+                f"--augment {','.join(unknown) or kinds}: choices: {', '.join(KINDS)}; --variants from 1 on"
+            )
         self.segmenter, self.view, self.cache = segmenter, view, cache
         self.kinds, self.variants, self.seed = tuple(kinds), variants, seed
         self._held: Held[Augmented] = Held(_HELD_BYTES, lambda made: made.labels.nbytes + made.features.features.nbytes)
-        self._shows = {
-            c: [pair.image for pair in view.pairs() if pair.class_id == c] for c in view.fold_classes()
-        }
+        self._shows = {c: [pair.image for pair in view.pairs() if pair.class_id == c] for c in view.fold_classes()}
 
     def variant(self, image: str, class_id: int, number: int) -> Augmented | None:
         """One of the variants, chosen by the number of the example; None where the support stays as it is."""

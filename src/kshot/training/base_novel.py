@@ -94,7 +94,8 @@ def base_view(data: Dataset, split: Split, train: str, shot: int) -> tuple[Datas
     if not kept:
         raise DatasetError(
             f"{data.name}, {train}: no base class has the {shot + 1} images that {shot}-shot needs once the "
-            f"{len(data.ids(train)) - len(images)} images that are validated on are left out; fewer shots or novel classes"
+            f"{len(data.ids(train)) - len(images)} images that are validated on are left out; ask for fewer shots or "
+            "fewer novel classes"
         )
     narrowed = replace(view, folds=(kept,))
     narrowed._areas.update(view._areas)

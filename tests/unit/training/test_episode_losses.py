@@ -17,8 +17,12 @@ FRAME = Frame((8, 32), (8, 32), 8)  # one row of four cells
 
 
 def marked(vectors: list[list[float]], mask: list[float], known: tuple[float, ...] = (1, 1, 1, 1)) -> Support:
-    features = F.normalize(torch.tensor(vectors), dim=1).T.reshape(-1, 1, 4)
-    return Support(FeatureMap(features, FRAME), torch.tensor(mask, dtype=torch.float32).reshape(1, 1, 4), torch.tensor(known, dtype=torch.float32).reshape(1, 4))
+    features = F.normalize(torch.tensor(vectors, dtype=torch.float32), dim=1).T.reshape(-1, 1, 4)
+    return Support(
+        FeatureMap(features, FRAME),
+        torch.tensor(mask, dtype=torch.float32).reshape(1, 1, 4),
+        torch.tensor(known, dtype=torch.float32).reshape(1, 4),
+    )
 
 
 def test_weights_by_presence_are_those_counted_by_hand() -> None:
@@ -83,4 +87,6 @@ def test_alignment_has_a_gradient_for_the_projection_alone() -> None:
 
 def test_cells_of_several_classes_count_in_part() -> None:
     shown = marked([[1, 0], [1, 0], [0, 1], [0, 1]], [0.25, 0, 0, 0], known=(0.5, 1, 1, 0))
-    torch.testing.assert_close(cells_of(torch.zeros(2, 1, 4), shown).targets[[0, 3]], torch.tensor([[0.25, 0.25], [0, 0]]))
+    torch.testing.assert_close(
+        cells_of(torch.zeros(2, 1, 4), shown).targets[[0, 3]], torch.tensor([[0.25, 0.25], [0, 0]])
+    )

@@ -39,7 +39,7 @@ def run(colours: Path, out: Path, method: str = "prototype", **more: Any) -> Fou
     return learn(segmenter, data, out, choices, replace(QUICK, epochs=epochs), cache=out.parent / "cache", **own)
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -47,7 +47,9 @@ def test_presets_and_single_settings() -> None:
     seed = recipe("seed")
     assert (seed.lr, seed.epochs, seed.batch_size, seed.every, seed.decay) == (1e-4, 50, 4, 10, "step")
     schedule = seed.schedule(7, dtype="float32", seed=0)
-    assert schedule.steps == 350 and schedule.rate(69) == pytest.approx(1e-4) and schedule.rate(70) == pytest.approx(1e-5)
+    assert (
+        schedule.steps == 350 and schedule.rate(69) == pytest.approx(1e-4) and schedule.rate(70) == pytest.approx(1e-5)
+    )
     assert recipe("quick", lr=1e-3, epochs=None).lr == 1e-3
     with pytest.raises(SettingError, match="epochs from 1 on"):
         recipe("seed", epochs=0)
@@ -59,9 +61,9 @@ def test_a_killed_run_that_is_resumed_has_the_same_losses(method: str, colours: 
 
     def stop(done: int, steps: int, figures: dict[str, float]) -> None:
         if done == 3:
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         run(colours, tmp_path / "cut", method, progress=stop)
     run(colours, tmp_path / "cut", method, resume=True)
     whole, cut = (log.read(tmp_path / name) for name in ("whole", "cut"))
@@ -123,7 +125,9 @@ def projection(folder: Path, identity: str, weight: torch.Tensor) -> str:
     return str(folder)
 
 
-def test_a_task_holds_the_weights_that_it_was_fitted_with(toy: kshot.Segmenter, shots: list[Shot], tmp_path: Path) -> None:
+def test_a_task_holds_the_weights_that_it_was_fitted_with(
+    toy: kshot.Segmenter, shots: list[Shot], tmp_path: Path
+) -> None:
     features = toy.features(disc(3, "red")[0])
     plain = kshot.Segmenter(backbone=toy.backbone, size=96, method="prototype").fit(shots)
     scores = []
