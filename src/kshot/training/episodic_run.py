@@ -91,7 +91,9 @@ def learn(
     job, small = _job(segmenter, data, choices, recipe, cache)
     epoch_steps = steps_of(choices.episodes_per_epoch or job.sampler.pairs, recipe)
     schedule = recipe.schedule(epoch_steps, dtype=choices.dtype, seed=choices.seed)
-    settings = json.loads(json.dumps({"recipe": asdict(recipe), "choices": asdict(choices), **job.told}))
+    # How a step's episodes are cut into batches may change when a run is resumed; all else must not.
+    how = {name: value for name, value in asdict(recipe).items() if name not in {"batch_size", "accumulate"}}
+    settings = json.loads(json.dumps({"recipe": how, "choices": asdict(choices), **job.told}))
     first = os.environ.get("RANK", "0") == "0"
     before = _untrained(job, out, resume) if first else math.nan
     outcome = loop.train(job, schedule, out, settings, resume=resume, progress=progress)

@@ -62,9 +62,7 @@ class Recipe:
 RECIPES = {
     # As the starting paper trains: AdamW, 1e-4, times 0.1 every 10 epochs, 50 epochs, batches of 4, early stopping.
     "seed": Recipe(),
-    "quick": Recipe(
-        epochs=10, lr=2e-3, decay="cosine", warmup=0.05, clip=1.0, balance=0.5, patience=0, protocol="fs-cs"
-    ),
+    "quick": Recipe(epochs=8, lr=5e-4, decay="cosine", warmup=0.05, clip=1.0, balance=0.5, patience=0),
 }
 
 
