@@ -89,7 +89,10 @@ class Comparing(_comparison.Comparison):
     def cells(self, example: Example, recipe: Recipe) -> dict[str, list[Cells]]:
         """The query's cells, as first answered and, unless what was believed is dropped, as refined once."""
         supports, query = example
-        compared = self.compared(query.features.features, [each for each in shown(supports) if len(each.shots)])
+        seen = [each for each in shown(supports) if len(each.shots)]
+        if not seen:  # objects smaller than half a cell, which an episode may draw, teach nothing
+            return {"query": []}
+        compared = self.compared(query.features.features, seen)
         first = self.refined(compared, compared.new_zeros(len(compared), 2, *compared.shape[2:]))
         answers = [first]
         if float(torch.rand(())) >= recipe.drop:
@@ -146,11 +149,10 @@ class Episodic:
         for example in batch:
             for name, cells in head.cells(example.to(self.device), self.recipe).items():
                 parts.setdefault(name, []).extend(cells)
-        found = {name: cross_entropy(cells, self.recipe.balance) for name, cells in parts.items() if cells}
-        loss = found["query"] + self.recipe.align * found.get("align", 0.0)
-        # Named in every step, as the log's columns are; an alignment without a found way teaches nothing.
-        zero = {"align": loss.new_zeros(())} if "align" in parts and "align" not in found else {}
-        return {"loss": loss, **found, **zero}
+        # Named in every step, as the log's columns are; where nothing can be learned from, there is no gradient.
+        nothing = next(self.model.parameters()).sum() * 0
+        found = {name: cross_entropy(cells, self.recipe.balance) if cells else nothing for name, cells in parts.items()}
+        return {"loss": found["query"] + self.recipe.align * found.get("align", nothing), **found}
 
     def validate(self) -> dict[str, float]:
         """mIoU and FB-IoU (0..1) of the novel classes, by the protocol of the validation."""

@@ -16,11 +16,12 @@ from kshot.formats.learned import FILE, Learned, read_learned, write_learned
 from kshot.methods._comparison import Comparison, Shape, Shown
 from kshot.training import log
 from kshot.training.augment import cut_around, paste
-from kshot.training.episodic import make_head
+from kshot.training.episode_examples import Example
+from kshot.training.episodic import Episodic, make_head
 from kshot.training.episodic_run import Choices, Found, learn
 from kshot.training.recipes import RECIPES, recipe
 from kshot.types import Shot
-from tests.unit.training.discs import disc, make_colours, train_head
+from tests.unit.training.discs import disc, example, make_colours, train_head
 
 QUICK = replace(RECIPES["quick"], epochs=2, lr=1e-2)
 CHOICES = Choices(novel=("red", "blue"), validation=4, test=3, episodes_per_epoch=8)
@@ -93,6 +94,18 @@ def test_steps_lower_the_loss_and_only_the_head_has_a_gradient(toy: kshot.Segmen
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
     assert all(weight.grad is not None for name, weight in head.named_parameters() if "weigh" not in name)
     assert not toy.backbone.weight.requires_grad
+
+
+def test_an_episode_whose_supports_show_nothing_teaches_nothing(toy: kshot.Segmenter) -> None:
+    head = make_head("dense-comparison", 16, start="identity", width=8, cosines=True, seed=0)
+    supports, query = example(toy, 0)
+    blank = replace(supports[0], masks=torch.zeros_like(supports[0].masks))
+    assert head.cells(Example((blank,), query), RECIPES["quick"]) == {"query": []}
+    job = object.__new__(Episodic)
+    job.model, job.recipe, job.device = head, RECIPES["quick"], torch.device("cpu")
+    losses = job.losses([Example((blank,), query)])
+    losses["loss"].backward()
+    assert float(losses["loss"].detach()) == 0
 
 
 def test_the_head_gives_a_logit_a_cell_and_takes_shots_in_any_order() -> None:
