@@ -88,10 +88,10 @@ class Comparison(nn.Module):
             own = torch.einsum("kc,chw->khw", shown.shots, query)
             ground = torch.einsum("c,chw->hw", shown.ground, query).expand_as(own)
             parts.append(torch.stack([own, own - ground], 1))
-        each = self.compare(torch.cat(parts, 1))  # (k, width, gh, gw)
+        each: Tensor = self.compare(torch.cat(parts, 1))  # (k, width, gh, gw)
         if shots == 1:
             return each
-        weights = self.weigh(each).mean((2, 3), keepdim=True).softmax(0)  # (k, 1, 1, 1)
+        weights: Tensor = self.weigh(each).mean((2, 3), keepdim=True).softmax(0)  # (k, 1, 1, 1)
         return (weights * each).sum(0, keepdim=True)
 
 
