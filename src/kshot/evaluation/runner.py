@@ -143,7 +143,7 @@ def _remarks(job: Job) -> list[str]:
 
 
 def _learned(segmenter: Segmenter) -> Learned | None:
-    place = getattr(segmenter.settings, "weights", "")
+    place: str = getattr(segmenter.settings, "weights", "")
     return read_learned(place) if place else None
 
 

@@ -119,8 +119,9 @@ class Task(ABC):
         ways = {support.masks.shape[0] for support in self.supports}
         if ways != {len(self.classes)}:
             raise ShapeError(f"expected support masks of {len(self.classes)} classes, got {sorted(ways)}")
-        if self.learned is None and getattr(self.settings, "weights", ""):
-            object.__setattr__(self, "learned", read_learned(self.settings.weights))
+        place: str = getattr(self.settings, "weights", "")
+        if self.learned is None and place:
+            object.__setattr__(self, "learned", read_learned(place))
         if self.learned is not None:
             self.learned.check_for(self.method, self.origin.identity, self.origin.backbone)
         with torch.inference_mode():

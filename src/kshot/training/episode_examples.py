@@ -45,7 +45,7 @@ class Examples:
         """The example of an episode. number: of the example in training; with the augmenter it chooses the variants."""
         if self.augmenter is None:
             return Example(self.runner.supports(episode), self._query(episode))
-        supports = []
+        supports: list[Support] = []
         for way, images in enumerate(episode.supports, 1):
             for image in images:
                 made = self.augmenter.variant(image, episode.classes[way - 1], number)
