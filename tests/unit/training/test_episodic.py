@@ -85,7 +85,7 @@ def test_only_the_head_learns_and_novel_episodes_can_be_evaluated(colours: Path,
     assert set(learned.tensors) == {"projection.weight"}
     assert not torch.equal(learned.tensors["projection.weight"], torch.eye(16))
     drawn = kshot.data.episodes.read_episodes(tmp_path / "a" / "novel.csv", load_dataset("folder", colours))
-    assert len(drawn) == 3 and {c for episode in drawn for c in episode.classes} == {2, 3}
+    assert len(drawn) == 3 and {c for episode in drawn for c in episode.classes} <= {2, 3}
 
 
 def test_steps_lower_the_loss_and_only_the_head_has_a_gradient(toy: kshot.Segmenter) -> None:
