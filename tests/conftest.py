@@ -102,6 +102,14 @@ def sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def comparison_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small head of `dense-comparison`, trained here for some steps on discs of many colours."""
+    from tests.unit.training.discs import trained_head
+
+    return trained_head(tmp_path_factory.mktemp("head"))
+
+
 @pytest.fixture(autouse=True)
 def _repeatable() -> None:
     torch.manual_seed(0)

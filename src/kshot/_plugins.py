@@ -17,6 +17,7 @@ _HELPERS = {
     "folders",
     "images",
     "instances",
+    "learned",
     "rasters",
     "task_file",
     "trees",

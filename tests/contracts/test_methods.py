@@ -21,6 +21,8 @@ METHODS = _plugins.names("methods")
 @pytest.fixture(params=METHODS)
 def segmenter(request: pytest.FixtureRequest, sam_folder: Path) -> kshot.Segmenter:
     settings = {"model": str(sam_folder)} if request.param == "sam_graph" else {}
+    if request.param == "dense_comparison":
+        settings = {"weights": str(request.getfixturevalue("comparison_head"))}
     return kshot.Segmenter(backbone="toy", size=96, method=request.param, method_settings=settings)
 
 

@@ -10,7 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from kshot import __version__
-from kshot.cli import convert, demo, doctor, evaluate, fit, label, models, report, train, train_heads
+from kshot.cli import (
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    fit,
+    label,
+    models,
+    report,
+    train,
+    train_distill,
+    train_episodic,
+    train_heads,
+)
 from kshot.cli.output import say_error
 from kshot.errors import KshotError, SettingError
 
@@ -33,6 +46,8 @@ app.command("compare")(evaluate.compare)
 app.command("datasets")(evaluate.datasets)
 app.add_typer(models.app, name="models")
 train.app.command("heads", epilog=train_heads.EXAMPLES)(train_heads.heads)
+train.app.command("episodic")(train_episodic.episodic)
+train.app.command("distill", epilog=train_distill.EXAMPLES)(train_distill.distil)
 app.add_typer(train.app, name="train")
 app.command("doctor")(doctor.doctor)
 

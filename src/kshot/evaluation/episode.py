@@ -20,6 +20,7 @@ from kshot.errors import EmptyMaskError
 from kshot.evaluation.held import Held
 from kshot.features import FeatureCache
 from kshot.formats.images import read_image
+from kshot.formats.learned import Learned
 from kshot.methods.base import Support, Task
 from kshot.metrics import CalibrationCounts, EpisodeCounts, IoUCounts, boundary_f
 from kshot.ops.geometry import FeatureMap
@@ -47,11 +48,13 @@ class EpisodeRunner:
     """Runs episodes of one data set with one Segmenter; holds features, so one per process and run.
 
     score_size: score at this square size instead of the query's own (nearest neighbour), as some published codes do.
+    learned: what the method learned, while it still is in training; else its settings say where that lies.
     forwards: how many images went through the encoder.
     """
 
     def __init__(self, segmenter: Segmenter, data: Dataset, cache: FeatureCache, score_size: int | None = None):
         self.segmenter, self.data, self.cache, self.score_size = segmenter, data, cache, score_size
+        self.learned: Learned | None = None
         self._held_features: Held[FeatureMap] = Held(_FEATURE_BYTES, _bytes_of)
         self._held_pixels: Held[Pixels] = Held(_PIXEL_BYTES, lambda pixels: pixels.nbytes)
         self._shown = lru_cache(maxsize=_MASKS)(self._make_shown)
@@ -80,14 +83,20 @@ class EpisodeRunner:
     def outcome(self, episode: Episode) -> Outcome:
         """Fit on the supports, predict the query."""
         names = tuple(self.data.classes[c - 1] for c in episode.classes)
-        supports = [
+        segmenter = self.segmenter
+        task: Task = segmenter.method.Task(
+            names, self.supports(episode), segmenter.origin, segmenter.settings, self.learned
+        )
+        prediction = self.segmenter.decide(task, self.features(episode.query), self.picture(episode.query))
+        return Outcome(episode, prediction, self.labels(episode.query, episode.classes), task)
+
+    def supports(self, episode: Episode) -> tuple[Support, ...]:
+        """The K supports of each way."""
+        return tuple(
             self._support(image, way, episode.classes)
             for way, images in enumerate(episode.supports, 1)
             for image in images
-        ]
-        task: Task = self.segmenter.method.Task(names, tuple(supports), self.segmenter.origin, self.segmenter.settings)
-        prediction = self.segmenter.decide(task, self.features(episode.query), self.picture(episode.query))
-        return Outcome(episode, prediction, self.labels(episode.query, episode.classes), task)
+        )
 
     def features(self, image: str) -> FeatureMap:
         """Features of an image: held, from the cache, or made."""

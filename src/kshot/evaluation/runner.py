@@ -19,6 +19,7 @@ from kshot.evaluation.processes import Job, Progress, place_in_world, run_job
 from kshot.evaluation.result import Result
 from kshot.evaluation.rows import read_rows
 from kshot.features.cache import MAX_BYTES
+from kshot.formats.learned import Learned, read_learned
 from kshot.formats.writing import write_text
 from kshot.segmenter import Segmenter
 
@@ -112,6 +113,9 @@ def _described(job: Job) -> dict[str, Any]:
         **plan,
         "episodes": len(job.drawn),
     }
+    learned = _learned(segmenter)
+    if learned is not None:  # other weights in the same place make another run
+        settings["learned"] = learned.digest
     return {
         "settings": settings,
         "root": str(job.data.root),
@@ -128,9 +132,19 @@ def _remarks(job: Job) -> list[str]:
     data, plan = job.data, job.drawn.plan
     told = [f"left out: {'; '.join(job.drawn.dropped)}"] if job.drawn.dropped else []
     told += [f"missing: {problem}" for problem in data.problems] + list(data.shortfalls(data))
+    learned = _learned(job.segmenter)
+    if learned is not None:
+        asked = {data.classes[class_id - 1] for episode in job.drawn for class_id in episode.classes}
+        known = sorted(asked & set(learned.facts.get("base", ())))
+        told += [f"not novel: the weights were learned on {', '.join(known)}"] if known else []
     if data.folds and plan.fold is None and plan.protocol != "seed":
         told.append(f"all classes in one pool; the published figures are means over {len(data.folds)} folds (fold all)")
     return told
+
+
+def _learned(segmenter: Segmenter) -> Learned | None:
+    place: str = getattr(segmenter.settings, "weights", "")
+    return read_learned(place) if place else None
 
 
 def _differences(one: dict[str, Any], two: dict[str, Any]) -> list[str]:

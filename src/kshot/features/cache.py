@@ -44,7 +44,13 @@ class FeatureCache:
 
     def get(self, image: Path, backbone: Backbone, size: int, patch: int, make: Callable[[], FeatureMap]) -> FeatureMap:
         """Features of an image file, from the folder or from `make`."""
-        path = self.path(image.read_bytes(), backbone, size)
+        return self.get_of(image.read_bytes(), backbone, size, patch, make)
+
+    def get_of(
+        self, data: bytes, backbone: Backbone, size: int, patch: int, make: Callable[[], FeatureMap]
+    ) -> FeatureMap:
+        """The same, of anything that these bytes stand for: an image file's, or those and what was done to it."""
+        path = self.path(data, backbone, size)
         found = self._read(path, backbone.identity, patch) if path else None
         if found is not None:
             self.hits += 1

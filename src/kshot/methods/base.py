@@ -19,12 +19,14 @@ from torch import Tensor
 
 from kshot import _plugins
 from kshot.errors import BackboneMismatchError, SettingError, ShapeError, SupportError, TaskFileError
+from kshot.formats.learned import Learned, read_learned
 from kshot.formats.task_file import digest, read_task, write_task
 from kshot.ops.geometry import FeatureMap, Frame
 from kshot.ops.presence import presence
 from kshot.types import Shot
 
 KINDS = ("mask", "image", "text")
+_LEARNED = "learned."  # before the names of learned tensors in a task file
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +93,8 @@ class Task(ABC):
     """A fitted task: frozen, so threads may share it, and saveable.
 
     classes: N names. supports: encoded, in their order. settings: the method's. origin: of the features.
+    learned: trained tensors, for methods that have some; by default those that `settings.weights` names. They travel
+    in the task file, so a saved task needs no other.
     A method that can use supports of words says so with `reads_text`; the others refuse them with `SettingError`.
     """
 
@@ -98,6 +102,7 @@ class Task(ABC):
     supports: tuple[Support, ...]
     origin: Origin
     settings: Any = None
+    learned: Learned | None = field(default=None, repr=False)
     fitted: Any = field(init=False, repr=False)
 
     method: ClassVar[str]
@@ -114,6 +119,11 @@ class Task(ABC):
         ways = {support.masks.shape[0] for support in self.supports}
         if ways != {len(self.classes)}:
             raise ShapeError(f"expected support masks of {len(self.classes)} classes, got {sorted(ways)}")
+        place: str = getattr(self.settings, "weights", "")
+        if self.learned is None and place:
+            object.__setattr__(self, "learned", read_learned(place))
+        if self.learned is not None:
+            self.learned.check_for(self.method, self.origin.identity, self.origin.backbone)
         with torch.inference_mode():
             object.__setattr__(self, "fitted", self._fitted())
 
@@ -167,12 +177,15 @@ class Task(ABC):
             "frames": [asdict(support.features.frame) for support in self.supports],
             "supports": self._facts(),
         }
+        if self.learned is not None:
+            header["learned"] = dict(self.learned.facts)
         write_task(Path(path), header, self._tensors())
         return Path(path)
 
     def digest(self) -> str:
         """sha256 over everything that decides the masks, for manifests."""
-        facts = repr((self.method, self.settings, self.classes, self.origin, self._facts())).encode()
+        told = (self.method, self.settings, self.classes, self.origin, self._facts())
+        facts = repr(told if self.learned is None else (*told, self.learned.digest)).encode()
         return hashlib.sha256(facts + digest(self._tensors()).encode()).hexdigest()
 
     def _facts(self) -> list[dict[str, Any]]:
@@ -192,7 +205,8 @@ class Task(ABC):
             tensors |= {
                 f"{index}.{name}": part.clone().contiguous() for name, part in parts.items() if part is not None
             }
-        return tensors
+        learned = self.learned.tensors if self.learned is not None else {}
+        return tensors | {f"{_LEARNED}{name}": tensor.clone() for name, tensor in learned.items()}
 
     @abstractmethod
     def _fitted(self) -> Any:
@@ -257,7 +271,13 @@ def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Task:
         )
         supports.append(Support(features, tensors[f"{index}.masks"], tensors[f"{index}.known"], **fact))
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header["settings"].items()}
-    task: Task = module.Task(tuple(header["classes"]), tuple(supports), Origin(**origin), settings_of(module, settings))
+    learned = None
+    if "learned" in header:
+        own = {name.removeprefix(_LEARNED): part for name, part in tensors.items() if name.startswith(_LEARNED)}
+        learned = Learned(header["learned"], own)
+    task: Task = module.Task(
+        tuple(header["classes"]), tuple(supports), Origin(**origin), settings_of(module, settings), learned
+    )
     return task
 
 

@@ -1,0 +1,83 @@
+"""What training leaves for inference: a method's learned tensors with JSON facts, in safetensors. No pickle anywhere.
+
+Facts say at least `method`, and `identity` of the backbone whose features the tensors were learned on.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kshot.errors import BackboneMismatchError, SettingError
+from kshot.formats.task_file import digest
+from kshot.formats.writing import atomic_path
+
+FILE = "head.safetensors"
+_FACTS = "kshot-learned"
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """facts: what JSON holds. tensors: by name, never changed after reading, so threads and tasks share them."""
+
+    facts: Mapping[str, Any]
+    tensors: Mapping[str, Tensor] = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over facts and tensors."""
+        told = json.dumps(dict(self.facts), sort_keys=True)
+        return hashlib.sha256((told + digest(self.tensors)).encode()).hexdigest()
+
+    def check_for(self, method: str, identity: str, backbone: str) -> None:
+        """Raise `SettingError` for another method's tensors, `BackboneMismatchError` for another backbone's."""
+        if self.facts["method"] != method:
+            raise SettingError(
+                f"these weights were learned for the method {self.facts['method']}, not for {method}; use "
+                f"--method {self.facts['method']}, or train others"
+            )
+        if self.facts["identity"] != identity:
+            raise BackboneMismatchError(
+                f"these weights were learned on features of {self.facts['backbone']} "
+                f"({self.facts['identity'][:12]}), the features here come from {backbone} ({identity[:12]}); use the "
+                "same backbone and layers, or train anew on this one"
+            )
+
+
+def write_learned(path: Path, learned: Learned) -> None:
+    """Write atomically; raises `OutputError`."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in learned.tensors.items()}
+    with atomic_path(path) as beside:
+        save_file(tensors, beside, {_FACTS: json.dumps(dict(learned.facts))})
+
+
+def read_learned(place: str | Path) -> Learned:
+    """Read a file, or the folder of a training run. Raises `SettingError`; an unchanged file is read only once."""
+    path = Path(place).expanduser()
+    path = path / FILE if path.is_dir() else path
+    try:
+        stamp = path.stat()
+    except OSError as error:
+        raise SettingError(f"{path}: no weights here; `kshot train episodic ... -o RUN` writes RUN/{FILE}") from error
+    return _read(path, stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, changed: int, size: int) -> Learned:
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})[_FACTS])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        missing = {"method", "identity", "backbone"} - set(facts)
+        if missing:
+            raise KeyError(f"its facts lack {', '.join(sorted(missing))}")
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise SettingError(f"{path}: no weights of a method ({error}); give RUN/{FILE} of a training run") from error
+    return Learned(facts, tensors)
