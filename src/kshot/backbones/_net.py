@@ -83,6 +83,15 @@ class Net(nn.Module):
         self.detail.weight.mul_(0.1)
         nn.init.zeros_(self.get_parameter("detail.bias"))
 
+    @torch.no_grad()
+    def stretch(self, dense: tuple[float, Tensor, Tensor], token: tuple[float, Tensor, Tensor]) -> None:
+        """Move what comes out away from its mean: (factor, mean as it is, mean as it shall be), means (dim,)."""
+        for layers, (factor, before, after) in (((self.coarse, self.detail), dense), ((self.whole,), token)):
+            for layer in layers:
+                layer.weight.mul_(factor)
+                layer.get_parameter("bias").mul_(factor)
+            layers[0].get_parameter("bias").add_(after - factor * before)
+
     def channels_last(self) -> "Net":
         """The same network with kernels laid out as a CPU's convolutions like them."""
         for weight in self.parameters():

@@ -14,7 +14,7 @@ from kshot import _plugins, weights
 from kshot.errors import BackboneError, SettingError, UnknownNameError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-DEFAULT = "classic"
+DEFAULT = "tiny"
 
 
 @dataclass(frozen=True)

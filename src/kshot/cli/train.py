@@ -22,6 +22,7 @@ def training_bar(title: str) -> Iterator[Step]:
         task = bar.add_task(title, total=None)
 
         def step(done: int, steps: int, figures: dict[str, float]) -> None:
-            bar.update(task, completed=done, total=steps, description=f"{title}, loss {figures['loss']:.4f}")
+            told = f"{title}, loss {figures['loss']:.4f}" if "loss" in figures else title
+            bar.update(task, completed=done, total=steps, description=told)
 
         yield step

@@ -5,7 +5,7 @@ The student sees a view at less than half of the teachers' resolution, at severa
 teacher's cell is taken for the mean of the finer cells that it covers, so nothing tells the student to blur.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -108,12 +108,35 @@ class Distill:
     def validate(self) -> dict[str, float]:
         """The same losses on whole photographs that were held out, at the largest size, in their own colours."""
         sums: dict[str, float] = {}
+        for batch in self._held():
+            for name, value in self.losses(batch).items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(batch.pixels) / self.held
+        return sums
+
+    @torch.no_grad()
+    def match_spread(self) -> float:
+        """Let the model's cells differ as much as the teachers' do; the factor by which they differed too little.
+
+        Who learns by squared errors plays safe and stays near the mean where it is unsure: cosines come out too high,
+        and kernels tuned to a teacher's cosines see one grey. Mean and spread are taken over the held-out photographs.
+        """
+        self.model.eval()
+        pairs = []
+        for batch in self._held():
+            out = self.model(batch.pixels)
+            dense = _to_grid(out.dense.float(), self.plan.grid)
+            pairs.append([each.flatten(2).transpose(1, 2).flatten(0, 1) for each in (dense, batch.dense)])
+            pairs[-1] += [out.token.float(), batch.token]
+        found, wanted, token, wanted_token = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        dense_match, token_match = _match(found, wanted), _match(token, wanted_token)
+        self.model.stretch(dense_match, token_match)
+        return dense_match[0]
+
+    def _held(self) -> Iterator[Batch]:
+        """The held-out photographs, whole and as they are, at the largest size."""
         for start in range(0, self.held, _BATCH):
             indices = range(start, min(start + _BATCH, self.held))
-            found = self.losses(self._stack([self._example(i, 0, max(self.settings.sides), None) for i in indices]))
-            for name, value in found.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(indices) / self.held
-        return sums
+            yield self._stack([self._example(index, 0, max(self.settings.sides), None) for index in indices])
 
     def _example(self, photo: int, view: int, side: int, chance: np.random.Generator | None) -> tuple[Tensor, ...]:
         """One view with its targets; without chance neither mirrored nor recoloured."""
@@ -143,6 +166,13 @@ class Distill:
         found = _to_grid(logits[:, None], self.plan.grid)[:, 0]
         each = F.binary_cross_entropy_with_logits(found, batch.objects, reduction="none").mean((1, 2))
         return (each * batch.whole).sum() / batch.whole.sum().clamp(min=1)
+
+
+def _match(found: Tensor, wanted: Tensor) -> tuple[float, Tensor, Tensor]:
+    """Factor and means that give rows found (n, dim) the mean and the spread of wanted (n, dim)."""
+    there, here = (float(rows.var(0, correction=0).sum()) for rows in (wanted, found))
+    factor = (there / here) ** 0.5 if min(there, here) > 0 else 1.0  # one photograph has one token: nothing to match
+    return factor, found.mean(0), wanted.mean(0)
 
 
 def _to_grid(planes: Tensor, grid: int) -> Tensor:

@@ -122,3 +122,17 @@ def test_an_encoder_learns_its_teacher(photos: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         after = made.validate()
     assert after["cells"] < 0.7 * before["cells"] and after["objects"] < before["objects"]
+
+
+def test_matched_cells_differ_as_much_as_the_teachers(photos: Path) -> None:
+    made = job(photos)
+    made.match_spread()
+    rows = []
+    with torch.no_grad():
+        for batch in made._held():
+            out = made.model(batch.pixels)
+            found = distill._to_grid(out.dense, PLAN.grid)
+            rows.append([each.flatten(2).transpose(1, 2).flatten(0, 1) for each in (found, batch.dense)])
+    found, wanted = (torch.cat(each) for each in zip(*rows, strict=True))
+    torch.testing.assert_close(found.mean(0), wanted.mean(0), atol=1e-3, rtol=1e-3)
+    assert float(found.var(0).sum()) == pytest.approx(float(wanted.var(0).sum()), rel=1e-3)

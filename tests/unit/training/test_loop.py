@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kshot.errors import SettingError, TrainingError
 from kshot.training import checkpoint, log
-from kshot.training.loop import Schedule, _groups, train
+from kshot.training.loop import Schedule, train
+from kshot.training.optimizer import make_optimizer
 from tests.unit.training.jobs import QUICK, Curve, run
 
 
@@ -231,7 +232,8 @@ def test_a_run_is_not_written_over(tmp_path: Path) -> None:
 def test_weights_may_have_rates_of_their_own(tmp_path: Path) -> None:
     job = Curve()
     job.shares = {"3.": 0.0, "0.bias": 0.5}
-    groups = {(group["share"], group["weight_decay"]): len(group["params"]) for group in _groups(job, 0.1)}
+    made = make_optimizer(job.model, 1e-3, 0.1, 0.0, job.shares)
+    groups = {(group["share"], group["weight_decay"]): len(group["params"]) for group in made.param_groups}
     assert groups == {(1.0, 0.1): 1, (0.5, 0.0): 1, (0.0, 0.1): 1, (0.0, 0.0): 1}
     before = {name: tensor.clone() for name, tensor in job.model.state_dict().items()}
     train(job, Schedule(**QUICK | {"steps": 1}), tmp_path, {})

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from kshot.training.muon import Muon, orthogonal
+from kshot.training.optimizer import make_optimizer
 
 
 @pytest.mark.parametrize("shape", [(8, 24), (24, 8), (16, 16)])
@@ -43,3 +44,18 @@ def test_a_kernel_is_a_matrix_of_its_outputs() -> None:
         Muon([{"params": [kernel], "orthogonal": True}], lr=0.1).step()
         wanted = -0.1 * orthogonal(gradient.reshape(4, 18)).reshape(4, 2, 3, 3)
         torch.testing.assert_close(kernel.detach(), wanted, atol=2e-3, rtol=0.05)
+
+
+def test_inner_matrices_alone_take_orthogonal_steps() -> None:
+    """Of a stem, a hidden layer and a head, all with biases, one matrix is inner."""
+
+    class Small(nn.Module):
+        ends = ("stem", "head")
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.hidden, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 2)
+
+    made = make_optimizer(Small(), 1e-3, 0.1, 10.0, {})
+    rows = [(g["orthogonal"], g["share"], g["weight_decay"], len(g["params"])) for g in made.param_groups]
+    assert sorted(rows) == [(False, 1.0, 0.0, 3), (False, 1.0, 0.1, 2), (True, 10.0, 0.1, 1)]
