@@ -22,6 +22,7 @@ from kshot.training.loop import Schedule, train
 from kshot.training.photos import Photos, find_photos
 from kshot.training.ranks import own_device
 from kshot.training.report import write_report
+from kshot.training.twins import without
 
 ENCODER = "encoder"
 _DATA, _NET, _WORK = "Photographs and teachers", "Encoder", "Training"
@@ -41,6 +42,10 @@ def distil(
     ],
     masks: Annotated[
         Path | None, typer.Option(help="Masks of objects: same place and name, .png.", rich_help_panel=_DATA)
+    ] = None,
+    without_: Annotated[
+        list[Path] | None,
+        typer.Option("--without", help="Folder of test images, not to be trained on.", rich_help_panel=_DATA),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="Photographs at most.", rich_help_panel=_DATA)] = None,
     views: Annotated[int, typer.Option(min=1, help="Of each photograph.", rich_help_panel=_DATA)] = 3,
@@ -69,7 +74,11 @@ def distil(
     """Distil a small dense encoder, with objectness, from one or several backbones. OUT/encoder is a --backbone."""
     plan = teachers.Plan(grid=grid, views=views, dim=dim, seed=seed)
     settings = distill.Settings(sides=_sides(sides))
-    files = Photos.split(find_photos(photos, limit))
+    found = find_photos(photos, limit)
+    files = Photos.split(without(found, without_ or ()))
+    left_out = len(found) - len(files.held) - len(files.learned)
+    if left_out:
+        say(f"{left_out} photographs left out, since they lie in {' or '.join(map(str, without_ or ()))} too")
     say(f"{len(files.learned)} photographs to learn from, {len(files.held)} to validate on")
     place = own_device(device)
     # Of several processes the first makes the targets, and the others find them.
