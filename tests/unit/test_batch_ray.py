@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import kshot
@@ -19,6 +20,7 @@ from kshot.cli import app
 from kshot.errors import OutputError, SettingError
 from kshot.formats.trees import Export
 from kshot.types import Shot
+from tests.conftest import draw
 from tests.unit.test_batch_shards import contents
 
 FORMATS = ("png", "overlay", "scores", "coco", "yolo")
@@ -50,12 +52,14 @@ def test_a_cluster_leaves_what_a_local_run_leaves(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (image_folder / "broken.jpg").write_bytes(b"no image")
+    pages = [Image.fromarray(draw(seed)[0]) for seed in (8, 9)]
+    pages[0].save(image_folder / "scan.tif", save_all=True, append_images=pages[1:])
     (image_folder / "näme \N{SNOWMAN}.jpg").write_bytes((image_folder / "a.jpg").read_bytes())
     how: dict[str, Any] = {"formats": FORMATS, "export": Export(instances="components")}
     label_folder(toy, task, image_folder, tmp_path / "local", **how)
     out, images = Path("out"), Path(image_folder.name)  # relative: actors work elsewhere
     summary = label_folder(toy, task, images, out, engine=ray_engine.on_ray, workers=2, **how)
-    assert (summary.processed, summary.failed, summary.empty, summary.total) == (6, 1, 1, 6)
+    assert (summary.processed, summary.failed, summary.total) == (8, 1, 8)
     assert contents(out) == contents(tmp_path / "local")
     records = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
     assert [r["input"] for r in records] == sorted(r["input"] for r in records)
@@ -64,7 +68,7 @@ def test_a_cluster_leaves_what_a_local_run_leaves(
 
     (out / "masks" / "b.png").unlink()
     again = label_folder(toy, task, images, out, engine=ray_engine.on_ray, workers=1, resume=True, **how)
-    assert (again.processed, again.skipped) == (2, 4)  # the missing one and the failed one
+    assert (again.processed, again.skipped) == (2, 6)  # the missing one and the failed one
     assert contents(out) == contents(tmp_path / "local")
 
 

@@ -29,9 +29,15 @@ def on_ray(jobs: Iterable[Job | None], steps: Steps, workers: int) -> Generator[
 
     workers: actors, each with a CPU (or a GPU, when the model is on one); 0 takes what the cluster has. RAY_ADDRESS
     names the cluster; without it one is started on this machine, for this run. An actor that dies is started again.
+    Frames of videos are done by who started the run.
     Raises `SettingError` without Ray or where no cluster answers, and `OutputError` when nothing can be written.
     """
-    todo = [replace(job, path=job.path.absolute()) for job in jobs if job]
+    todo = []
+    for job in jobs:
+        if job and (job.frame is not None or job.problem):  # a decoded frame is no message; here it is done at once
+            yield from overlapped([job], steps.read, steps.infer, steps.write, 0)
+        elif job:
+            todo.append(replace(job, path=job.path.absolute()))
     if not todo:
         return
     ray = load()
@@ -95,12 +101,12 @@ def _rows(ray: Any, jobs: Sequence[Job], steps: Steps, workers: int) -> Iterator
 
 
 def _packed(job: Job) -> str:
-    return json.dumps([job.name, str(job.path), job.stem])
+    return json.dumps([job.name, str(job.path), job.stem, job.page])
 
 
 def _unpacked(text: str) -> Job:
-    name, path, stem = json.loads(text)
-    return Job(name, Path(path), stem)
+    name, path, stem, page = json.loads(text)
+    return Job(name, Path(path), stem, page)
 
 
 def load() -> Any:
