@@ -34,4 +34,5 @@ def _thumbnail(path: Path) -> NDArray[np.float32]:
     grey = Image.fromarray(read_image(path)).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
     values = np.asarray(grey, np.float32).ravel()
     values = values - values.mean()
-    return values / max(float(np.linalg.norm(values)), 1e-9)
+    unit: NDArray[np.float32] = values / max(float(np.linalg.norm(values)), 1e-9)
+    return unit
