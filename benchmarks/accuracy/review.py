@@ -4,7 +4,7 @@
 
 One support of a class labels a pool of images, as many with the class as without it. k of the pool are corrected: their
 true masks become shots, and the task is fitted again; then the next ones are chosen by the new figures. A corrected
-image without the class is no shot, as in `kshot fit --add`, or one with --negatives. Three values, each the IoU of the
+image without the class is a shot that shows none of it, as in `kshot fit --add`. Three values, each the IoU of the
 class over a set of images, meaned over classes and seeds: `pool`, where corrected images are right, is what the person
 ends up with; `rest`, the images that nobody corrected, flatters the doubtful order, which leaves easy ones; `fresh`,
 images that nobody could have corrected, tells what the shots are worth. A run that is stopped goes on where it was.
@@ -233,7 +233,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--corrected", type=int, nargs="+", default=[0, 1, 2, 4, 8])
     parser.add_argument("--pool", type=int, default=20, help="Images to label, half of them with the class.")
     parser.add_argument("--fresh", type=int, default=12, help="Images that are never corrected, half with the class.")
-    parser.add_argument("--negatives", action="store_true", help="Corrected images without the class are shots too.")
+    parser.add_argument(
+        "--no-negatives",
+        dest="negatives",
+        action="store_false",
+        help="Corrected images without the class teach nothing.",
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("review.json"))
     parser.add_argument("--plot", type=Path)

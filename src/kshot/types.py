@@ -33,7 +33,8 @@ class Shot:
 
     image: path, encoded bytes, PIL image, or array (h, w[, 1 | 3 | 4]); None only with `text`.
     mask: (h, w) truth values or labels, of the image's size, or a path to it; 255 = ignore.
-    label: the class of every marked pixel, or {label in the mask: class} for several classes at once.
+    label: the class of every marked pixel, or {label in the mask: class} for several classes at once; {} with a mask
+    that marks nothing makes the image an example of where none of the classes is.
     boxes: (n, 4) xyxy, pixels. points, negative_points: (n, 2) xy, pixels: on the class, and off it.
     scribbles, negative_scribbles: polylines, each (n, 2) xy, pixels. text: words instead of an image.
     weight: above 0, how much this shot counts in a class's vector beside the others (`text`, `image-prompt` and
@@ -116,6 +117,8 @@ class SupportSet:
         if not kept:
             raise SupportError(f"no shot in {source}; give at least one image with its mask")
         shown = tuple(dict.fromkeys(name for shot in kept for name in shot.classes))
+        if not shown:
+            raise SupportError(f"no shot in {source} shows any class; add one that does")
         missing = [name for name in classes if name not in shown]
         if missing:
             raise SupportError(f"no shot shows {', '.join(missing)}; the shots show {', '.join(shown)}")
@@ -285,7 +288,7 @@ def _rows(value: ArrayLike | None, columns: int, name: str) -> NDArray[np.float6
 
 def _check_labels(label: str | Mapping[int, str]) -> None:
     named = [label] if isinstance(label, str) else list(label.values())
-    if not named or not all(isinstance(name, str) and name.strip() for name in named):
+    if not all(isinstance(name, str) and name.strip() for name in named):
         raise SupportError(f"expected a class name, or {{label: class name}}, got {label!r}")
     if not isinstance(label, str):
         wrong = [key for key in label if not isinstance(key, int | np.integer) or not 0 < key < IGNORE]

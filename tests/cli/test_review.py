@@ -4,11 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from kshot.cli import app
 from kshot.errors import SupportError
+from kshot.formats.images import read_mask
 
 TOY = ["--backbone", "toy", "--size", "96"]
 
@@ -27,11 +30,13 @@ def test_accepted_masks_become_supports(
     for name in ("a.png", "sub/a.png"):
         Path("out/accepted", name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(Path("out/masks", name), Path("out/accepted", name))
+    emptied = np.zeros_like(read_mask(Path("out/masks/b.png")))  # a person says that none of it is there
+    Image.fromarray(emptied).save("out/accepted/b.png")
     said = run("fit", support_folder, "--add", "out/accepted", "-o", "b.kshot", *TOY).stdout
-    assert "4 support images" in said and "most doubtful other images" in said
+    assert "5 support images" in said and "most doubtful other images" in said
     run("fit", support_folder, "-o", "a.kshot", *TOY)
     facts = json.loads(run("fit", "--add", "out/accepted", "--add-to", "a.kshot", "-o", "c.kshot", "--json").stdout)
-    assert facts["supports"] == 4 and facts["effect"][0]["images"] == 2
+    assert facts["supports"] == 5 and facts["effect"][0]["images"] == 1
     shutil.copy("out/masks/b.png", "out/accepted/other.png")
     wrong = run("fit", support_folder, "--add", "out/accepted", "-o", "d.kshot", *TOY, code=1)
     assert isinstance(wrong.exception, SupportError) and "no image of the run" in str(wrong.exception)

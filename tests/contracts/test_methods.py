@@ -142,6 +142,16 @@ def test_a_support_without_background_works(segmenter: kshot.Segmenter) -> None:
     assert torch.isfinite(task.score(segmenter.features(picture), picture)).all()
 
 
+def test_an_image_that_shows_no_class_is_background(segmenter: kshot.Segmenter, shots: list[Shot]) -> None:
+    blue = two_way_shots()[1].image
+    assert isinstance(blue, np.ndarray)
+    task = segmenter.fit([*shots, Shot(blue, mask=np.zeros(blue.shape[:2], np.uint8), label={})])
+    picture, mask = draw(3)
+    assert task.classes == ("disc",)
+    assert iou(segmenter.predict(task, picture).mask == 1, mask) > 0.6
+    assert not segmenter.predict(task, blue).mask.any()
+
+
 def test_an_object_of_one_patch_works(segmenter: kshot.Segmenter) -> None:
     picture, _ = draw(1)
     mask = np.zeros(picture.shape[:2], bool)

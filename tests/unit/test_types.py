@@ -138,3 +138,11 @@ def test_save_follows_the_suffix(tmp_path: Path) -> None:
         found.save(tmp_path / "m.xyz")
     with pytest.raises(SettingError, match="a name without suffix"):
         found.save(tmp_path / "mask")
+
+
+def test_a_shot_may_show_none_of_the_classes_but_not_alone() -> None:
+    nothing = Shot(IMAGE, mask=np.zeros(IMAGE.shape[:2], np.uint8), label={})
+    assert nothing.classes == ()
+    assert SupportSet([Shot(IMAGE, mask=MASK, label="a"), nothing]).classes == ("a",)
+    with pytest.raises(SupportError, match="shows any class"):
+        SupportSet([nothing])

@@ -28,7 +28,8 @@ def read_accepted(folder: Path) -> list[Shot] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SupportError(f"{run}: {_MANIFEST} or {_SETTINGS} is damaged ({error}); run it again") from error
     pairs = [(_image_of(mask, folder, inputs, images), mask) for mask in masks]
-    return index_shots(pairs, dict(enumerate(classes, 1)))
+    # A person who empties a mask says that what was found there is none of it.
+    return index_shots(pairs, dict(enumerate(classes, 1)), empty=True)
 
 
 def _image_of(mask: Path, folder: Path, inputs: dict[PurePosixPath, str], images: Images) -> Path:

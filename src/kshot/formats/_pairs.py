@@ -90,9 +90,10 @@ def in_one_folder(folder: Path) -> tuple[list[Pair], list[Path]]:
     return sorted(pairs), sorted(alone)
 
 
-def index_shots(pairs: Iterable[Pair], classes: Mapping[int, str]) -> list[Shot]:
-    """Shots of index masks; each maps the labels that its mask holds, and a mask without any makes no shot.
+def index_shots(pairs: Iterable[Pair], classes: Mapping[int, str], *, empty: bool = False) -> list[Shot]:
+    """Shots of index masks; each maps the labels that its mask holds.
 
+    empty: whether a mask without any label makes a shot too, which shows where no class is.
     Raises `MaskError` that names the file and the labels that are not in `classes`.
     """
     shots = []
@@ -103,7 +104,7 @@ def index_shots(pairs: Iterable[Pair], classes: Mapping[int, str]) -> list[Shot]
         if unknown:
             named = ", ".join(f"{label} = {classes[label]}" for label in sorted(classes)[:5])
             raise MaskError(f"{mask}: holds labels that no class has: {unknown}; the classes are {named}")
-        if labels:
+        if labels or empty:
             shots.append(Shot(image, mask=mask, label={label: classes[label] for label in sorted(labels)}))
     return shots
 

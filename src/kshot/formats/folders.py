@@ -121,6 +121,8 @@ def tree_of(shots: Sequence[Shot], root: Path) -> LabelTree:
 
 def _marked(shot: Shot, marks: Marks) -> Iterator[Part]:
     """The parts of a shot's mask; boxes and points go to `marks`."""
+    if not shot.classes:
+        return
     label = shot.classes[0]
     if shot.boxes is not None:
         marks.boxes.setdefault(label, []).extend(np.asarray(shot.boxes).tolist())

@@ -81,7 +81,7 @@ def _drawn(
             resized = Image.fromarray(labels).resize(small.size, Image.Resampling.NEAREST)
             canvas = np.asarray(outlined(canvas, np.asarray(resized), classes, 0.0))
     drawn = Image.fromarray(canvas)
-    for shot in shots:
+    for shot in (shot for shot in shots if shot.classes):
         _draw_marks(ImageDraw.Draw(drawn), shot, colour_of(classes.index(shot.classes[0]) + 1), scale)
     return drawn
 
