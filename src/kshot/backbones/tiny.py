@@ -34,7 +34,7 @@ SPECS = {
         192,
         licence="Apache-2.0",
         source="kshot",
-        sha256="05a0221581683b8feb2d311c9ba3ed8770f48685af212ad8059d0722bd8d736e",
+        sha256="2b0d99501131837ea4107cc6910a618611fb233fe29ed6025a82c72bbf8bfc5a",
         note="inside kshot; distilled from ViT-Tiny (Apache-2.0), see docs/models/tiny.md",
         size=320,
     )
