@@ -70,8 +70,8 @@ class _Unmasked:
     def __init__(self, task: Any):
         self.task = task
 
-    def __call__(self, classes: Any, supports: Any, origin: Any, settings: Any) -> Any:
-        return self.task(classes, tuple(replace(as_salient(s), kind="image") for s in supports), origin, settings)
+    def __call__(self, classes: Any, supports: Any, *rest: Any) -> Any:
+        return self.task(classes, tuple(replace(as_salient(s), kind="image") for s in supports), *rest)
 
 
 def _figures(result: Result) -> dict[str, Any]:
