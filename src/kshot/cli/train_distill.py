@@ -16,7 +16,7 @@ from kshot.backbones.base import load_backbone
 from kshot.cli import options as o
 from kshot.cli.output import print_json, say
 from kshot.cli.train import training_bar
-from kshot.errors import SettingError
+from kshot.errors import SettingError, TrainingError
 from kshot.training import checkpoint, distill, teachers
 from kshot.training.loop import Schedule, train
 from kshot.training.photos import Photos, find_photos
@@ -25,6 +25,7 @@ from kshot.training.report import write_report
 from kshot.training.twins import without
 
 ENCODER = "encoder"
+_HEAD = 64  # channels
 _DATA, _NET, _WORK = "Photographs and teachers", "Encoder", "Training"
 EXAMPLES = """Examples:
 
@@ -72,6 +73,10 @@ def distil(
     json: o.Json = False,
 ) -> None:
     """Distil a small dense encoder, with objectness, from one or several backbones. OUT/encoder is a --backbone."""
+    if masks is not None and not masks.is_dir():
+        raise TrainingError(f"{masks}: no such folder of masks")
+    if width > _HEAD and width % _HEAD:
+        raise SettingError(f"--width {width}: expected a multiple of {_HEAD}, a head of attention each")
     plan = teachers.Plan(grid=grid, views=views, dim=dim, seed=seed)
     settings = distill.Settings(sides=_sides(sides))
     found = find_photos(photos, limit)
@@ -83,8 +88,9 @@ def distil(
     place = own_device(device)
     # Of several processes the first makes the targets, and the others find them.
     with _alone(out), training_bar("targets") as bar:
+        seers = [load_backbone(name, device=str(place), dtype=dtype) for name in teacher]
         targets = teachers.prepare(
-            [load_backbone(name, device=str(place), dtype=dtype) for name in teacher],
+            seers,
             photos,
             [*files.held, *files.learned],
             plan,
@@ -107,10 +113,11 @@ def distil(
         seed=seed,
     )
     torch.manual_seed(seed)
-    net = Net(Plan(dim=dim, sixteenth=width, heads=max(1, width // 64), residuals=(1, 1, 1), blocks=blocks))
+    net = Net(Plan(dim=dim, sixteenth=width, heads=max(1, width // _HEAD), residuals=(1, 1, 1), blocks=blocks))
     every = [*files.held, *files.learned]
     job = distill.Distill(net, every, len(files.held), targets, plan, settings, place, schedule.steps)
     facts: dict[str, Any] = {"what": "distill", "plan": asdict(plan), "distill": asdict(settings)}
+    facts |= {"teachers": [seer.identity for seer in seers], "photos": len(every)}
     with training_bar("distil") as bar:
         outcome = train(job, schedule, out, facts, resume=resume, progress=bar)
     if not outcome.first:

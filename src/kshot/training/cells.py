@@ -21,8 +21,7 @@ from kshot.backbones.hub import HubBackbone
 from kshot.errors import OutputError
 from kshot.formats.images import read_image
 from kshot.formats.writing import write_text
-from kshot.ops.geometry import FeatureMap, Frame, to_grid
-from kshot.ops.seeds import salient
+from kshot.training.objects import object_of
 from kshot.training.photos import cut, mask_of, to_pixels
 
 
@@ -101,14 +100,8 @@ class Seen:
 
     def _objects(self, index: int, values: Tensor, objectness: Tensor | None) -> Tensor:
         """A given mask, or the region that stands out among the teacher's cells."""
-        side = self.grid * 8
         mask = mask_of(self.photos[index], self.folder, Path(self.view.masks) if self.view.masks else None)
-        if mask is not None:
-            whole = Frame((mask.shape[0], mask.shape[1]), (side, side), 8)
-            return to_grid(torch.from_numpy((mask > 0).astype(np.float32)), whole)
-        frame = Frame((side, side), (side, side), 8)
-        prior = None if objectness is None else objectness[0].float().cpu()
-        return salient(FeatureMap(values.clone(), frame, objectness=prior))
+        return object_of(values, mask, None if objectness is None else objectness[0].float().cpu())
 
 
 def _digest(names: Sequence[str]) -> str:

@@ -21,8 +21,7 @@ from kshot.backbones.base import Backbone
 from kshot.errors import OutputError
 from kshot.formats.images import read_image
 from kshot.formats.writing import write_text
-from kshot.ops.geometry import FeatureMap, Frame, to_grid
-from kshot.ops.seeds import salient
+from kshot.training.objects import object_of
 from kshot.training.photos import cut, mask_of, region, rng, to_pixels
 
 _BASIS = 512  # photographs that the main directions are found on
@@ -94,7 +93,8 @@ def prepare(
         targets.dense[index] = (parts @ basis).to(torch.float16).numpy()
         targets.token[index] = (tokens @ basis).to(torch.float16).numpy()
         if plan.objects:
-            targets.objects[index] = _object(parts[0], mask_of(photo, folder, masks), plan).astype(np.float16)
+            first = parts[0].T.reshape(-1, plan.grid, plan.grid)
+            targets.objects[index] = object_of(first, mask_of(photo, folder, masks)).to(torch.float16).numpy()
         if step:
             step(index + 1, len(photos))
     write_text(done, json.dumps({"facts": facts, "kept": kept}))
@@ -132,18 +132,6 @@ def _directions(see: _Seer, photos: Sequence[Path], plan: Plan) -> tuple[Tensor,
     values, vectors = torch.linalg.eigh(total.double())
     kept = values.flip(0)[: plan.dim].sum() / values.sum()
     return vectors.flip(1)[:, : plan.dim].float().contiguous(), float(kept)
-
-
-def _object(cells: Tensor, mask: NDArray[np.uint8] | None, plan: Plan) -> NDArray[np.float32]:
-    """(grid, grid) in 0..1: the object of the whole photograph."""
-    side = plan.grid
-    if mask is not None:
-        whole = Frame((mask.shape[0], mask.shape[1]), (side * 8, side * 8), 8)
-        found: NDArray[np.float32] = to_grid(torch.from_numpy((mask > 0).astype(np.float32)), whole).numpy()
-        return found
-    frame = Frame((side * 8, side * 8), (side * 8, side * 8), 8)
-    plane: NDArray[np.float32] = salient(FeatureMap(cells.T.reshape(-1, side, side), frame)).numpy()
-    return plane
 
 
 def _opened(out: Path, kept: float, mode: str, count: int, plan: Plan) -> Targets:

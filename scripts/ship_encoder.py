@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Put a trained encoder into the package: `scripts/ship_encoder RUN` copies its weights and prints their sha256."""
+"""Put a trained encoder into the package: `scripts/ship_encoder.py RUN` copies its weights and prints their sha256."""
 
 import hashlib
 import shutil
