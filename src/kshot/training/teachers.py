@@ -6,10 +6,11 @@ since kshot's methods compare plain cosines.
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ from kshot.training.objects import object_of
 from kshot.training.photos import cut, mask_of, region, rng, to_pixels
 
 _BASIS = 512  # photographs that the main directions are found on
-_BATCH = 16
+_MADE, _DIRECTIONS = "targets.json", "directions.npy"
+_SAVED = 50  # photographs after which it is written down that theirs are made
 Step = Callable[[int, int], None]
 
 
@@ -73,32 +75,54 @@ def prepare(
     masks: Path | None = None,
     step: Step | None = None,
 ) -> Targets:
-    """Targets of all photographs, made or, when the same were made before, read from `out`. Raises `OutputError`."""
+    """Targets of all photographs: made, or read from `out` as far as they were made there before.
+
+    Raises `OutputError`.
+    """
     facts = {
         "teachers": [teacher.identity for teacher in teachers],
         "photos": [photo.relative_to(folder).as_posix() for photo in photos],
         "plan": asdict(plan),
         "masks": str(masks) if masks else None,
     }
-    done = out / "targets.json"
-    if done.is_file() and (found := json.loads(done.read_text()))["facts"] == facts:
-        return _opened(out, found["kept"], "r", len(photos), plan)
-    done.unlink(missing_ok=True)
+    begun = _begun(out, facts)
+    if begun.made == len(photos):
+        return _opened(out, begun.kept, "r", len(photos), plan)
     see = _Seer(teachers, plan)
-    basis, kept = _directions(see, photos, plan)
-    targets = _opened(out, kept, "w+", len(photos), plan)
-    for index, photo in enumerate(photos):
-        picture = read_image(photo)
+    if not begun.made:
+        begun = _Begun(0, *_directions(see, photos, plan))
+    targets = _opened(out, begun.kept, "r+" if begun.made else "w+", len(photos), plan)
+    np.save(out / _DIRECTIONS, begun.basis.numpy())
+    for index in range(begun.made, len(photos)):
+        picture = read_image(photos[index])
         parts, tokens = see(picture, index, range(plan.views))  # (views, cells, all), (views, all)
-        targets.dense[index] = (parts @ basis).to(torch.float16).numpy()
-        targets.token[index] = (tokens @ basis).to(torch.float16).numpy()
+        targets.dense[index] = (parts @ begun.basis).to(torch.float16).numpy()
+        targets.token[index] = (tokens @ begun.basis).to(torch.float16).numpy()
         if plan.objects:
             first = parts[0].T.reshape(-1, plan.grid, plan.grid)
-            targets.objects[index] = object_of(first, mask_of(photo, folder, masks)).to(torch.float16).numpy()
+            targets.objects[index] = object_of(first, mask_of(photos[index], folder, masks)).to(torch.float16).numpy()
+        if (index + 1) % _SAVED == 0 or index + 1 == len(photos):
+            write_text(out / _MADE, json.dumps({"facts": facts, "kept": begun.kept, "made": index + 1}))
         if step:
             step(index + 1, len(photos))
-    write_text(done, json.dumps({"facts": facts, "kept": kept}))
     return targets
+
+
+class _Begun(NamedTuple):
+    """made: photographs whose targets are there. basis, kept: what `_directions` found; of no use where none are."""
+
+    made: int
+    basis: Tensor
+    kept: float
+
+
+def _begun(out: Path, facts: dict[str, Any]) -> _Begun:
+    """What an earlier call with the same facts left in `out`; targets of other facts are given up."""
+    told = out / _MADE
+    if told.is_file() and (found := json.loads(told.read_text()))["facts"] == facts:
+        return _Begun(found["made"], torch.from_numpy(np.load(out / _DIRECTIONS)), found["kept"])
+    told.unlink(missing_ok=True)
+    return _Begun(0, torch.empty(0), 0.0)
 
 
 class _Seer:
@@ -134,7 +158,7 @@ def _directions(see: _Seer, photos: Sequence[Path], plan: Plan) -> tuple[Tensor,
     return vectors.flip(1)[:, : plan.dim].float().contiguous(), float(kept)
 
 
-def _opened(out: Path, kept: float, mode: str, count: int, plan: Plan) -> Targets:
+def _opened(out: Path, kept: float, mode: Literal["r", "r+", "w+"], count: int, plan: Plan) -> Targets:
     cells = plan.grid * plan.grid
     shapes = {
         "dense": (count, plan.views, cells, plan.dim),
@@ -144,12 +168,18 @@ def _opened(out: Path, kept: float, mode: str, count: int, plan: Plan) -> Target
     try:
         out.mkdir(parents=True, exist_ok=True)
         arrays = {
-            name: np.lib.format.open_memmap(out / f"{name}.npy", mode=mode, dtype=np.float16, shape=shape)
-            if mode == "w+"
-            else np.load(out / f"{name}.npy", mmap_mode="r")
+            name: _created(out / f"{name}.npy", shape) if mode == "w+" else np.load(out / f"{name}.npy", mmap_mode=mode)
             for name, shape in shapes.items()
         }
     except OSError as error:
         need = 2 * sum(int(np.prod(shape)) for shape in shapes.values()) / 2**30
         raise OutputError(f"{out}: the targets need {need:.1f} GiB there ({error.strerror or error})") from error
     return Targets(kept=kept, **arrays)
+
+
+def _created(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    array: NDArray[np.float16] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # a disk that is too full says so now: a mapped page could only kill the process
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array

@@ -1,6 +1,9 @@
 """Targets of teachers, and a small encoder that learns them."""
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from PIL import Image
 
 from kshot.backbones._net import Net
 from kshot.backbones.base import load_backbone
+from kshot.errors import OutputError
 from kshot.formats.images import read_image
 from kshot.training import distill, teachers
 from kshot.training.loop import Schedule, train
@@ -24,7 +28,7 @@ def photos(tmp_path: Path) -> Path:
     return folder_of(tmp_path / "photos", 8)
 
 
-def prepared(photos: Path, plan: teachers.Plan = PLAN, count: int = 1, **more: Path) -> teachers.Targets:
+def prepared(photos: Path, plan: teachers.Plan = PLAN, count: int = 1, **more: Any) -> teachers.Targets:
     toys = [load_backbone("toy", layers=("1",)), load_backbone("toy")][:count]
     return teachers.prepare(toys, photos, find_photos(photos), plan, photos.parent / "targets", **more)
 
@@ -59,6 +63,33 @@ def test_targets_are_made_once(photos: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert np.array_equal(prepared(photos).dense, first) and not calls
     with pytest.raises(TypeError):  # another plan: the stand-in is called, and is no Seer
         prepared(photos, teachers.Plan(grid=5, views=2, dim=12))
+
+
+def test_targets_go_on_where_they_were_stopped(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = [np.asarray(array).copy() for array in prepared(photos)[:3]]
+    (photos.parent / "targets" / "targets.json").unlink()
+    monkeypatch.setattr(teachers, "_SAVED", 2)
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepared(photos, step=stop)
+    seen: list[int] = []
+    again = prepared(photos, step=lambda done, total: seen.append(done))
+    assert seen == [5, 6, 7, 8]  # the fifth was made, but that was not written down yet
+    for made, wanted in zip(again[:3], whole, strict=True):
+        assert np.array_equal(made, wanted)
+
+
+def test_targets_that_do_not_fit_on_the_disk_are_refused_at_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OutputError, match=r"the targets need 0\.0 GiB there"):
+        prepared(photos)
 
 
 def test_a_mask_tells_the_object(photos: Path, tmp_path: Path) -> None:
