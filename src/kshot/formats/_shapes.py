@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_rle
-from scipy.ndimage import find_objects
-from skimage.measure import approximate_polygon, label
+from skimage.measure import approximate_polygon
+
+from kshot.ops.instances import components
 
 Corners = NDArray[np.float64]
 _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up as x, y; the object lies to the right hand
@@ -21,11 +22,10 @@ _RIGHT, _DOWN, _LEFT, _UP = 1, 2, 4, 8
 
 def polygons(mask: NDArray[np.bool_], tolerance: float = 0.0) -> list[Corners]:
     """One polygon (n, 2) xy per 4-connected part of a mask (h, w); holes are bridged to it by a cut of no width."""
-    parts, found = label(mask, connectivity=1), []
-    for index, place in enumerate(find_objects(parts), start=1):
-        corner = np.array([place[1].start, place[0].start], np.float64)
-        found.append(bridged(rings(parts[place] == index, tolerance)) + corner)
-    return found
+    return [
+        bridged(rings(part, tolerance)) + np.array([columns.start, rows.start], np.float64)
+        for (rows, columns), part in components(mask, corners=False)
+    ]
 
 
 def rings(mask: NDArray[np.bool_], tolerance: float = 0.0) -> list[Corners]:
@@ -96,13 +96,13 @@ def ellipse_corners(cx: float, cy: float, rx: float, ry: float) -> list[list[flo
 def _edges(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """(h + 1, w + 1) bits: in which directions an edge leaves the corner, with the object to its right hand."""
     inside = np.pad(mask, 1)
-    above, below, left, right = inside[:-1, 1:], inside[1:, 1:], inside[1:, :-1], inside[1:, 1:]
+    above, below, left, behind = inside[:-1, 1:], inside[1:, 1:], inside[1:, :-1], inside[:-1, :-1]
     edges = np.zeros(above.shape, np.uint8)
-    edges |= np.where(below & ~above, _RIGHT, 0).astype(np.uint8)
-    edges |= np.where(left & ~right, _DOWN, 0).astype(np.uint8)
     # Edges to the left and upwards leave from the corner at whose other side they lie.
-    edges |= np.where(inside[:-1, :-1] & ~inside[1:, :-1], _LEFT, 0).astype(np.uint8)
-    edges |= np.where(inside[:-1, 1:] & ~inside[:-1, :-1], _UP, 0).astype(np.uint8)
+    for bit, marked, bare in ((_RIGHT, below, above), (_DOWN, left, below), (_LEFT, behind, left), (_UP, above, behind)):
+        leaves = np.greater(marked, bare).view(np.uint8)  # one array at a time: the mask may be large
+        leaves *= bit
+        edges |= leaves
     return edges
 
 

@@ -23,7 +23,7 @@ from kshot.errors import ImageReadError, ImageTooLargeError, ShapeError
 from kshot.formats import _tiff, rasters
 from kshot.formats._depth import converter, extremes
 from kshot.formats.rasters import Look
-from kshot.types import ImageLike, MaskLike
+from kshot.types import ImageLike, MaskLike, check_same_size
 
 SUFFIXES = frozenset(
     {
@@ -58,7 +58,7 @@ _DAMAGE = (
 )
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AS_IT_IS = Look()
-_GREY, _INDEX = {"1", "L"}, {"P", "I", "F"}
+_GREY, _INDEX, _LOSSY = {"1", "L"}, {"P", "I", "F"}, {"JPEG", "MPO"}
 _pillow_limit = threading.Lock()
 
 
@@ -107,16 +107,30 @@ def read_mask(mask: MaskLike, *, drawn: bool = True, max_pixels: int = MAX_PIXEL
     if isinstance(mask, np.ndarray):
         return _labels(mask, name)
     with _opened(mask, max_pixels) as opened:
-        lossy = opened.format in {"JPEG", "MPO"}
+        lossy = opened.format in _LOSSY
         picture = ImageOps.exif_transpose(opened)
-        if picture.mode not in _GREY | _INDEX and not picture.mode.startswith("I;"):
-            picture = _grey_if_same(picture, name)
-        labels = _labels(np.asarray(picture), name)
+        labels = _labels_of(picture, name)
     if lossy and labels.max() < 128 and labels.any():
         raise ShapeError(f"{name}: labels do not survive in a JPEG; save the mask as PNG")
     if lossy or (drawn and picture.mode in _GREY and _looks_drawn(labels)):
         return (labels > 127).astype(np.uint8)
     return labels
+
+
+def label_columns(path: Path, size_hw: tuple[int, int], max_pixels: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """The columns of a mask of this size, known to hold labels: from the left, where they begin and (h, some) of them.
+
+    Takes one byte a pixel. Raises as `read_mask` does.
+    """
+    name, step = str(path), max(1, 2**22 // size_hw[0])
+    with _opened(path, max_pixels) as picture:
+        ImageOps.exif_transpose(picture, in_place=True)
+        check_same_size((picture.height, picture.width), size_hw, name)
+        if picture.format in _LOSSY:
+            raise ShapeError(f"{name}: labels do not survive in a JPEG; save the mask as PNG")
+        for left in range(0, picture.width, step):
+            columns = picture.crop((left, 0, min(left + step, picture.width), picture.height))
+            yield left, _labels_of(columns, name)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -225,6 +239,12 @@ def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
         alpha = array[..., 3:].astype(np.float32) / 255
         array = np.rint(array[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
+def _labels_of(picture: Image.Image, name: str) -> NDArray[np.uint8]:
+    if picture.mode not in _GREY | _INDEX and not picture.mode.startswith("I;"):
+        picture = _grey_if_same(picture, name)
+    return _labels(np.asarray(picture), name)
 
 
 def _labels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
