@@ -29,8 +29,8 @@ def effect(
     """The uncertainty of the `most` most doubtful images of a run, in its manifest and with a new task.
 
     root: where the images are. leave_out: resolved paths of images that became supports, `root`/film.mp4#000010 for a
-    frame: of those it is no news that they are sure now. What is gone or changed since does not count; None when nothing
-    is left. Raises `SettingError` when there is no manifest.
+    frame: of those it is no news that they are sure now. What is gone or changed since does not count; None when
+    nothing is left. Raises `SettingError` when there is no manifest.
     """
     records = {r["input"]: r for r in read_manifest(run) if r["status"] != "failed"}
     doubtful = sorted(records, key=lambda name: (-records[name]["uncertainty"], name))

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from kshot.errors import ImageReadError, ImageTooLargeError, ShapeError
+from kshot.errors import ImageReadError, ImageTooLargeError, MaskError, ShapeError
 from kshot.formats import _tiff, rasters
 from kshot.formats._depth import converter, extremes
 from kshot.formats.rasters import Look
@@ -59,6 +59,7 @@ _DAMAGE = (
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AS_IT_IS = Look()
 _GREY, _INDEX, _LOSSY = {"1", "L"}, {"P", "I", "F"}, {"JPEG", "MPO"}
+_AT_ONCE = 2**22  # pixels of a mask that are taken at once
 _pillow_limit = threading.Lock()
 
 
@@ -122,7 +123,7 @@ def label_columns(path: Path, size_hw: tuple[int, int], max_pixels: int) -> Iter
 
     Takes one byte a pixel. Raises as `read_mask` does.
     """
-    name, step = str(path), max(1, 2**22 // size_hw[0])
+    name, step = str(path), max(1, _AT_ONCE // size_hw[0])
     with _opened(path, max_pixels) as picture:
         ImageOps.exif_transpose(picture, in_place=True)
         check_same_size((picture.height, picture.width), size_hw, name)
@@ -168,7 +169,7 @@ def _opened(image: Any, max_pixels: int, place: int = 0) -> Iterator[Image.Image
         if min(width, height) < 1:
             raise ImageReadError(f"{name}: the image is empty ({width} x {height})")
         yield picture
-    except (ImageReadError, ShapeError):
+    except (ImageReadError, MaskError, ShapeError):
         raise
     except FileNotFoundError as error:
         raise ImageReadError(f"{name}: no such file; check the path") from error

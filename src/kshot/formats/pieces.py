@@ -27,7 +27,9 @@ def file_of(name: str) -> str:
     return _PIECE.sub(r"\1", name)
 
 
-def pictures(files: Mapping[str, Path], look: Look, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def pictures(
+    files: Mapping[str, Path], look: Look, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Each name with its picture (h, w, 3); a video is decoded once for all of its frames.
 
     files: by the name, the file that it is of. Raises `ImageReadError`, also for a frame that a video does not have.

@@ -18,6 +18,7 @@ from kshot.formats._coco_shapes import runs_of
 from kshot.formats._items import Item
 from kshot.formats.images import image_size
 from kshot.formats.pieces import file_of, may_hold_several
+from kshot.formats.writing import place_image
 from kshot.ops.instances import split
 from kshot.types import IGNORE, MAX_CLASSES, Shot, check_same_size
 
@@ -155,6 +156,17 @@ class LabelledImage:
         for part in sorted(self.parts, key=lambda part: (not part.ignore, -part.area)):
             mask[part.mask] = IGNORE if part.ignore else classes.index(part.label) + 1
         return mask
+
+    def place(self, folder: Path, how: "Export | None") -> str | None:
+        """Put a link to the image, or a copy, into a folder under its stem; returns its name, None where it has none.
+
+        Raises `OutputError`.
+        """
+        if self.path is None:
+            return None
+        name = f"{self.stem}{self.path.suffix or PurePosixPath(self.name).suffix}"
+        place_image(self.path, folder / name, copy=bool(how and how.copy_images))
+        return PurePosixPath(name).name
 
     @property
     def found(self) -> Path:

@@ -82,9 +82,7 @@ def _touching(runs: NDArray[np.int64], width: int, corners: bool) -> coo_array:
     return coo_array((np.ones(len(upper), np.int8), (upper, lower)), shape=(len(runs), len(runs)))
 
 
-def _basins(
-    place: tuple[slice, slice], part: NDArray[np.bool_], score: NDArray[np.float32] | None
-) -> Iterator[Piece]:
+def _basins(place: tuple[slice, slice], part: NDArray[np.bool_], score: NDArray[np.float32] | None) -> Iterator[Piece]:
     """One connected part cut into the basins of its tops; score: of the part's box."""
     inside = np.pad(part, 1)  # the picture's rim is a rim like any other
     height = distance_transform_edt(inside)
