@@ -109,8 +109,8 @@ def read_mask(mask: MaskLike, *, drawn: bool = True, max_pixels: int = MAX_PIXEL
         return _labels(mask, name)
     with _opened(mask, max_pixels) as opened:
         lossy = opened.format in _LOSSY
-        picture = ImageOps.exif_transpose(opened)
-        labels = _labels_of(picture, name)
+        picture = _index(ImageOps.exif_transpose(opened), name)
+        labels = _labels(np.asarray(picture), name)
     if lossy and labels.max() < 128 and labels.any():
         raise ShapeError(f"{name}: labels do not survive in a JPEG; save the mask as PNG")
     if lossy or (drawn and picture.mode in _GREY and _looks_drawn(labels)):
@@ -131,7 +131,7 @@ def label_columns(path: Path, size_hw: tuple[int, int], max_pixels: int) -> Iter
             raise ShapeError(f"{name}: labels do not survive in a JPEG; save the mask as PNG")
         for left in range(0, picture.width, step):
             columns = picture.crop((left, 0, min(left + step, picture.width), picture.height))
-            yield left, _labels_of(columns, name)
+            yield left, _labels(np.asarray(_index(columns, name)), name)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -242,12 +242,6 @@ def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 
-def _labels_of(picture: Image.Image, name: str) -> NDArray[np.uint8]:
-    if picture.mode not in _GREY | _INDEX and not picture.mode.startswith("I;"):
-        picture = _grey_if_same(picture, name)
-    return _labels(np.asarray(picture), name)
-
-
 def _labels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
@@ -267,7 +261,10 @@ def _looks_drawn(labels: NDArray[np.uint8]) -> bool:
     return not between or (len(between) >= 8 and max(between) >= 192)
 
 
-def _grey_if_same(picture: Image.Image, name: str) -> Image.Image:
+def _index(picture: Image.Image, name: str) -> Image.Image:
+    """A picture of one band: itself, or the grey one that it is in colours. Raises `ShapeError`."""
+    if picture.mode in _GREY | _INDEX or picture.mode.startswith("I;"):
+        return picture
     bands = np.asarray(picture.convert("RGB"))
     if (bands != bands[..., :1]).any():
         raise ShapeError(

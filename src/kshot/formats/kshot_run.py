@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from kshot.errors import MaskError, SupportError
 from kshot.formats import instances
 from kshot.formats._accepted import read_accepted
+from kshot.formats._coco_shapes import runs
 from kshot.formats._items import Images
 from kshot.formats.images import MAX_PIXELS, label_columns
+from kshot.formats.pieces import unique_stems
 from kshot.formats.rasters import MOST_PIXELS
-from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Part, runs, shots_of, unique_stems
+from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Part, shots_of
 from kshot.types import IGNORE, Shot
 
 LAYOUT = "kshot run: manifest.jsonl, settings.json and masks/, as `kshot label` writes them, or masks in a folder there"

@@ -1,8 +1,9 @@
 """Pages of TIFFs and frames of videos by the names that runs give them: scan.tif#page0002, film.mp4#000010."""
 
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,6 @@ from kshot.formats.videos import frames
 
 _SEVERAL = "|".join(re.escape(suffix) for suffix in sorted({".tif", ".tiff", *VIDEOS}))
 _MANY, _PIECE = re.compile(f"({_SEVERAL})$", re.I), re.compile(f"({_SEVERAL})#(page)?(\\d+)$", re.I)
-
-
-def may_hold_several(name: str) -> bool:
-    """Whether a file of this name may have pages or frames."""
-    return bool(_MANY.search(name))
 
 
 def file_of(name: str) -> str:
@@ -49,3 +45,21 @@ def pictures(
                 break
         if names:
             raise ImageReadError(f"{path}: has no frame {min(names)}; put back the video that the run read")
+
+
+def unique_stems(names: Iterable[str]) -> dict[str, str]:
+    """{name: stem}: without the suffix, unless a.jpg stands beside a.png and both have to keep theirs.
+
+    Of a page or frame, such as a.tif#page0002 or a.mp4#000010, it is a/page0002 or a/000010; what may hold several
+    keeps its suffix beside a folder of its name too.
+    """
+    named = list(names)
+    files = {name: file_of(name) for name in named}
+    stems = {file: PurePosixPath(file).with_suffix("").as_posix() for file in files.values()}
+    counts = Counter(stems.values())
+    folders = {parent.as_posix() for file in stems for parent in PurePosixPath(file).parents}
+    kept = {file for file, stem in stems.items() if counts[stem] > 1 or (stem in folders and _MANY.search(file))}
+    return {
+        name: (file if file in kept else stems[file]) + name.removeprefix(file).replace("#", "/")
+        for name, file in files.items()
+    }

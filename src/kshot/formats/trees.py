@@ -3,8 +3,7 @@
 Shapes travel as COCO's run lengths: small enough to keep those of a whole folder, and one decoder for all.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, Protocol, TypeVar
@@ -14,10 +13,9 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_rle
 
 from kshot.errors import SupportError
-from kshot.formats._coco_shapes import runs_of
+from kshot.formats._coco_shapes import runs, runs_of
 from kshot.formats._items import Item
 from kshot.formats.images import image_size
-from kshot.formats.pieces import file_of, may_hold_several
 from kshot.formats.writing import place_image
 from kshot.ops.instances import split
 from kshot.types import IGNORE, MAX_CLASSES, Shot, check_same_size
@@ -114,16 +112,6 @@ class Part:
         lengths = np.diff(np.clip(ends - x * tall, 0, width * tall), prepend=0)
         slab = np.repeat(np.arange(len(ends)) % 2 == 1, lengths).reshape(width, tall)
         return x, y, np.ascontiguousarray(slab.T[y : y + height])
-
-
-def runs(crop: NDArray[np.bool_], corner_yx: tuple[int, int], size_hw: tuple[int, int]) -> NDArray[np.int64]:
-    """(n, 2) first and next pixels of the runs in a piece of a mask, as COCO counts pixels: column by column.
-
-    corner_yx: where the piece lies in the image. Takes several times the memory of the piece.
-    """
-    turns = np.diff(np.pad(crop, ((1, 1), (0, 0))).T.view(np.int8), axis=1)  # (w, h + 1)
-    ends = [np.argwhere(turns == turn) for turn in (1, -1)]
-    return np.stack([(x + corner_yx[1]) * size_hw[0] + y + corner_yx[0] for x, y in (end.T for end in ends)], 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,21 +265,3 @@ def _marked(image: LabelledImage, name: str) -> Iterator[Shot]:
         yield Shot(image.found, boxes=boxes or None, points=points or None, label=name)
     if lines:
         yield Shot(image.found, scribbles=lines, label=name)
-
-
-def unique_stems(names: Iterable[str]) -> dict[str, str]:
-    """{name: stem}: without the suffix, unless a.jpg stands beside a.png and both have to keep theirs.
-
-    Of a page or frame, such as a.tif#page0002 or a.mp4#000010, it is a/page0002 or a/000010; what may hold several
-    keeps its suffix beside a folder of its name too.
-    """
-    named = list(names)
-    files = {name: file_of(name) for name in named}
-    stems = {file: PurePosixPath(file).with_suffix("").as_posix() for file in files.values()}
-    counts = Counter(stems.values())
-    folders = {parent.as_posix() for file in stems for parent in PurePosixPath(file).parents}
-    kept = {file for file, stem in stems.items() if counts[stem] > 1 or (stem in folders and may_hold_several(file))}
-    return {
-        name: (file if file in kept else stems[file]) + name.removeprefix(file).replace("#", "/")
-        for name, file in files.items()
-    }

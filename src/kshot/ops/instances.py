@@ -52,10 +52,11 @@ def components(mask: NDArray[np.bool_], *, corners: bool = True) -> Iterator[Pie
     order = np.argsort(whole, kind="stable")
     for own in np.split(runs[order], np.flatnonzero(np.diff(whole[order])) + 1):
         rows, left, right = own.T
-        place = slice(rows[0], rows[-1] + 1), slice(left.min(), right.max())
-        turns = np.zeros((place[0].stop - place[0].start, place[1].stop - place[1].start + 1), np.int8)
-        turns[rows - rows[0], left - place[1].start] = 1
-        turns[rows - rows[0], right - place[1].start] = -1
+        top, start, stop = int(rows[0]), int(left.min()), int(right.max())
+        place = slice(top, int(rows[-1]) + 1), slice(start, stop)
+        turns = np.zeros((place[0].stop - top, stop - start + 1), np.int8)
+        turns[rows - top, left - start] = 1
+        turns[rows - top, right - start] = -1
         yield place, np.cumsum(turns, axis=1, dtype=np.int8, out=turns)[:, :-1].view(np.bool_)
 
 
