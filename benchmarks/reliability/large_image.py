@@ -1,20 +1,23 @@
 """Label a GeoTIFF that is larger than the memory a run may take, and say how much memory it took.
 
-    python -m benchmarks.reliability.large_image --side 20000 --tile 1024
+    python -m benchmarks.reliability.large_image --side 20000 --tile 1024 --formats coco,labelme
 
 The picture is noise with discs in it, made strip by strip. The run is a process of its own, `kshot predict` with masks,
 a preview and a GeoTIFF; its peak is what the kernel counted for it (`ru_maxrss`), everything included that a process of
-PyTorch takes.
+PyTorch takes. What is made at the end of a run is written from its masks once more for each of `--formats`, by `kshot
+convert` in a process of its own (`labelme:polygons` with `--polygons --tolerance 1`).
 """
 
 import argparse
 import json
+import os
 import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,15 +42,14 @@ def main() -> None:
         )
         task.save(root / "disc.kshot")
         truth = _make(root / "large.tif", options.side)
-        started = time.perf_counter()
-        _label(root, options.tile)
-        seconds = time.perf_counter() - started
+        command = ["predict", "disc.kshot", "large.tif", "-o", "out", "--device", "cpu", "--tile", str(options.tile)]
+        seconds, used = _run(root, [*command, "--format", "png,overlay,geotiff"])
         (record,) = read_manifest(root / "out")
         if record["status"] != "done":
             raise SystemExit(record)
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         iou = _iou(root / "out" / "geotiff" / "large.tif", options.side)
         sizes = {name: (root / "out" / path).stat().st_size for name, path in record["outputs"].items()}
+        written = {name: _written(root, name) for name in options.formats.split(",") if name}
     facts = {
         "kshot": __version__,
         "side": options.side,
@@ -63,6 +65,7 @@ def main() -> None:
         "regions_found": record["classes"]["disc"]["regions"],
         "iou": round(iou, 4),
         "output_bytes": sizes,
+        "formats_made_at_the_end": written,
     }
     text = json.dumps(facts, indent=2)
     print(text)
@@ -70,10 +73,25 @@ def main() -> None:
         write_text(options.keep, text + "\n")
 
 
-def _label(root: Path, tile: int) -> None:
-    command = [sys.executable, "-m", "kshot", "predict", "disc.kshot", "large.tif", "-o", "out", "--device", "cpu"]
-    command += ["--tile", str(tile), "--format", "png,overlay,geotiff"]
-    subprocess.run(command, cwd=root, check=True)
+def _written(root: Path, name: str) -> dict[str, float]:
+    """What it takes to write the run's labels in a format."""
+    plain, _, polygons = name.partition(":")
+    command = ["convert", "out", "--to", plain, "-o", f"as {name}"]
+    command += ["--polygons", "--tolerance", "1"] if polygons else []
+    seconds, used = _run(root, command)
+    print(f"{name}: {used.ru_maxrss / 1024:.0f} MiB, {seconds:.0f} s", file=sys.stderr, flush=True)
+    return {"peak_rss_mib": round(used.ru_maxrss / 1024), "cpu_seconds": round(used.ru_utime + used.ru_stime, 1)}
+
+
+def _run(root: Path, arguments: Sequence[str]) -> tuple[float, resource.struct_rusage]:
+    """The seconds of a `kshot` process, and what the kernel counted for it."""
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "kshot", *arguments], cwd=root)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"kshot {' '.join(arguments)}: exit code {process.returncode}")
+    return time.perf_counter() - started, used
 
 
 def _strip(top: int, rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,6 +141,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tile", type=int, default=1024)
     parser.add_argument("--backbone", default="classic")
     parser.add_argument("--method", default="density")
+    parser.add_argument("--formats", default="", help="made at the end of a run, such as coco,labelme:polygons")
     parser.add_argument("--where", type=Path, help="folder for the picture, which takes about 1 GB")
     parser.add_argument("--keep", type=Path, help="file for the figures")
     return parser.parse_args()

@@ -17,8 +17,9 @@ from PIL import Image
 from kshot.errors import KshotError, SupportError
 from kshot.formats import coco, cvat, folders, label_studio, labelme, voc, yolo
 from kshot.formats.images import read_image, read_mask
+from kshot.formats.pieces import unique_stems
 from kshot.formats.scores import read as read_scores
-from kshot.formats.trees import Export, LabelTree, shots_of, unique_stems, with_instances
+from kshot.formats.trees import Export, LabelTree, shots_of, with_instances
 from tests.unit.formats.makers import mask, picture, square, text
 from tests.unit.formats.trees import tree
 

@@ -18,6 +18,7 @@ from kshot.features.tiles import Tiling
 from kshot.formats.images import read_mask
 from kshot.formats.kshot_run import read_tree
 from kshot.ops.regions import RegionCounter, count_regions
+from kshot.report import pictures
 from kshot.types import Shot
 from tests.conftest import draw
 
@@ -234,3 +235,12 @@ def test_figures_of_strips_are_those_of_the_whole(toy: kshot.Segmenter, shots: l
     assert one.pop("uncertainty") == pytest.approx(two.pop("uncertainty"), abs=2e-4)
     assert one["classes"]["disc"].pop("score") == pytest.approx(two["classes"]["disc"].pop("score"), abs=2e-4)
     assert one == two
+
+
+def test_the_report_shows_a_large_scene_without_reading_it_whole(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = pictures.thumbnail(scene, 210)
+    monkeypatch.setattr(pictures, "_LARGE", 60_000)
+    monkeypatch.setattr(pictures, "read_image", lambda path: pytest.fail(f"{path} was read whole"))
+    small = pictures.thumbnail(scene, 210)
+    assert whole is not None and small is not None and small.size == whole.size == (210, 150)
+    assert np.abs(np.asarray(small, float) - np.asarray(whole, float)).mean() < 15  # one averages the noise

@@ -9,7 +9,7 @@ from pathlib import Path
 from kshot.errors import InputError, KshotError, SettingError
 from kshot.formats._tiff import pages
 from kshot.formats.folders import list_images
-from kshot.formats.trees import unique_stems
+from kshot.formats.pieces import unique_stems
 from kshot.formats.videos import SUFFIXES as VIDEOS
 from kshot.formats.videos import Frame, check_every, frames, is_video
 

@@ -1,12 +1,15 @@
 """What more shots do to the images of a run that were doubtful."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import mean
 
 from kshot.batch.folder import read_manifest
 from kshot.errors import KshotError
+from kshot.formats.pieces import file_of, pictures
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
 
@@ -25,20 +28,21 @@ def effect(
 ) -> Effect | None:
     """The uncertainty of the `most` most doubtful images of a run, in its manifest and with a new task.
 
-    root: where the images are. leave_out: resolved paths of images that became supports: of those it is no news that
-    they are sure now. None when no image is left. Raises `SettingError` when there is no manifest.
+    root: where the images are. leave_out: resolved paths of images that became supports, `root`/film.mp4#000010 for a
+    frame: of those it is no news that they are sure now. What is gone or changed since does not count; None when
+    nothing is left. Raises `SettingError` when there is no manifest.
     """
-    records = [r for r in read_manifest(run) if r["status"] != "failed"]
+    records = {r["input"]: r for r in read_manifest(run) if r["status"] != "failed"}
+    doubtful = sorted(records, key=lambda name: (-records[name]["uncertainty"], name))
+    others = (name for name in doubtful if (root / name).resolve() not in leave_out)
+    groups: dict[Path, list[str]] = {}  # a video is decoded once
+    for name in islice((name for name in others if (root / file_of(name)).is_file()), most):
+        groups.setdefault(root / file_of(name), []).append(name)
     pairs: list[tuple[float, float]] = []
-    for record in sorted(records, key=lambda r: (-r["uncertainty"], r["input"])):
-        path = root / record["input"]
-        if len(pairs) == most:
-            break
-        if path.is_file() and path.resolve() not in leave_out:
-            try:
-                pairs.append((record["uncertainty"], segmenter.predict(task, path).uncertainty))
-            except KshotError:  # changed since the run; a figure about the others is still one
-                continue
+    for path, names in groups.items():
+        with suppress(KshotError):  # a figure about the others is still one
+            for name, picture in pictures(dict.fromkeys(names, path), segmenter.look, segmenter.max_pixels):
+                pairs.append((records[name]["uncertainty"], segmenter.predict(task, picture).uncertainty))
     if not pairs:
         return None
     return Effect(len(pairs), mean(before for before, _ in pairs), mean(after for _, after in pairs))

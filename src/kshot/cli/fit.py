@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kshot.batch import MANIFEST, SETTINGS
+from kshot.batch import MANIFEST, SETTINGS, read_manifest
 from kshot.batch.review import Effect, effect
 from kshot.cli import options as o
 from kshot.cli.output import print_json, say
@@ -110,6 +110,8 @@ def _effect(segmenter: Segmenter, task: Task, accepted: Path, added: Sequence[Sh
     if not isinstance(images, str):
         return None
     known = {Path(shot.image).resolve() for shot in added if isinstance(shot.image, str | Path)}
+    masks = {r["input"]: Path(*Path(r["mask"]).parts[1:]) for r in read_manifest(run) if "mask" in r}
+    known |= {(Path(images) / name).resolve() for name, mask in masks.items() if (accepted / mask).is_file()}
     return effect(segmenter, task, run, Path(images), known)
 
 

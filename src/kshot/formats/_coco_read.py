@@ -13,7 +13,8 @@ from kshot.errors import SupportError
 from kshot.formats._coco_shapes import box, has_shape, shape
 from kshot.formats._items import Images, Item, documents, read_json, score_of, size_of
 from kshot.formats.images import image_size
-from kshot.formats.trees import LabelledImage, LabelTree, Part, unique_stems
+from kshot.formats.pieces import unique_stems
+from kshot.formats.trees import LabelledImage, LabelTree, Part
 from kshot.types import IGNORE, MAX_CLASSES, Shot
 
 Named = tuple[Item, str]

@@ -8,6 +8,8 @@ import math
 from reprlib import repr as short
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from kshot.formats._items import Item, numbers
@@ -93,3 +95,13 @@ def runs_of(item: Item, text: str) -> list[int]:
     if shift:
         raise item.wrong("its compressed RLE ends within a number")
     return runs
+
+
+def runs(crop: NDArray[np.bool_], corner_yx: tuple[int, int], size_hw: tuple[int, int]) -> NDArray[np.int64]:
+    """(n, 2) first and next pixels of the runs in a piece of a mask, as COCO counts pixels: column by column.
+
+    corner_yx: where the piece lies in the image. Takes several times the memory of the piece.
+    """
+    turns = np.diff(np.pad(crop, ((1, 1), (0, 0))).T.view(np.int8), axis=1)  # (w, h + 1)
+    ends = [np.argwhere(turns == turn) for turn in (1, -1)]
+    return np.stack([(x + corner_yx[1]) * size_hw[0] + y + corner_yx[0] for x, y in (end.T for end in ends)], 1)

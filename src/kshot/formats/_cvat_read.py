@@ -13,7 +13,8 @@ from defusedxml.ElementTree import parse
 from kshot.errors import SupportError
 from kshot.formats._items import Images, Item, documents, polygon, size_of
 from kshot.formats._shapes import ellipse_corners, rle_of
-from kshot.formats.trees import LabelledImage, LabelTree, Marks, Part, unique_stems
+from kshot.formats.pieces import unique_stems
+from kshot.formats.trees import LabelledImage, LabelTree, Marks, Part
 
 _SHAPES = {"mask", "polygon", "ellipse", "box", "points", "polyline"}
 

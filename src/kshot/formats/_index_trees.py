@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from kshot.errors import MaskError
 from kshot.formats._pairs import Pair, in_two_folders
 from kshot.formats.images import read_mask
-from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Part, unique_stems
+from kshot.formats.pieces import unique_stems
+from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Part
 from kshot.types import IGNORE, check_same_size
 
 

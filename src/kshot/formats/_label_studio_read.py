@@ -12,7 +12,8 @@ from kshot.formats._brush import decode
 from kshot.formats._items import Images, Item, documents, numbers, points_of, polygon, read_json, score_of, size_of
 from kshot.formats._shapes import ellipse_corners, rle_of
 from kshot.formats.images import SUFFIXES, image_size
-from kshot.formats.trees import LabelledImage, LabelTree, Marks, Part, unique_stems
+from kshot.formats.pieces import unique_stems
+from kshot.formats.trees import LabelledImage, LabelTree, Marks, Part
 
 _ANSWERS = ("annotations", "completions", "predictions")
 _KINDS = {"brushlabels", "polygonlabels", "ellipselabels", "rectanglelabels", "keypointlabels"}

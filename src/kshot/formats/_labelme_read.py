@@ -15,7 +15,8 @@ from kshot.formats._items import Images, Item, is_file, points_of, polygon, read
 from kshot.formats._pairs import walk
 from kshot.formats._shapes import ellipse_corners, rle_of
 from kshot.formats.images import image_size, read_mask
-from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Marks, Part, unique_stems
+from kshot.formats.pieces import unique_stems
+from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Marks, Part
 
 _KEYS = {"shapes", "imagePath"}
 _OUTLINES = {"polygon", "oriented_rectangle", "mask", "circle"}

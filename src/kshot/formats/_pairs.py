@@ -8,7 +8,7 @@ import numpy as np
 
 from kshot.errors import MaskError, SupportError
 from kshot.formats.images import SUFFIXES, read_mask
-from kshot.types import IGNORE, Shot
+from kshot.types import IGNORE, ImageLike, Shot
 
 Pair = tuple[Path, Path]
 _MASK = "_mask"
@@ -90,7 +90,9 @@ def in_one_folder(folder: Path) -> tuple[list[Pair], list[Path]]:
     return sorted(pairs), sorted(alone)
 
 
-def index_shots(pairs: Iterable[Pair], classes: Mapping[int, str], *, empty: bool = False) -> list[Shot]:
+def index_shots(
+    pairs: Iterable[tuple[ImageLike, Path]], classes: Mapping[int, str], *, empty: bool = False
+) -> list[Shot]:
     """Shots of index masks; each maps the labels that its mask holds.
 
     empty: whether a mask without any label makes a shot too, which shows where no class is.

@@ -10,22 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_rle
-from scipy.ndimage import find_objects
-from skimage.measure import approximate_polygon, label
+from skimage.measure import approximate_polygon
+
+from kshot.ops.instances import components
 
 Corners = NDArray[np.float64]
 _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up as x, y; the object lies to the right hand
 _REACH = 10_000  # corners among which a ring looks for the nearest
+_AT_ONCE = 2**22  # pixels of a mask whose edges are looked for at once
 _RIGHT, _DOWN, _LEFT, _UP = 1, 2, 4, 8
 
 
 def polygons(mask: NDArray[np.bool_], tolerance: float = 0.0) -> list[Corners]:
     """One polygon (n, 2) xy per 4-connected part of a mask (h, w); holes are bridged to it by a cut of no width."""
-    parts, found = label(mask, connectivity=1), []
-    for index, place in enumerate(find_objects(parts), start=1):
-        corner = np.array([place[1].start, place[0].start], np.float64)
-        found.append(bridged(rings(parts[place] == index, tolerance)) + corner)
-    return found
+    return [
+        bridged(rings(part, tolerance)) + np.array([columns.start, rows.start], np.float64)
+        for (rows, columns), part in components(mask, corners=False)
+    ]
 
 
 def rings(mask: NDArray[np.bool_], tolerance: float = 0.0) -> list[Corners]:
@@ -95,14 +96,18 @@ def ellipse_corners(cx: float, cy: float, rx: float, ry: float) -> list[list[flo
 
 def _edges(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """(h + 1, w + 1) bits: in which directions an edge leaves the corner, with the object to its right hand."""
-    inside = np.pad(mask, 1)
-    above, below, left, right = inside[:-1, 1:], inside[1:, 1:], inside[1:, :-1], inside[1:, 1:]
-    edges = np.zeros(above.shape, np.uint8)
-    edges |= np.where(below & ~above, _RIGHT, 0).astype(np.uint8)
-    edges |= np.where(left & ~right, _DOWN, 0).astype(np.uint8)
-    # Edges to the left and upwards leave from the corner at whose other side they lie.
-    edges |= np.where(inside[:-1, :-1] & ~inside[1:, :-1], _LEFT, 0).astype(np.uint8)
-    edges |= np.where(inside[:-1, 1:] & ~inside[:-1, :-1], _UP, 0).astype(np.uint8)
+    height, width = mask.shape
+    edges, step = np.zeros((height + 1, width + 1), np.uint8), max(1, _AT_ONCE // width)
+    for top in range(0, height + 1, step):
+        # A row of nothing above the first and below the last, and some rows at a time: the mask may be large.
+        inside = np.pad(mask[max(0, top - 1) : top + step], ((top == 0, top + step > height), (1, 1)))
+        above, below, left, behind = inside[:-1, 1:], inside[1:, 1:], inside[1:, :-1], inside[:-1, :-1]
+        rows = edges[top : top + step]
+        # Edges to the left and upwards leave from the corner at whose other side they lie.
+        rows |= np.where(below & ~above, np.uint8(_RIGHT), np.uint8(0))
+        rows |= np.where(left & ~below, np.uint8(_DOWN), np.uint8(0))
+        rows |= np.where(behind & ~left, np.uint8(_LEFT), np.uint8(0))
+        rows |= np.where(above & ~behind, np.uint8(_UP), np.uint8(0))
     return edges
 
 

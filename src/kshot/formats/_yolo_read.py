@@ -12,7 +12,8 @@ from kshot.formats._items import Item
 from kshot.formats._pairs import visible, walk
 from kshot.formats._shapes import rle_of
 from kshot.formats.images import image_size
-from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Marks, Part, unique_stems
+from kshot.formats.pieces import unique_stems
+from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Marks, Part
 
 _BEYOND = 0.001  # rounding leads labels this far outside of 0..1
 

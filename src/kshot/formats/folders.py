@@ -18,7 +18,8 @@ from kshot import _plugins
 from kshot.errors import InputError, SupportError
 from kshot.formats._pairs import is_picture, visible, walk
 from kshot.formats.images import SUFFIXES, image_size, read_mask
-from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Marks, Part, unique_stems
+from kshot.formats.pieces import unique_stems
+from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Marks, Part
 from kshot.types import IGNORE, Shot, SupportSet
 
 # A run folder may hold a COCO file and a VOC tree of its own, without the images that only its settings know.

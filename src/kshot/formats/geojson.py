@@ -10,6 +10,7 @@ import numpy as np
 from kshot.formats import _geo
 from kshot.formats.trees import Export, LabelledImage, LabelTree
 from kshot.formats.writing import write_text
+from kshot.ops.instances import components
 
 FOLDER_OUT = "geojson"
 _DECIMALS = 9  # of a degree: a tenth of a millimetre
@@ -43,11 +44,12 @@ def _features(image: LabelledImage, crs: Any, transform: Any) -> Iterator[dict[s
     for part in image.parts:
         if part.ignore:
             continue
-        left, top, mask = part.crop
         a, b, c, d, e, f = transform[:6]
-        place = rasterio.Affine(a, b, c + a * left + b * top, d, e, f + d * left + e * top)
-        for geometry, _ in rasterio.features.shapes(mask.astype(np.uint8), mask=mask, transform=place):
-            if crs:
-                geometry = rasterio.warp.transform_geom(crs, "EPSG:4326", geometry, precision=_DECIMALS)
-            score = {} if part.score is None else {"score": round(part.score, 6)}
-            yield {"type": "Feature", "geometry": geometry, "properties": {"class": part.label, **score}}
+        score = {} if part.score is None else {"score": round(part.score, 6)}
+        for (rows, columns), mask in components(part.mask, corners=False):
+            left, top = columns.start, rows.start
+            place = rasterio.Affine(a, b, c + a * left + b * top, d, e, f + d * left + e * top)
+            for geometry, _ in rasterio.features.shapes(mask.view(np.uint8), mask=mask, transform=place):
+                if crs:
+                    geometry = rasterio.warp.transform_geom(crs, "EPSG:4326", geometry, precision=_DECIMALS)
+                yield {"type": "Feature", "geometry": geometry, "properties": {"class": part.label, **score}}

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from kshot.errors import ImageReadError, ImageTooLargeError, ShapeError
+from kshot.errors import ImageReadError, ImageTooLargeError, MaskError, ShapeError
 from kshot.formats import _tiff, rasters
 from kshot.formats._depth import converter, extremes
 from kshot.formats.rasters import Look
-from kshot.types import ImageLike, MaskLike
+from kshot.types import ImageLike, MaskLike, check_same_size
 
 SUFFIXES = frozenset(
     {
@@ -58,7 +58,8 @@ _DAMAGE = (
 )
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AS_IT_IS = Look()
-_GREY, _INDEX = {"1", "L"}, {"P", "I", "F"}
+_GREY, _INDEX, _LOSSY = {"1", "L"}, {"P", "I", "F"}, {"JPEG", "MPO"}
+_AT_ONCE = 2**22  # pixels of a mask that are taken at once
 _pillow_limit = threading.Lock()
 
 
@@ -107,16 +108,30 @@ def read_mask(mask: MaskLike, *, drawn: bool = True, max_pixels: int = MAX_PIXEL
     if isinstance(mask, np.ndarray):
         return _labels(mask, name)
     with _opened(mask, max_pixels) as opened:
-        lossy = opened.format in {"JPEG", "MPO"}
-        picture = ImageOps.exif_transpose(opened)
-        if picture.mode not in _GREY | _INDEX and not picture.mode.startswith("I;"):
-            picture = _grey_if_same(picture, name)
+        lossy = opened.format in _LOSSY
+        picture = _index(ImageOps.exif_transpose(opened), name)
         labels = _labels(np.asarray(picture), name)
     if lossy and labels.max() < 128 and labels.any():
         raise ShapeError(f"{name}: labels do not survive in a JPEG; save the mask as PNG")
     if lossy or (drawn and picture.mode in _GREY and _looks_drawn(labels)):
         return (labels > 127).astype(np.uint8)
     return labels
+
+
+def label_columns(path: Path, size_hw: tuple[int, int], max_pixels: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """The columns of a mask of this size, known to hold labels: from the left, where they begin and (h, some) of them.
+
+    Takes one byte a pixel. Raises as `read_mask` does.
+    """
+    name, step = str(path), max(1, _AT_ONCE // size_hw[0])
+    with _opened(path, max_pixels) as picture:
+        ImageOps.exif_transpose(picture, in_place=True)
+        check_same_size((picture.height, picture.width), size_hw, name)
+        if picture.format in _LOSSY:
+            raise ShapeError(f"{name}: labels do not survive in a JPEG; save the mask as PNG")
+        for left in range(0, picture.width, step):
+            columns = picture.crop((left, 0, min(left + step, picture.width), picture.height))
+            yield left, _labels(np.asarray(_index(columns, name)), name)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -154,7 +169,7 @@ def _opened(image: Any, max_pixels: int, place: int = 0) -> Iterator[Image.Image
         if min(width, height) < 1:
             raise ImageReadError(f"{name}: the image is empty ({width} x {height})")
         yield picture
-    except (ImageReadError, ShapeError):
+    except (ImageReadError, MaskError, ShapeError):
         raise
     except FileNotFoundError as error:
         raise ImageReadError(f"{name}: no such file; check the path") from error
@@ -246,7 +261,10 @@ def _looks_drawn(labels: NDArray[np.uint8]) -> bool:
     return not between or (len(between) >= 8 and max(between) >= 192)
 
 
-def _grey_if_same(picture: Image.Image, name: str) -> Image.Image:
+def _index(picture: Image.Image, name: str) -> Image.Image:
+    """A picture of one band: itself, or the grey one that it is in colours. Raises `ShapeError`."""
+    if picture.mode in _GREY | _INDEX or picture.mode.startswith("I;"):
+        return picture
     bands = np.asarray(picture.convert("RGB"))
     if (bands != bands[..., :1]).any():
         raise ShapeError(

@@ -1,7 +1,7 @@
 """images/ and masks/ where the labels of a mask are listed in a file beside them."""
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
@@ -10,7 +10,7 @@ from kshot.formats._index_trees import index_tree
 from kshot.formats._pairs import in_two_folders, index_shots
 from kshot.formats.png import save_labels
 from kshot.formats.trees import Export, LabelTree
-from kshot.formats.writing import place_image, write_text
+from kshot.formats.writing import write_text
 from kshot.types import IGNORE, Shot
 
 LAYOUT = 'index masks: images/x.jpg, masks/x.png, and classes.json ({"1": "cat"}) or classes.txt (a class per line)'
@@ -44,9 +44,7 @@ def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:
     """
     for image in tree.images:
         save_labels(image.labels(tree.classes), out / "masks" / f"{image.stem}.png")
-        if image.path is not None:
-            suffix = image.path.suffix or PurePosixPath(image.name).suffix
-            place_image(image.path, out / "images" / f"{image.stem}{suffix}", copy=bool(how and how.copy_images))
+        image.place(out / "images", how)
     names = {str(label): name for label, name in enumerate(tree.classes, start=1)}
     write_text(out / "classes.json", json.dumps(names, indent=2) + "\n")
     return out

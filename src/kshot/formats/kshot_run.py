@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from kshot.errors import MaskError, SupportError
 from kshot.formats import instances
 from kshot.formats._accepted import read_accepted
+from kshot.formats._coco_shapes import runs
 from kshot.formats._items import Images
-from kshot.formats.images import MAX_PIXELS, read_mask
+from kshot.formats.images import MAX_PIXELS, label_columns
+from kshot.formats.pieces import unique_stems
 from kshot.formats.rasters import MOST_PIXELS
-from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Part, shots_of, unique_stems
-from kshot.types import IGNORE, Shot, check_same_size
+from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Part, shots_of
+from kshot.types import IGNORE, Shot
 
 LAYOUT = "kshot run: manifest.jsonl, settings.json and masks/, as `kshot label` writes them, or masks in a folder there"
 _MANIFEST, _SETTINGS = "manifest.jsonl", "settings.json"
@@ -70,36 +72,31 @@ def run_tree(
 
     def read(record: Record) -> LabelledImage:
         name = record["input"]
-        mask = _mask(out, record, len(classes))
+        height, width = (int(side) for side in record["size_hw"])
         written = record.get("outputs", {}).get(instances.NAME)
-        parts = instances.read(out / written, mask.shape) if written else _parts(mask, record, classes)
-        return LabelledImage(name, (mask.shape[0], mask.shape[1]), tuple(parts), finder.find(name), stems[name])
+        parts = instances.read(out / written, (height, width)) if written else _parts(out, record, classes)
+        return LabelledImage(name, (height, width), tuple(parts), finder.find(name), stems[name])
 
     objects = bool(kept) and all(instances.NAME in record.get("outputs", {}) for record in kept)
     return LabelTree(tuple(classes), Lazy(kept, read), objects)
 
 
-def _parts(mask: NDArray[np.uint8], record: Record, classes: Sequence[str]) -> list[Part]:
-    found = []
-    for index, name in enumerate(classes, start=1):
-        of_class = mask == index
-        if of_class.any():
-            found.append(Part.of(of_class, name, float(record["classes"][name]["score"])))
-    if (mask == IGNORE).any():
-        found.append(Part.of(mask == IGNORE, "", ignore=True))
-    return found
-
-
-def _mask(out: Path, record: Record, ways: int) -> NDArray[np.uint8]:
-    path = out / record["mask"]
-    # What was read in windows may be larger than any image that is read whole.
-    height, width = (int(side) for side in record["size_hw"])
-    mask = read_mask(path, drawn=False, max_pixels=max(MAX_PIXELS, min(height * width, MOST_PIXELS)))
-    check_same_size(mask.shape, (height, width), str(path))
-    labels = mask[mask != IGNORE]
-    if labels.size and labels.max() > ways:
-        raise MaskError(f"{path}: holds the label {labels.max()}, expected 0..{ways} for {ways} classes")
-    return mask
+def _parts(out: Path, record: Record, classes: Sequence[str]) -> Sequence[Part]:
+    """What a mask marks, one part a class; column by column, since it may be larger than any image read whole."""
+    path, (height, width) = out / record["mask"], (int(side) for side in record["size_hw"])
+    found: dict[int, list[NDArray[np.int64]]] = {}
+    for left, columns in label_columns(path, (height, width), max(MAX_PIXELS, min(height * width, MOST_PIXELS))):
+        for label in set(np.flatnonzero(np.bincount(columns.ravel())).tolist()) - {0}:
+            found.setdefault(label, []).append(runs(columns == label, (0, left), (height, width)))
+    wrong = sorted(label for label in found if len(classes) < label != IGNORE)
+    if wrong:
+        raise MaskError(f"{path}: holds the label {wrong[-1]}, expected 0..{len(classes)} for {len(classes)} classes")
+    parts = []
+    for label in sorted(found):
+        name = "" if label == IGNORE else classes[label - 1]
+        score = None if label == IGNORE else float(record["classes"][name]["score"])
+        parts.append(Part.of_runs(found[label], (height, width), name, score, ignore=label == IGNORE))
+    return parts
 
 
 def _root(out: Path) -> Path | None:

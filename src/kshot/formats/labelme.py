@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from collections.abc import Iterator
 from itertools import chain
 from json import dumps
@@ -15,7 +14,7 @@ from PIL import Image
 
 from kshot.formats import _labelme_read
 from kshot.formats._shapes import polygons
-from kshot.formats.trees import Export, LabelledImage, LabelTree, Part, shots_of
+from kshot.formats.trees import Export, LabelTree, Part, shots_of
 from kshot.formats.writing import write_text
 from kshot.types import Shot
 
@@ -25,7 +24,7 @@ _VERSION = "5.5.0"  # labelme warns about files of a newer version than its own
 
 
 def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:
-    """Write `out`/labelme/<stem>.json; each points to its image, so labelme opens the folder. Returns the folder.
+    """Write `out`/labelme/<stem>.json beside its image, since labelme lists a folder's images. Returns the folder.
 
     Masks lose nothing. Polygons have no holes in labelme: a hole is bridged to its outline by a cut of no width.
     Ignored pixels are called __ignore__, as labelme's own tools call them. Raises `OutputError`.
@@ -38,7 +37,7 @@ def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:
             "version": _VERSION,
             "flags": {},
             "shapes": shapes,
-            "imagePath": _image_path(image, path),
+            "imagePath": image.place(folder, how) or PurePosixPath(image.name).name,
             "imageData": None,
             "imageHeight": image.size_hw[0],
             "imageWidth": image.size_hw[1],
@@ -80,13 +79,3 @@ def _png(mask: NDArray[np.bool_]) -> str:
     packed = io.BytesIO()
     Image.fromarray(mask).save(packed, format="PNG")
     return base64.b64encode(packed.getvalue()).decode("ascii")
-
-
-def _image_path(image: LabelledImage, path: Path) -> str:
-    """The image as seen from the JSON's folder, which is how labelme looks for it."""
-    if image.path is None:
-        return PurePosixPath(image.name).name
-    try:
-        return Path(os.path.relpath(image.path.resolve(), path.parent.resolve())).as_posix()
-    except ValueError:  # on another drive
-        return image.path.resolve().as_posix()

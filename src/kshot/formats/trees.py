@@ -3,9 +3,7 @@
 Shapes travel as COCO's run lengths: small enough to keep those of a whole folder, and one decoder for all.
 """
 
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, Protocol, TypeVar
@@ -15,18 +13,16 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_rle
 
 from kshot.errors import SupportError
-from kshot.formats._coco_shapes import runs_of
+from kshot.formats._coco_shapes import runs, runs_of
 from kshot.formats._items import Item
 from kshot.formats.images import image_size
-from kshot.formats.videos import SUFFIXES as VIDEOS
+from kshot.formats.writing import place_image
 from kshot.ops.instances import split
 from kshot.types import IGNORE, MAX_CLASSES, Shot, check_same_size
 
 T = TypeVar("T")
-# How runs name pages and frames, and which files may have them.
-_SEVERAL = "|".join(re.escape(suffix) for suffix in sorted({".tif", ".tiff", *VIDEOS}))
-_MANY, _PIECE = re.compile(f"({_SEVERAL})$", re.I), re.compile(f"({_SEVERAL})#(page)?\\d+$", re.I)
 Rows = list[list[float]]
+_AT_ONCE = 2**22  # pixels of a mask whose runs are looked for at once
 
 
 @dataclass(frozen=True)
@@ -67,14 +63,29 @@ class Part:
         cls, crop: NDArray[np.bool_], place: tuple[slice, slice], size_hw: tuple[int, int], label: str
     ) -> "Part":
         """The part of a piece of a mask that begins at `place`; the work grows with the piece, not with the image."""
-        turns = np.diff(np.pad(crop, ((1, 1), (0, 0))).T.astype(np.int8), axis=1)  # (w, h + 1)
-        starts, ends = (_flat(np.argwhere(turns == turn), place, size_hw[0]) for turn in (1, -1))
+        top, left, step = place[0].start, place[1].start, max(1, _AT_ONCE // len(crop))
+        starts = range(0, crop.shape[1], step)
+        return cls.of_runs([runs(crop[:, x : x + step], (top, left + x), size_hw) for x in starts], size_hw, label)
+
+    @classmethod
+    def of_runs(
+        cls,
+        found: Sequence[NDArray[np.int64]],
+        size_hw: tuple[int, int],
+        label: str,
+        score: float | None = None,
+        *,
+        ignore: bool = False,
+    ) -> "Part":
+        """The part of `runs` of pieces from left to right, at least one run in all."""
+        starts, ends = np.concatenate(found).T
         apart = starts[1:] != ends[:-1]  # in a piece as tall as the image a run goes on in the next column
         starts, ends = starts[np.append(True, apart)], ends[np.append(apart, True)]
-        edges = np.append(np.stack([starts, ends], 1).ravel(), size_hw[0] * size_hw[1])
-        counts = np.diff(edges, prepend=0).tolist()
+        edges = np.stack([starts, ends], 1).ravel()
+        rest = [size_hw[0] * size_hw[1] - int(edges[-1])] if edges[-1] < size_hw[0] * size_hw[1] else []
+        counts = np.diff(edges, prepend=0).tolist() + rest
         encoded: dict[str, Any] = coco_rle.frPyObjects({"size": list(size_hw), "counts": counts}, *size_hw)
-        return cls(label, encoded)
+        return cls(label, encoded, score, ignore)
 
     def with_more(self, other: "Part") -> "Part":
         """Both parts as one, with the score of this one."""
@@ -84,7 +95,7 @@ class Part:
     @property
     def mask(self) -> NDArray[np.bool_]:
         """(h, w) truth values."""
-        decoded: NDArray[np.bool_] = coco_rle.decode(self.rle).astype(np.bool_)
+        decoded: NDArray[np.bool_] = coco_rle.decode(self.rle).view(np.bool_)  # zeros and ones of a byte: no copy
         return decoded
 
     @property
@@ -98,15 +109,9 @@ class Part:
         x, y, width, height = (int(side) for side in coco_rle.toBbox(self.rle))
         tall = self.rle["size"][0]
         ends = np.cumsum(runs_of(Item(self.label, {}), self.rle["counts"].decode("ascii")))
-        turns = np.bincount(np.clip(ends - x * tall, 0, width * tall), minlength=width * tall + 1)
-        slab = (np.cumsum(turns)[: width * tall] % 2).astype(np.bool_).reshape(width, tall)
+        lengths = np.diff(np.clip(ends - x * tall, 0, width * tall), prepend=0)
+        slab = np.repeat(np.arange(len(ends)) % 2 == 1, lengths).reshape(width, tall)
         return x, y, np.ascontiguousarray(slab.T[y : y + height])
-
-
-def _flat(column_row: NDArray[np.int64], place: tuple[slice, slice], height: int) -> NDArray[np.int64]:
-    """Places (column, row) in a piece of an image as COCO counts them, column by column."""
-    counted: NDArray[np.int64] = (column_row[:, 0] + place[1].start) * height + column_row[:, 1] + place[0].start
-    return counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +144,17 @@ class LabelledImage:
         for part in sorted(self.parts, key=lambda part: (not part.ignore, -part.area)):
             mask[part.mask] = IGNORE if part.ignore else classes.index(part.label) + 1
         return mask
+
+    def place(self, folder: Path, how: "Export | None") -> str | None:
+        """Put a link to the image, or a copy, into a folder under its stem; returns its name, None where it has none.
+
+        Raises `OutputError`.
+        """
+        if self.path is None:
+            return None
+        name = f"{self.stem}{self.path.suffix or PurePosixPath(self.name).suffix}"
+        place_image(self.path, folder / name, copy=bool(how and how.copy_images))
+        return PurePosixPath(name).name
 
     @property
     def found(self) -> Path:
@@ -249,21 +265,3 @@ def _marked(image: LabelledImage, name: str) -> Iterator[Shot]:
         yield Shot(image.found, boxes=boxes or None, points=points or None, label=name)
     if lines:
         yield Shot(image.found, scribbles=lines, label=name)
-
-
-def unique_stems(names: Iterable[str]) -> dict[str, str]:
-    """{name: stem}: without the suffix, unless a.jpg stands beside a.png and both have to keep theirs.
-
-    Of a page or frame, such as a.tif#page0002 or a.mp4#000010, it is a/page0002 or a/000010; what may hold several
-    keeps its suffix beside a folder of its name too.
-    """
-    named = list(names)
-    files = {name: _PIECE.sub(r"\1", name) for name in named}
-    stems = {file: PurePosixPath(file).with_suffix("").as_posix() for file in files.values()}
-    counts = Counter(stems.values())
-    folders = {parent.as_posix() for file in stems for parent in PurePosixPath(file).parents}
-    kept = {file for file, stem in stems.items() if counts[stem] > 1 or (stem in folders and _MANY.search(file))}
-    return {
-        name: (file if file in kept else stems[file]) + name.removeprefix(file).replace("#", "/")
-        for name, file in files.items()
-    }

@@ -5,7 +5,7 @@ Classes other than VOC's own twenty are named in labelmap.txt, as CVAT and datum
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from kshot.formats._index_trees import index_tree
 from kshot.formats._pairs import in_two_folders, index_shots
 from kshot.formats.png import palette, save_labels
 from kshot.formats.trees import Export, LabelledImage, LabelTree
-from kshot.formats.writing import place_image, write_text
+from kshot.formats.writing import write_text
 from kshot.types import IGNORE, Shot
 
 log = logging.getLogger(__name__)
@@ -58,9 +58,7 @@ def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:
         save_labels(image.labels(tree.classes), folder / "SegmentationClass" / f"{image.stem}.png")
         if tree.objects:
             _save_objects(image, folder / "SegmentationObject" / f"{image.stem}.png")
-        if image.path is not None:
-            suffix = image.path.suffix or PurePosixPath(image.name).suffix
-            place_image(image.path, folder / "JPEGImages" / f"{image.stem}{suffix}", copy=bool(how and how.copy_images))
+        image.place(folder / "JPEGImages", how)
     listed = "".join(f"{stem}\n" for stem in stems)
     for name in ("trainval", "train", "val"):
         write_text(folder / "ImageSets" / "Segmentation" / f"{name}.txt", listed)

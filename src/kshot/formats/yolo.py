@@ -5,7 +5,7 @@ Labels of whole classes are split into their connected parts, because a line is 
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import yaml
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kshot.formats import _yolo_read
 from kshot.formats._shapes import bridged, rings
 from kshot.formats.trees import Export, LabelledImage, LabelTree, Part, shots_of, with_instances
-from kshot.formats.writing import place_image, write_text
+from kshot.formats.writing import write_text
 from kshot.types import Shot
 
 FOLDER_OUT = "yolo"
@@ -30,9 +30,7 @@ def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:
     how = how or Export()
     folder = out / FOLDER_OUT
     for image in (tree if tree.objects else with_instances(tree, "components")).images:
-        if image.path is not None:
-            suffix = image.path.suffix or PurePosixPath(image.name).suffix
-            place_image(image.path, folder / "images" / f"{image.stem}{suffix}", copy=how.copy_images)
+        image.place(folder / "images", how)
         lines = "".join(_lines(image, tree.classes, how))
         write_text(folder / "labels" / f"{image.stem}.txt", lines)
     names = dict(enumerate(tree.classes))

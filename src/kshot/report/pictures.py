@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from kshot.errors import KshotError
-from kshot.formats import scores
+from kshot.formats import rasters, scores
+from kshot.formats._tiff import Page, is_tiff, pages
 from kshot.formats.images import image_size, read_image, read_mask
 from kshot.formats.overlay import draw
 from kshot.types import Prediction
@@ -31,6 +32,7 @@ _HEAT = (
     (247, 209, 61),
     (252, 255, 164),
 )
+_LARGE = 2**26  # pixels
 _BROKEN = (KshotError, OSError, ValueError, SyntaxError)
 
 
@@ -39,6 +41,10 @@ def thumbnail(path: Path | None, side: int) -> Image.Image | None:
     if path is None:
         return None
     try:
+        large = _large(path)
+        if large:
+            with rasters.opened(path, large, rasters.Look(), str(path)) as raster:
+                return Image.fromarray(raster.preview(side))
         height, width = image_size(path)
         if path.suffix.lower() in {".jpg", ".jpeg"} and height * width < (Image.MAX_IMAGE_PIXELS or 0):
             return _fast(path, side)
@@ -46,6 +52,13 @@ def thumbnail(path: Path | None, side: int) -> Image.Image | None:
     except _BROKEN as error:
         log.warning("%s: left out of the report (%s)", path, error)
         return None
+
+
+def _large(path: Path) -> Page | None:
+    """The first page of a TIFF that is upright and too large to be read whole for a small picture."""
+    page = (pages(path) if is_tiff(path) else [None])[0]
+    upright = page is not None and page.turn in {0, 1} and not page.damaged
+    return page if page is not None and upright and page.size_hw[0] * page.size_hw[1] > _LARGE else None
 
 
 def score_map(path: Path | None, side: int) -> Image.Image | None:

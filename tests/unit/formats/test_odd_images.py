@@ -14,8 +14,8 @@ from PIL import Image
 from kshot.errors import ImageReadError, ImageTooLargeError, SettingError, ShapeError
 from kshot.formats import _tiff, rasters
 from kshot.formats.images import image_size, read_image
+from kshot.formats.pieces import unique_stems
 from kshot.formats.rasters import Look
-from kshot.formats.trees import unique_stems
 
 
 def tif(path: Path, bands: np.ndarray, **more) -> Path:
