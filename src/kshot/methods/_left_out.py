@@ -106,7 +106,7 @@ def hold(supports: Sequence[Support], readings: Sequence[Reading], most: int, pa
     ious = [torch.zeros(0, len(readings), len(TRIED))] * ways
     asked: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for way in range(ways):
-        showing = _showing(supports, way)
+        showing = showing_of(supports, way)
         if len(showing) == 1:
             middles[way], familiar[way] = _within(supports[showing[0]], way, kappa, part)
             ious[way] = _halves(supports[showing[0]], way, readings)
@@ -142,7 +142,7 @@ def _familiar(cells: Cells, features: FeatureMap, logits: Tensor, way: int, part
     return ratios.topk(min(count, len(ratios))).values.mean()
 
 
-def _showing(supports: Sequence[Support], way: int) -> list[int]:
+def showing_of(supports: Sequence[Support], way: int) -> list[int]:
     """Indices of the supports that show a class, in an order that is theirs and not the caller's."""
     areas = {index: float(support.masks[way].sum()) for index, support in enumerate(supports)}
     return sorted((index for index, area in areas.items() if area > 0), key=lambda index: areas[index], reverse=True)

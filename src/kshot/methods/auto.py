@@ -4,9 +4,9 @@ Usually it is `density`; `attention` and `matching` stand in where the supports 
 class that several supports show is sought in each with the help of the rest: so the method is chosen, and the class's
 threshold. Of a class that one support shows, halves of it seek each other, for the choice of the method alone; and
 each of its cells is compared with the others, its neighbourhood left out: the threshold moves towards the middle of
-what the class and the background score there. The same left-out scores tell how familiar a class looks where it is; a
-query whose most familiar cells stay far behind is taken not to show it. A support in which the others find next to
-nothing is told of.
+what the class and the background score there. Each query has a say too: its thresholds move towards those whose masks
+find the supports' masks back. The same left-out scores tell how familiar a class looks where it is; a query whose most
+familiar cells stay far behind is taken not to show it. A support in which the others find next to nothing is told of.
 """
 
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kshot.methods import _left_out, attention, base, density, matching
 from kshot.methods._cells import Cells
+from kshot.methods._cycle import Cycle
 from kshot.ops.geometry import FeatureMap
 
 
@@ -25,24 +26,28 @@ class Settings:
     """Chosen on development data; docs/methods.md shows what each part is worth there, and the command.
 
     regions: average densities over alike cells. second: let the query's confident cells join them. threshold: calibrate
-    it on the supports. reading: choose the method on the supports. presence: judge from the most familiar cells whether
-    a class is there at all.
+    it on the supports. cycle: move it for each query, by the way back to them. reading: choose the method on the
+    supports. presence: judge from the most familiar cells whether a class is there at all.
     shift: how far the threshold of a lone class with one support moves towards the middle. gain: mean IoU in the
     supports that another method or threshold must win. toll: IoU that a threshold costs, times its square. sure:
-    standard errors that what is won must amount to. held: most supports that are left out in turn. gate: probability
-    of presence below which a class is left out of the mask. part: of the image, its most familiar cells. steep: slope
-    of the probability of presence. centre, usual: log ratio of those cells at which a class is as likely there as not,
-    as a part of the left-out one, and at most. scale: of all logits, so that scores are calibrated; it changes no mask.
+    standard errors that what is won must amount to. sharpness: one over the IoU by which a way back must be
+    better to count for e times as much. held: most supports that are left out in turn, and that all ways back lead to
+    (one of each class at the least). gate: probability of presence below which a class is left out of the mask. part:
+    of the image, its most familiar cells. steep: slope of the probability of presence. centre, usual: log ratio of
+    those cells at which a class is as likely there as not, as a part of the left-out one, and at most. scale: of all
+    logits, so that scores are calibrated; it changes no mask.
     """
 
     regions: bool = True
     second: bool = True
     threshold: bool = True
+    cycle: bool = True
     reading: bool = True
     presence: bool = True
     shift: float = 0.5
     gain: float = 0.03
     toll: float = 0.02
+    sharpness: float = 10.0
     sure: float = 2.0
     held: int = 5
     gate: float = 0.2
@@ -54,12 +59,16 @@ class Settings:
 
 
 class _Fitted(NamedTuple):
-    """cells: of all supports. held: what was learnt by leaving some out. task, thresholds (N,): what came of it."""
+    """cells: of all supports. held: what was learnt by leaving some out. task, thresholds (N,): what came of it.
+
+    cycles: the way back of each class; None where no support shows it.
+    """
 
     cells: Cells
     held: _left_out.Held
     task: base.Task
     thresholds: Tensor
+    cycles: tuple[Cycle | None, ...]
 
 
 class Task(base.Task):
@@ -99,12 +108,33 @@ class Task(base.Task):
         task = readings[choice.reading].fit(self.supports)
         # The usual method has made these cells already; the others compare with all of them.
         cells = density.fit(self.supports, usual) if choice.reading else task.fitted
-        return _Fitted(cells, held, task, thresholds)
+        return _Fitted(cells, held, task, thresholds, self._cycles(usual))
 
     def _score(self, features: FeatureMap) -> Tensor:
         logits: Tensor = self.fitted.task.score(features)
         logits[1:] -= self.fitted.thresholds[:, None, None]
+        logits[1:] -= self._moved(features, logits)[:, None, None]
         return logits.mul_(self.settings.scale)
+
+    def _moved(self, features: FeatureMap, logits: Tensor) -> Tensor:
+        """(N,) how far each class's threshold moves for a query, the others' staying where they are."""
+        moved = torch.zeros(len(self.classes))
+        for way, cycle in enumerate(self.fitted.cycles):
+            if cycle is not None:
+                rest = torch.cat([logits[: way + 1], logits[way + 2 :]]).amax(0)
+                moved[way] = cycle.threshold(features, logits[way + 1] - rest)
+        return moved
+
+    def _cycles(self, usual: density.Settings) -> tuple[Cycle | None, ...]:
+        settings = self.settings
+        if not (settings.threshold and settings.cycle):
+            return ()
+        most = max(1, settings.held // len(self.classes))
+        shown = [_left_out.showing_of(self.supports, way)[:most] for way in range(len(self.classes))]
+        return tuple(
+            Cycle([self.supports[i] for i in of_way], way, settings.sharpness, settings.toll, usual) if of_way else None
+            for way, of_way in enumerate(shown)
+        )
 
     def _readings(self) -> list[_left_out.Reading]:
         """The methods to choose from, the usual one first; the others read textures and small things better."""

@@ -75,24 +75,43 @@ def fit(supports: Sequence[base.Support], settings: Settings) -> Cells:
 def readout(cells: Cells, features: FeatureMap, settings: Settings) -> Tensor:
     """Logits (N+1, gh, gw) of a query's cells."""
     query = features.tokens.contiguous()
-    regions = _Regions(features, settings.pool)
-    own = query @ regions.keys.T  # (q, r)
-    alike = (settings.affinity * own + regions.part.log()).softmax(1) if settings.affinity > 0 else None
     first = vmf_means(query, cells.tokens, cells.labels, settings.kappa)  # (q, N+1)
-    ratios = _settled(log_ratios(first, _FLOOR), alike, regions)
-    if settings.share > 0:
-        labels = regions.mean(_confident(ratios, settings)) * regions.part[:, None]  # (r, N+1)
-        mass = labels.sum(0)
-        share = settings.share * mass / (mass + settings.mass)
-        second = own.sub_(1).mul_(settings.kappa).exp_() @ labels / mass.clamp(min=1e-6)
-        ratios = _settled(log_ratios((1 - share) * first + share * second, _FLOOR), alike, regions)
-    logits: Tensor = ratios.T.reshape(-1, *features.grid_hw)
+    logits: Tensor = Seen(features, settings).settle(first).T.reshape(-1, *features.grid_hw)
     return logits
 
 
-def _settled(ratios: Tensor, alike: Tensor | None, regions: "_Regions") -> Tensor:
-    """(q, N+1) ratios averaged over cells that look alike."""
-    return ratios if alike is None else alike @ regions.mean(ratios)
+class Seen:
+    """What an image's q cells say of each other, whatever is sought in it.
+
+    keys: (r, c) mean features of its regions, of unit length. part: (r,) cells that each region stands for.
+    """
+
+    def __init__(self, features: FeatureMap, settings: Settings):
+        self.settings, self.regions = settings, _Regions(features, settings.pool)
+        self.keys, self.part = self.regions.keys, self.regions.part
+        own = features.tokens.contiguous() @ self.keys.T  # (q, r)
+        sharp = settings.affinity
+        self.alike = (sharp * own + self.part.log()).softmax(1) if sharp > 0 else None
+        self.kernel = own.sub_(1).mul_(settings.kappa).exp_() if settings.share > 0 else None
+
+    def settle(self, first: Tensor) -> Tensor:
+        """Log ratios (q, N+1) of densities (q, N+1) by supports: averaged over alike cells, then estimated again."""
+        settings = self.settings
+        ratios = self._averaged(log_ratios(first, _FLOOR))
+        if self.kernel is not None:
+            labels = self.labels(_confident(ratios, settings))
+            mass = labels.sum(0)
+            share = settings.share * mass / (mass + settings.mass)
+            second = self.kernel @ labels / mass.clamp(min=1e-6)
+            ratios = self._averaged(log_ratios((1 - share) * first + share * second, _FLOOR))
+        return ratios
+
+    def labels(self, parts: Tensor) -> Tensor:
+        """(r, k) cells of each region that are labelled, from parts (q, k) in 0..1 of each cell."""
+        return self.regions.mean(parts) * self.part[:, None]
+
+    def _averaged(self, ratios: Tensor) -> Tensor:
+        return ratios if self.alike is None else self.alike @ self.regions.mean(ratios)
 
 
 def _parts(support: base.Support) -> Tensor:

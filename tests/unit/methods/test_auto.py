@@ -126,6 +126,18 @@ def areas(*of_supports: int, ways: int = 1) -> list[Support]:
     return made
 
 
+def test_classes_have_ways_back_of_their_own_and_the_work_is_bounded() -> None:
+    def ways_back(supports: list[Support], **settings: bool) -> list[int]:
+        names = tuple("abc"[: len(supports[0].masks)])
+        task = auto.Task(names, tuple(supports), ORIGIN, auto.Settings(**settings))
+        return [len(cycle.seen) if cycle else 0 for cycle in task.fitted.cycles]
+
+    assert ways_back(areas(*[20] * 7)) == [5]
+    assert ways_back(areas(*[20] * 7, ways=2)) == [2, 2]
+    assert ways_back(areas(20, 20, 0, ways=3)) == [1, 1, 0]  # no support shows the third
+    assert ways_back(areas(20, 20), cycle=False) == ways_back(areas(20, 20), threshold=False) == []
+
+
 @pytest.mark.parametrize("shown", [(20, 14), (9, 20, 0, 7, 31), (20, 14, 31, 9, 0, 12, 28, 7, 25, 17)])
 def test_up_to_ten_supports_of_one_class_are_sought_by_all_the_others(shown: tuple[int, ...]) -> None:
     supports = areas(*shown)
