@@ -30,9 +30,9 @@ def gather(supports: Sequence[Support]) -> Cells:
 
 
 def log_ratios(shares: Tensor, floor: float = FLOOR) -> Tensor:
-    """(q, N+1) logarithms of non-negative shares over the background's, column 0; shares count as `floor` at least."""
+    """(..., N+1) logarithms of non-negative shares over the background's, the first; they count as `floor` at least."""
     logs = shares.clamp(min=floor).log()
-    return logs - logs[:, :1]
+    return logs - logs[..., :1]
 
 
 def base_rates(labels: Tensor) -> Tensor:

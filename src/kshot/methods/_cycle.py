@@ -42,14 +42,12 @@ class Cycle:
         """(t,) IoU of the supports' masks and of what masks (q, t) of a query find there, over all their cells."""
         query = Seen(features, self.settings)
         inside = query.labels(masks.float())  # (r, t)
-        labels = torch.cat([query.part[:, None] - inside, inside], 1)
-        means = vmf_means(self.tokens, query.keys, labels, self.settings.kappa)  # (s, 2t)
+        labels = torch.stack([query.part[:, None] - inside, inside], 2)  # (r, t, 2)
+        means = vmf_means(self.tokens, query.keys, labels.flatten(1), self.settings.kappa)
+        densities = means.unflatten(1, labels.shape[1:]).split([len(mask) for mask in self.masks])  # (cells, t, 2) each
         shared, either = torch.zeros(2, masks.shape[1])
-        for seen, mask, known, first in zip(
-            self.seen, self.masks, self.known, means.split([len(mask) for mask in self.masks]), strict=True
-        ):
-            sides = first.unflatten(1, (2, -1)).unbind(2)  # (cells, 2) each
-            found = torch.stack([seen.settle(side)[:, 1] > 0 for side in sides], 1).float()  # (cells, t)
+        for seen, mask, known, first in zip(self.seen, self.masks, self.known, densities, strict=True):
+            found = (seen.settle(first)[..., 1] > 0).float()  # (cells, t)
             hit = mask @ found
             shared, either = shared + hit, either + known @ found + mask.sum() - hit
         ious: Tensor = shared / either.clamp(min=1e-6)

@@ -31,11 +31,11 @@ class Settings:
     shift: how far the threshold of a lone class with one support moves towards the middle. gain: mean IoU in the
     supports that another method or threshold must win. toll: IoU that a threshold costs, times its square. sure:
     standard errors that what is won must amount to. sharpness: one over the IoU by which a way back must be
-    better to count for e times as much. held: most supports that are left out in turn, and that all ways back lead to
-    (one of each class at the least). gate: probability of presence below which a class is left out of the mask. part:
-    of the image, its most familiar cells. steep: slope of the probability of presence. centre, usual: log ratio of
-    those cells at which a class is as likely there as not, as a part of the left-out one, and at most. scale: of all
-    logits, so that scores are calibrated; it changes no mask.
+    better to count for e times as much. back: supports that a query's ways back lead to, one of each class at the
+    least. held: most supports that are left out in turn. gate: probability of presence below which a class is left out
+    of the mask. part: of the image, its most familiar cells. steep: slope of the probability of presence. centre,
+    usual: log ratio of those cells at which a class is as likely there as not, as a part of the left-out one, and at
+    most. scale: of all logits, so that scores are calibrated; it changes no mask.
     """
 
     regions: bool = True
@@ -47,8 +47,9 @@ class Settings:
     shift: float = 0.5
     gain: float = 0.03
     toll: float = 0.02
-    sharpness: float = 10.0
     sure: float = 2.0
+    sharpness: float = 10.0
+    back: int = 2
     held: int = 5
     gate: float = 0.2
     part: float = 0.025
@@ -129,7 +130,7 @@ class Task(base.Task):
         settings = self.settings
         if not (settings.threshold and settings.cycle):
             return ()
-        most = max(1, settings.held // len(self.classes))
+        most = max(1, settings.back // len(self.classes))
         shown = [_left_out.showing_of(self.supports, way)[:most] for way in range(len(self.classes))]
         return tuple(
             Cycle([self.supports[i] for i in of_way], way, settings.sharpness, settings.toll, usual) if of_way else None

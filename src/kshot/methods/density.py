@@ -95,23 +95,24 @@ class Seen:
         self.kernel = own.sub_(1).mul_(settings.kappa).exp_() if settings.share > 0 else None
 
     def settle(self, first: Tensor) -> Tensor:
-        """Log ratios (q, N+1) of densities (q, N+1) by supports: averaged over alike cells, then estimated again."""
+        """Log ratios (q, ..., N+1) of densities by supports: averaged over alike cells, then estimated again."""
         settings = self.settings
         ratios = self._averaged(log_ratios(first, _FLOOR))
         if self.kernel is not None:
             labels = self.labels(_confident(ratios, settings))
             mass = labels.sum(0)
             share = settings.share * mass / (mass + settings.mass)
-            second = self.kernel @ labels / mass.clamp(min=1e-6)
+            second = (self.kernel @ labels.flatten(1)).view_as(first) / mass.clamp(min=1e-6)
             ratios = self._averaged(log_ratios((1 - share) * first + share * second, _FLOOR))
         return ratios
 
     def labels(self, parts: Tensor) -> Tensor:
-        """(r, k) cells of each region that are labelled, from parts (q, k) in 0..1 of each cell."""
-        return self.regions.mean(parts) * self.part[:, None]
+        """(r, ...) cells of each region that are labelled, from parts (q, ...) in 0..1 of each cell."""
+        of_regions = self.regions.mean(parts.flatten(1)) * self.part[:, None]
+        return of_regions.view(-1, *parts.shape[1:])
 
     def _averaged(self, ratios: Tensor) -> Tensor:
-        return ratios if self.alike is None else self.alike @ self.regions.mean(ratios)
+        return ratios if self.alike is None else (self.alike @ self.regions.mean(ratios.flatten(1))).view_as(ratios)
 
 
 def _parts(support: base.Support) -> Tensor:
@@ -160,7 +161,7 @@ class _Regions:
 
 
 def _confident(ratios: Tensor, settings: Settings) -> Tensor:
-    """(q, N+1) what the first estimate makes of the query's own cells, in favour of the background."""
+    """(q, ..., N+1) what the first estimate makes of the query's own cells, in favour of the background."""
     logits = settings.sharpness * ratios
-    logits[:, 1:] -= settings.doubt
-    return logits.softmax(1)
+    logits[..., 1:] -= settings.doubt
+    return logits.softmax(-1)
