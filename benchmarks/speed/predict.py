@@ -71,9 +71,10 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def _memory(options: argparse.Namespace) -> dict[str, float]:
-    """Peak memory of `kshot predict`'s loop in a process of its own, after 50 images and after all."""
+    """Peak memory of `kshot predict`'s loop in a process of its own, after 50, 1,000, 5,000 images and after all."""
     command = [sys.executable, "-m", "benchmarks.speed.predict", "--child", "--backbone", options.backbone]
     command += ["--root", str(options.root), "--memory-images", str(options.memory_images)]
+    command += ["--width", str(options.width), *(["--size", str(options.size)] if options.size else [])]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
@@ -81,25 +82,24 @@ def _memory(options: argparse.Namespace) -> dict[str, float]:
 def _memory_child(options: argparse.Namespace) -> None:
     from kshot.batch import label_folder
 
-    segmenter = Segmenter(backbone=options.backbone, device="cpu")
+    segmenter = Segmenter(backbone=options.backbone, size=options.size, device="cpu")
     task = segmenter.fit(_supports(options.root, 1))
     peaks: dict[int, float] = {}
 
     def note(record: dict[str, Any], through: int, total: int) -> None:
-        if through in {50, total}:
+        if through in {50, 1000, 5000, total}:
             peaks[through] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder, "images")
         images.mkdir()
         source = Path(folder, "one.jpg")
-        picture = Image.open(_images(options.root)[0]).convert("RGB").resize((500, 375))
+        picture = Image.open(_images(options.root)[0]).convert("RGB").resize((options.width, options.width * 3 // 4))
         picture.save(source)
         for index in range(options.memory_images):
             shutil.copy(source, images / f"{index:05}.jpg")
         label_folder(segmenter, task, images, Path(folder, "out"), progress=note)
-    first, last = peaks[50], peaks[options.memory_images]
-    print(json.dumps({"images": options.memory_images, "peak_mib_after_50": first, "peak_mib_after_all": last}))
+    print(json.dumps({f"peak_mib_after_{count}": round(peak) for count, peak in peaks.items()}))
 
 
 def _images(root: Path) -> list[Path]:
@@ -124,6 +124,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--memory-images", type=int, default=0)
+    parser.add_argument("--width", type=int, default=500, help="Of the images whose memory is measured.")
+    parser.add_argument("--size", type=int, help="Working size there, the backbone's own by default.")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
