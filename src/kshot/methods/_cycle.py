@@ -33,10 +33,13 @@ class Cycle:
         self.known = [support.known.flatten() for support in supports]
 
     def threshold(self, features: FeatureMap, margins: Tensor) -> Tensor:
-        """() the mean of those tried, the better ones counting more; margins (gh, gw): logits over the best other."""
+        """() the mean of those tried, the better ones counting more, as far as any finds anything back.
+
+        margins (gh, gw): logits over the best other class.
+        """
         ious = self.ious(features, margins.flatten()[:, None] > TRIED)
         mean: Tensor = (self.sharpness * (ious - self.toll * TRIED**2)).softmax(0) @ TRIED
-        return mean
+        return ious.max() * mean
 
     def ious(self, features: FeatureMap, masks: Tensor) -> Tensor:
         """(t,) IoU of the supports' masks and of what masks (q, t) of a query find there, over all their cells."""

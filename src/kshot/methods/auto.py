@@ -48,7 +48,7 @@ class Settings:
     gain: float = 0.03
     toll: float = 0.02
     sure: float = 2.0
-    sharpness: float = 10.0
+    sharpness: float = 20.0
     back: int = 2
     held: int = 5
     gate: float = 0.2

@@ -44,3 +44,9 @@ def test_the_threshold_is_the_mean_of_the_best() -> None:
     assert float(moved) == pytest.approx(float(good.mean()))
     dear = cycle([1, 1, 0, 0], toll=1.0).threshold(row(A, A, B, B), margins)
     assert float(dear) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_masks_that_find_half_back_move_half_as_far() -> None:
+    """All four cells are the object, and the query's mask is A up to 0.5 and nothing above: two of four are found."""
+    moved = cycle([1, 1, 1, 1]).threshold(row(A, A, B, B), torch.tensor([[0.6, 0.6, -2.0, -2.0]]))
+    assert float(moved) == pytest.approx(float(TRIED[TRIED <= 0.5].mean()) / 2)
