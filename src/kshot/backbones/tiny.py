@@ -34,9 +34,9 @@ SPECS = {
         192,
         licence="Apache-2.0",
         source="kshot",
-        sha256="2b0d99501131837ea4107cc6910a618611fb233fe29ed6025a82c72bbf8bfc5a",
+        sha256="11c860c2453996d563c8e22583f0d25ad61a4ba843dc92ef81e6ec61de2bbc7c",
         note="inside kshot; distilled from ViT-Tiny (Apache-2.0), see docs/models/tiny.md",
-        size=320,
+        size=384,
     )
 }
 
