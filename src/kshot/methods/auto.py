@@ -4,9 +4,10 @@ Usually it is `density`; `attention` and `matching` stand in where the supports 
 class that several supports show is sought in each with the help of the rest: so the method is chosen, and the class's
 threshold. Of a class that one support shows, halves of it seek each other, for the choice of the method alone; and
 each of its cells is compared with the others, its neighbourhood left out: the threshold moves towards the middle of
-what the class and the background score there. Each query has a say too: its thresholds move towards those whose masks
-find the supports' masks back. The same left-out scores tell how familiar a class looks where it is; a query whose most
-familiar cells stay far behind is taken not to show it. A support in which the others find next to nothing is told of.
+what the class and the background score there. Each query has a say in it too: the threshold moves towards those whose
+masks find the support's mask back. The left-out scores also tell how familiar a class looks where it is; a query whose
+most familiar cells stay far behind is taken not to show it. A support in which the others find next to nothing is
+told of.
 """
 
 from dataclasses import dataclass, replace
@@ -31,11 +32,10 @@ class Settings:
     shift: how far the threshold of a lone class with one support moves towards the middle. gain: mean IoU in the
     supports that another method or threshold must win. toll: IoU that a threshold costs, times its square. sure:
     standard errors that what is won must amount to. sharpness: one over the IoU by which a way back must be
-    better to count for e times as much. back: supports that a query's ways back lead to, one of each class at the
-    least. held: most supports that are left out in turn. gate: probability of presence below which a class is left out
-    of the mask. part: of the image, its most familiar cells. steep: slope of the probability of presence. centre,
-    usual: log ratio of those cells at which a class is as likely there as not, as a part of the left-out one, and at
-    most. scale: of all logits, so that scores are calibrated; it changes no mask.
+    better to count for e times as much. held: most supports that are left out in turn. gate: probability of presence
+    below which a class is left out of the mask. part: of the image, its most familiar cells. steep: slope of the
+    probability of presence. centre, usual: log ratio of those cells at which a class is as likely there as not, as a
+    part of the left-out one, and at most. scale: of all logits, so that scores are calibrated; it changes no mask.
     """
 
     regions: bool = True
@@ -49,7 +49,6 @@ class Settings:
     toll: float = 0.02
     sure: float = 2.0
     sharpness: float = 20.0
-    back: int = 2
     held: int = 5
     gate: float = 0.2
     part: float = 0.025
@@ -62,7 +61,7 @@ class Settings:
 class _Fitted(NamedTuple):
     """cells: of all supports. held: what was learnt by leaving some out. task, thresholds (N,): what came of it.
 
-    cycles: the way back of each class; None where no support shows it.
+    cycles: the way back of each class that one support shows; None of the others.
     """
 
     cells: Cells
@@ -127,13 +126,13 @@ class Task(base.Task):
         return moved
 
     def _cycles(self, usual: density.Settings) -> tuple[Cycle | None, ...]:
+        """Of classes that one support shows: several set a threshold better by themselves."""
         settings = self.settings
         if not (settings.threshold and settings.cycle):
             return ()
-        most = max(1, settings.back // len(self.classes))
-        shown = [_left_out.showing_of(self.supports, way)[:most] for way in range(len(self.classes))]
+        shown = [_left_out.showing_of(self.supports, way) for way in range(len(self.classes))]
         return tuple(
-            Cycle([self.supports[i] for i in of_way], way, settings.sharpness, settings.toll, usual) if of_way else None
+            Cycle(self.supports[of_way[0]], way, settings.sharpness, settings.toll, usual) if len(of_way) == 1 else None
             for way, of_way in enumerate(shown)
         )
 
