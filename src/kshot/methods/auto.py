@@ -4,10 +4,10 @@ Usually it is `density`; `attention` and `matching` stand in where the supports 
 class that several supports show is sought in each with the help of the rest: so the method is chosen, and the class's
 threshold. Of a class that one support shows, halves of it seek each other, for the choice of the method alone; and
 each of its cells is compared with the others, its neighbourhood left out: the threshold moves towards the middle of
-what the class and the background score there. Each query has a say in it too: the threshold moves towards those whose
-masks find the support's mask back. The left-out scores also tell how familiar a class looks where it is; a query whose
-most familiar cells stay far behind is taken not to show it. A support in which the others find next to nothing is
-told of.
+what the class and the background score there. On demand each query has a say in it too: the threshold moves towards
+those whose masks find the support's mask back. The left-out scores also tell how familiar a class looks where it is; a
+query whose most familiar cells stay far behind is taken not to show it. A support in which the others find next to
+nothing is told of.
 """
 
 from dataclasses import dataclass, replace
@@ -27,8 +27,8 @@ class Settings:
     """Chosen on development data; docs/methods.md shows what each part is worth there, and the command.
 
     regions: average densities over alike cells. second: let the query's confident cells join them. threshold: calibrate
-    it on the supports. cycle: move it for each query, by the way back to them. reading: choose the method on the
-    supports. presence: judge from the most familiar cells whether a class is there at all.
+    it on the supports. cycle: move it for each query, by the way back to a lone support. reading: choose the method on
+    the supports. presence: judge from the most familiar cells whether a class is there at all.
     shift: how far the threshold of a lone class with one support moves towards the middle. gain: mean IoU in the
     supports that another method or threshold must win. toll: IoU that a threshold costs, times its square. sure:
     standard errors that what is won must amount to. sharpness: one over the IoU by which a way back must be
@@ -41,7 +41,7 @@ class Settings:
     regions: bool = True
     second: bool = True
     threshold: bool = True
-    cycle: bool = True
+    cycle: bool = False
     reading: bool = True
     presence: bool = True
     shift: float = 0.5

@@ -132,10 +132,22 @@ def test_classes_that_one_support_shows_have_a_way_back() -> None:
         task = auto.Task(names, tuple(supports), ORIGIN, auto.Settings(**settings))
         return [cycle is not None for cycle in task.fitted.cycles]
 
-    assert ways_back(areas(20)) == [True]
-    assert ways_back(areas(20, 20)) == [False]
-    assert ways_back(areas(20, 20, 0, 20, ways=3)) == [False, True, False]  # no support shows the third
-    assert ways_back(areas(20), cycle=False) == ways_back(areas(20), threshold=False) == []
+    assert ways_back(areas(20), cycle=True) == [True]
+    assert ways_back(areas(20, 20), cycle=True) == [False]
+    assert ways_back(areas(20, 20, 0, 20, ways=3), cycle=True) == [False, True, False]  # no support shows the third
+    assert ways_back(areas(20)) == ways_back(areas(20), cycle=True, threshold=False) == []
+
+
+def test_a_way_back_moves_the_threshold_of_a_query() -> None:
+    """Off, the margin of the class's cells and of the others is what it is; on, all move by the same."""
+    supports, query = tuple(areas(20)), random_support(7).features
+    off, on = (auto.Task(("a",), supports, ORIGIN, auto.Settings(cycle=cycle)) for cycle in (False, True))
+    moved = (on.score(query) - off.score(query))[1] / auto.Settings().scale
+    cycle = on.fitted.cycles[0]
+    assert cycle is not None
+    margins = off.score(query)[1] / auto.Settings().scale
+    torch.testing.assert_close(moved, -cycle.threshold(query, margins).expand_as(moved), atol=1e-4, rtol=0)
+    assert float(moved.abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("shown", [(20, 14), (9, 20, 0, 7, 31), (20, 14, 31, 9, 0, 12, 28, 7, 25, 17)])
