@@ -53,10 +53,10 @@ class Arm(NamedTuple):
 
 KINDS = (Kind("hsnet", 1, 1), Kind("hsnet", 1, 5), Kind("fs-cs", 2, 1))
 ABLATION = (
-    Arm("auto", "auto", {}),
-    *(Arm(f"without {part}", "auto", {part: False}) for part in PARTS),
-    Arm("without edges", "auto", {}, "none"),
-    Arm("without several layers", "auto", {}, layers=("12",)),
+    Arm("all parts", "auto", {"cycle": True}),
+    *(Arm(f"without {part}", "auto", {"cycle": True} | {part: False}) for part in PARTS),
+    Arm("without edges", "auto", {"cycle": True}, "none"),
+    Arm("without several layers", "auto", {"cycle": True}, layers=("12",)),
 )
 
 
