@@ -92,7 +92,7 @@ def prepare(
     if not begun.made:
         begun = _Begun(0, *_directions(see, photos, plan))
     targets = _opened(out, begun.kept, "r+" if begun.made else "w+", len(photos), plan)
-    np.save(out / _DIRECTIONS, begun.basis.numpy())
+    _keep(begun.basis, out / _DIRECTIONS)
     for index in range(begun.made, len(photos)):
         picture = read_image(photos[index])
         parts, tokens = see(picture, index, range(plan.views))  # (views, cells, all), (views, all)
@@ -119,10 +119,18 @@ class _Begun(NamedTuple):
 def _begun(out: Path, facts: dict[str, Any]) -> _Begun:
     """What an earlier call with the same facts left in `out`; targets of other facts are given up."""
     told = out / _MADE
-    if told.is_file() and (found := json.loads(told.read_text()))["facts"] == facts:
+    found = json.loads(told.read_text()) if told.is_file() and (out / _DIRECTIONS).is_file() else {}
+    if found.get("facts") == facts and "made" in found:
         return _Begun(found["made"], torch.from_numpy(np.load(out / _DIRECTIONS)), found["kept"])
     told.unlink(missing_ok=True)
     return _Begun(0, torch.empty(0), 0.0)
+
+
+def _keep(basis: Tensor, path: Path) -> None:
+    try:
+        np.save(path, basis.numpy())
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 class _Seer:
