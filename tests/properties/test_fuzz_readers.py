@@ -69,13 +69,16 @@ def with_value(document: object, path: tuple, value: object) -> object:
     return again
 
 
-def read_everything(folder: Path) -> None:
-    """As supports and as labels to convert; each may refuse in kshot's own words alone."""
+def refusals(folder: Path) -> int:
+    """How many of two refuse a folder, as supports and as labels to convert; they may in kshot's own words alone."""
+    refused = 0
     for read in (folders.read_support, lambda place: list(folders.read_labels(place)[0].images)):
         try:
             read(folder)
         except KshotError as error:
             assert str(error).strip()
+            refused += 1
+    return refused
 
 
 @pytest.fixture(autouse=True)
@@ -139,9 +142,13 @@ def test_damaged_bytes_of_documents_are_refused_or_read(name, tmp_path):
     whole, rng = path.read_bytes(), np.random.default_rng(2)
     folder = tmp_path / name if (tmp_path / name).is_dir() else tmp_path
     folder = path.parent if name in {"yolo", "voc"} else path.parents[1] if name == "yolo labels" else folder
+    folder = path.parent if name.startswith("labelme") else folder
+    assert refusals(folder) == 0  # undamaged
+    refused = []
     for _ in range(CASES["document"]):
         path.write_bytes(damaged(whole, rng))
-        read_everything(path.parent if name.startswith("labelme") else folder)
+        refused.append(refusals(folder))
+    assert any(refused)
 
 
 @pytest.mark.parametrize("name", ["coco", "coco polygons", "label_studio", "label_studio polygons", "labelme", "yolo"])
@@ -152,9 +159,14 @@ def test_wrong_values_in_any_place_are_refused_or_read(name, tmp_path):
     every = [p for p in places(document) if "rle" not in p[:-1]]
     chosen = [(every[int(rng.integers(len(every)))], VALUES[i % len(VALUES)]) for i in range(CASES["document"])]
     folder = path.parent if name in {"labelme", "yolo"} else tmp_path
+    packed = yaml.safe_dump if name == "yolo" else json.dumps  # JSON would make words of the labels' numbers
+    path.write_text(packed(document), encoding="utf-8")
+    assert refusals(folder) == 0  # undamaged
+    refused = []
     for place, value in chosen:
-        path.write_text(json.dumps(with_value(document, place, value)), encoding="utf-8", errors="replace")
-        read_everything(folder)
+        path.write_text(packed(with_value(document, place, value)), encoding="utf-8", errors="replace")
+        refused.append(refusals(folder))
+    assert any(refused)
 
 
 def test_damaged_support_yaml_and_score_maps(tmp_path):
@@ -163,7 +175,7 @@ def test_damaged_support_yaml_and_score_maps(tmp_path):
     rng = np.random.default_rng(4)
     for _ in range(CASES["document"]):
         (tmp_path / "support.yaml").write_bytes(damaged(whole, rng))
-        read_everything(tmp_path)
+        refusals(tmp_path)
     np.savez_compressed(
         tmp_path / "x.npz", scores=np.zeros((2, 3, 3), np.uint16), classes=np.array(["a"]), present=[1.0]
     )
@@ -192,7 +204,7 @@ def test_deep_documents_are_refused(tmp_path):
     for name, content in {"x.json": "[" * 100_000, "support.yaml": "[" * 3_000, "x.xml": "<a>" * 100_000}.items():
         folder = tmp_path / name.replace(".", "")
         text(folder / name, content)
-        read_everything(folder)
+        assert refusals(folder) == 2, name
 
 
 @pytest.mark.parametrize(
