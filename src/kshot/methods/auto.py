@@ -50,7 +50,7 @@ class Settings:
     shift: float = 0.5
     trust: float = 50.0
     favour: float = 0.02
-    sure: float = 0.5
+    sure: float = 0.75
     toll: float = 0.03
     tether: float = 0.15
     least: float = 0.05
