@@ -13,10 +13,8 @@ from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.similarity import vmf_means
 
 TRIED = torch.tensor([-2.0, -1.5, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0])
-_ZERO = int((TRIED == 0).nonzero())
 _FLOOR = 1e-12
 _NEAR = 2  # cells around one that look like it for no other reason
-NEVER = 1e6  # a toll that no threshold is worth
 _LIMIT = 5.0  # log ratios count as this much at most
 _STRANGE, _FEWEST = 0.25, 3  # a support is strange below this part of the others' IoU, if there are so many
 
@@ -34,55 +32,49 @@ class Reading(NamedTuple):
         return self.task(self.classes, tuple(supports), self.origin, self.settings)
 
 
-class Choice(NamedTuple):
-    """reading: index of the reading that was chosen. thresholds: (N,) logits."""
+class Sought(NamedTuple):
+    """A class looked for where it was left out.
 
-    reading: int
-    thresholds: Tensor
+    logits: (readings, cells) over all else. mask, known: (cells,) in 0..1, what a reading should have found, and where
+    that can be told.
+    """
+
+    logits: Tensor
+    mask: Tensor
+    known: Tensor
+
+    @property
+    def ious(self) -> Tensor:
+        """(readings, t): IoU at the thresholds that are tried, on the grid."""
+        above = (self.logits[:, None] > TRIED[:, None]).float()  # (readings, t, cells)
+        shared = above @ self.mask
+        return shared / (above @ self.known + self.mask.sum() - shared).clamp(min=1e-6)
 
 
 @dataclass(frozen=True, eq=False)
 class Held:
     """left: of each class the supports that were left out in turn; of a class with one support none.
 
-    ious: of each class (samples, readings, t) IoU at the thresholds that were tried: a sample is a support that was
-    left out, or a half of the only one. middles: (N,) of a class with one support, halfway between class and background
-    by its own cells; else 0. familiar: (N,) mean log ratio of a class's most familiar cells where it was left out.
+    sought: of each class what was looked for: each support that was left out, or each half of the only one. middles:
+    (N,) of a class with one support, halfway between class and background by its own cells; else 0. familiar: (N,) mean
+    log ratio of a class's most familiar cells where it was left out.
     """
 
     left: tuple[tuple[int, ...], ...]
-    ious: tuple[Tensor, ...]
+    sought: tuple[tuple[Sought, ...], ...]
     middles: Tensor
     familiar: Tensor
 
-    def choose(self, shift: float, gain: float, toll: float, sure: float) -> Choice:
-        """The reading and the thresholds with the best mean IoU if they win enough, else the first and zero.
-
-        gain: IoU that is enough, if it is `sure` standard errors too. toll: IoU that a threshold costs, times its
-        square. Halves of one image are too alike to set a threshold by: a class with one support has a say in the
-        reading alone, and its threshold moves by `shift` of its middle.
-        """
-        thresholds, told = shift * self.middles, [way for way, ious in enumerate(self.ious) if len(ious)]
-        if not told:
-            return Choice(0, thresholds)
-        costs = torch.where(torch.tensor([bool(self.left[way]) for way in told])[:, None], toll, NEVER) * TRIED**2
-        means = torch.stack([self.ious[way].mean(0) for way in told]) - costs[:, None]  # (told, readings, t)
-        reading = int(means.amax(2).mean(0).argmax())
-        picked = means[:, reading].argmax(1)  # (told,)
-        won = torch.cat(
-            [self.ious[w][:, reading, t] - self.ious[w][:, 0, _ZERO] for w, t in zip(told, picked, strict=True)]
-        )
-        paid = costs.gather(1, picked[:, None]).mean()
-        error = won.std() / len(won) ** 0.5 if len(won) > 1 else torch.tensor(0.0)
-        if won.mean() - paid < gain or won.mean() < sure * error:
-            return Choice(0, thresholds)
-        return Choice(reading, thresholds.index_add(0, torch.tensor(told), TRIED[picked]))
+    @property
+    def ious(self) -> tuple[Tensor | None, ...]:
+        """Of each class (samples, readings, t), or None where nothing could be sought."""
+        return tuple(torch.stack([one.ious for one in samples]) if samples else None for samples in self.sought)
 
     def remarks(self, classes: Sequence[str]) -> tuple[str, ...]:
         """A line for each support that the others do not recognise."""
         lines = []
         for name, left, ious in zip(classes, self.left, self.ious, strict=True):
-            best = dict(zip(left, ious.amax((1, 2)).tolist() if left else (), strict=True))
+            best = dict(zip(left, ious.amax((1, 2)).tolist() if left and ious is not None else (), strict=True))
             usual = sorted(best.values())[len(best) // 2] if len(best) >= _FEWEST else 0.0
             lines += [
                 f"support {index + 1} ({name}): by the others only {iou:.2f} IoU of it is found, where {usual:.2f} "
@@ -103,25 +95,25 @@ def hold(supports: Sequence[Support], readings: Sequence[Reading], most: int, pa
     ways = supports[0].masks.shape[0]
     middles, familiar = torch.zeros(ways), torch.full((ways,), _LIMIT)
     left: list[tuple[int, ...]] = [()] * ways
-    ious = [torch.zeros(0, len(readings), len(TRIED))] * ways
+    looked: list[tuple[Sought, ...]] = [()] * ways
     asked: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for way in range(ways):
         showing = showing_of(supports, way)
         if len(showing) == 1:
             middles[way], familiar[way] = _within(supports[showing[0]], way, kappa, part)
-            ious[way] = _halves(supports[showing[0]], way, readings)
+            looked[way] = _halves(supports[showing[0]], way, readings)
         elif showing:
             left[way], pool = tuple(showing[:most]), _pool(supports, showing, 2 * most)
             for index in left[way]:
                 asked.setdefault((index, pool), []).append(way)
-    seen: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+    seen: dict[tuple[int, int], tuple[Sought, Tensor]] = {}
     for (index, pool), sought in asked.items():
         found = _without(supports, index, pool, sought, readings, part, kappa)
         seen |= {(way, index): of_way for way, of_way in zip(sought, found, strict=True)}
     for way in (way for way in range(ways) if left[way]):
-        ious[way] = torch.stack([seen[way, index][0] for index in left[way]])
+        looked[way] = tuple(seen[way, index][0] for index in left[way])
         familiar[way] = torch.stack([seen[way, index][1] for index in left[way]]).mean()
-    return Held(tuple(left), tuple(ious), middles, familiar)
+    return Held(tuple(left), tuple(looked), middles, familiar)
 
 
 def familiarity(cells: Cells, features: FeatureMap, logits: Tensor, part: float, kappa: float) -> Tensor:
@@ -175,8 +167,8 @@ def _without(
     readings: Sequence[Reading],
     part: float,
     kappa: float,
-) -> list[tuple[Tensor, Tensor]]:
-    """Of each class that is sought its IoUs (readings, t) in a support by the others of a pool, and how familiar it is.
+) -> list[tuple[Sought, Tensor]]:
+    """Of each class that is sought what the others of a pool make of a support, and how familiar it is there.
 
     Classes that the pool does not show would only cost time.
     """
@@ -190,22 +182,17 @@ def _without(
     for way in sought:
         row = shown.index(way)
         familiar = _familiar(first.fitted, support.features, logits[0], row, part, kappa)
-        found.append((_ious(logits[:, row + 1], support, way), familiar))
+        found.append((_sought(logits[:, row + 1], support, way), familiar))
     return found
 
 
-def _ious(logits: Tensor, support: Support, way: int) -> Tensor:
-    """(readings, t): IoU of a class in a support on the grid, by logits (readings, gh, gw)."""
-    above = (logits.flatten(1)[:, None] > TRIED[:, None]).float()  # (readings, t, cells)
-    mask, known = support.masks[way].flatten(), support.known.flatten()
-    shared = above @ mask
-    return shared / (above @ known + mask.sum() - shared).clamp(min=1e-6)
+def _sought(logits: Tensor, support: Support, way: int) -> Sought:
+    """A class of a support, by logits (readings, gh, gw)."""
+    return Sought(logits.flatten(1), support.masks[way].flatten(), support.known.flatten())
 
 
-def _halves(support: Support, way: int, readings: Sequence[Reading]) -> Tensor:
-    """(halves, readings, t): IoU of each half of a class, seen in one image alone, by the other half of that image."""
-    if len(readings) == 1:
-        return torch.zeros(0, 1, len(TRIED))
+def _halves(support: Support, way: int, readings: Sequence[Reading]) -> tuple[Sought, ...]:
+    """Each half of a class that is seen in one image alone, sought by the other half of that image."""
     fewer, readings, ways = _narrowed([support], readings)
     support, way = fewer[0], ways.index(way)
     mask = support.masks[way]
@@ -218,8 +205,8 @@ def _halves(support: Support, way: int, readings: Sequence[Reading]) -> Tensor:
         )
         if min(float(shown.masks[way].sum()), float(sought.masks[way].sum())) > 0:
             logits = [reading.fit([shown]).score(support.features)[way + 1] for reading in readings]
-            found.append(_ious(torch.stack(logits), sought, way))
-    return torch.stack(found) if found else torch.zeros(0, len(readings), len(TRIED))
+            found.append(_sought(torch.stack(logits), sought, way))
+    return tuple(found)
 
 
 def _within(support: Support, way: int, kappa: float, part: float) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,12 @@
-"""kshot's default: a method chosen on the supports, with thresholds and absence calibrated on them.
+"""kshot's default: methods blended on the supports, with thresholds, absence and scores calibrated on them.
 
-Usually it is `density`; `attention` and `matching` stand in where the supports say that they read a task better. A
-class that several supports show is sought in each with the help of the rest: so the method is chosen, and the class's
-threshold. Of a class that one support shows, halves of it seek each other, for the choice of the method alone; and
-each of its cells is compared with the others, its neighbourhood left out: the threshold moves towards the middle of
-what the class and the background score there. On demand each query has a say in it too: the threshold moves towards
-those whose masks find the support's mask back. The left-out scores also tell how familiar a class looks where it is; a
-query whose most familiar cells stay far behind is taken not to show it. A support in which the others find next to
-nothing is told of.
+Each class is sought where it was marked: in each of several supports with the help of the rest, or, of a class that one
+support shows, in each half of it with the help of the other. By what `density`, `attention` and `matching` find there
+they get their weights and thresholds, and the logits their scale, so that scores mean what they say. The threshold of
+a lone class with one support also moves towards the middle of what the class and the background score in it, each
+cell's neighbourhood left out. On demand each query has a say in it too: the threshold moves towards those whose masks
+find the support's mask back. The left-out scores also tell how familiar a class looks where it is; a query whose most
+familiar cells stay far behind is taken not to show it. A support in which the others find next to nothing is told of.
 """
 
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kshot.methods import _left_out, attention, base, density, matching
+from kshot.methods._blend import NEVER, Blend, Weighing, blended, scale_of
 from kshot.methods._cells import Cells
 from kshot.methods._cycle import Cycle
 from kshot.ops.geometry import FeatureMap
@@ -27,15 +27,17 @@ class Settings:
     """Chosen on development data; docs/methods.md shows what each part is worth there, and the command.
 
     regions: average densities over alike cells. second: let the query's confident cells join them. threshold: calibrate
-    it on the supports. cycle: move it for each query, by the way back to a lone support. reading: choose the method on
-    the supports. presence: judge from the most familiar cells whether a class is there at all.
-    shift: how far the threshold of a lone class with one support moves towards the middle. gain: mean IoU in the
-    supports that another method or threshold must win. toll: IoU that a threshold costs, times its square. sure:
-    standard errors that what is won must amount to. sharpness: one over the IoU by which a way back must be
-    better to count for e times as much. held: most supports that are left out in turn. gate: probability of presence
-    below which a class is left out of the mask. part: of the image, its most familiar cells. steep: slope of the
-    probability of presence. centre, usual: log ratio of those cells at which a class is as likely there as not, as a
-    part of the left-out one, and at most. scale: of all logits, so that scores are calibrated; it changes no mask.
+    it on the supports. cycle: move it for each query, by the way back to a lone support. reading: blend other methods
+    with `density`. calibration: scale the logits by the supports. presence: judge from the most familiar cells whether
+    a class is there at all.
+    shift: how far the threshold of a lone class with one support moves towards the middle. trust, favour, sure, least:
+    how methods are weighed (`_blend.Weighing`), favour for `density`. toll: part of the best IoU that a threshold
+    costs, times its square; tether: the same where halves of a lone support tell it. sharpness: one over the IoU by
+    which a way back must be better to count for e times as much. held: most supports that are left out in turn. gate:
+    probability of presence below which a class is left out of the mask. part: of the image, its most familiar cells.
+    steep: slope of the probability of presence. centre, usual: log ratio of those cells at which a class is as likely
+    there as not, as a part of the left-out one, and at most. scale: of all logits, where nothing was left out; it
+    changes no mask. firmness: log loss that another scale costs.
     """
 
     regions: bool = True
@@ -43,11 +45,15 @@ class Settings:
     threshold: bool = True
     cycle: bool = False
     reading: bool = True
+    calibration: bool = True
     presence: bool = True
     shift: float = 0.5
-    gain: float = 0.03
-    toll: float = 0.02
-    sure: float = 2.0
+    trust: float = 50.0
+    favour: float = 0.02
+    sure: float = 0.75
+    toll: float = 0.03
+    tether: float = 0.15
+    least: float = 0.05
     sharpness: float = 20.0
     held: int = 5
     gate: float = 0.2
@@ -56,23 +62,24 @@ class Settings:
     centre: float = 0.6
     usual: float = 3.0
     scale: float = 0.7
+    firmness: float = 0.01
 
 
 class _Fitted(NamedTuple):
-    """cells: of all supports. held: what was learnt by leaving some out. task, thresholds (N,): what came of it.
+    """cells: of all supports. held: what was learnt by leaving some out. tasks: those that `blend` makes one of.
 
     cycles: the way back of each class that one support shows; None of the others.
     """
 
     cells: Cells
     held: _left_out.Held
-    task: base.Task
-    thresholds: Tensor
+    tasks: tuple[base.Task, ...]
+    blend: Blend
     cycles: tuple[Cycle | None, ...]
 
 
 class Task(base.Task):
-    """Logits of the chosen method above thresholds of their own."""
+    """Logits of several methods, each above thresholds of its own, in one."""
 
     method = "auto"
     Settings = Settings
@@ -100,21 +107,29 @@ class Task(base.Task):
     def _fitted(self) -> _Fitted:
         settings, readings, usual = self.settings, self._readings(), density.Settings()
         held = _left_out.hold(self.supports, readings, settings.held, settings.part, usual.kappa)
-        toll = settings.toll if settings.threshold else _left_out.NEVER
+        blend = self._blend(held, len(readings))
+        tasks = tuple(readings[index].fit(self.supports) for index in blend.used)
+        # The usual method has made these cells already; the others compare with all of them.
+        cells = tasks[0].fitted if blend.used[0] == 0 else density.fit(self.supports, usual)
+        return _Fitted(cells, held, tasks, blend, self._cycles(usual))
+
+    def _blend(self, held: _left_out.Held, readings: int) -> Blend:
+        settings = self.settings
+        tolls = torch.tensor([settings.toll if left else settings.tether for left in held.left])
         # Where classes compete, cells that one gains are lost to another, and absent ones raise false alarms.
         shift = settings.shift if len(self.classes) == 1 else 0.0
-        choice = held.choose(shift, settings.gain, toll, settings.sure)
-        thresholds = choice.thresholds if settings.threshold else torch.zeros(len(self.classes))
-        task = readings[choice.reading].fit(self.supports)
-        # The usual method has made these cells already; the others compare with all of them.
-        cells = density.fit(self.supports, usual) if choice.reading else task.fitted
-        return _Fitted(cells, held, task, thresholds, self._cycles(usual))
+        if not settings.threshold:
+            tolls, shift = torch.full_like(tolls, NEVER), 0.0
+        weighing = Weighing(settings.trust, settings.favour, settings.sure, settings.least)
+        blend = blended(held.ious, shift * held.middles, readings, tolls, weighing)
+        scale = scale_of(blend, held, settings.scale, settings.firmness) if settings.calibration else settings.scale
+        return replace(blend, scale=scale)
 
     def _score(self, features: FeatureMap) -> Tensor:
-        logits: Tensor = self.fitted.task.score(features)
-        logits[1:] -= self.fitted.thresholds[:, None, None]
+        fitted = self.fitted
+        logits: Tensor = fitted.blend(task.score(features) for task in fitted.tasks)
         logits[1:] -= self._moved(features, logits)[:, None, None]
-        return logits.mul_(self.settings.scale)
+        return logits.mul_(fitted.blend.scale)
 
     def _moved(self, features: FeatureMap, logits: Tensor) -> Tensor:
         """(N,) how far each class's threshold moves for a query, the others' staying where they are."""
@@ -137,7 +152,7 @@ class Task(base.Task):
         )
 
     def _readings(self) -> list[_left_out.Reading]:
-        """The methods to choose from, the usual one first; the others read textures and small things better."""
+        """The methods that are blended, the usual one first; the others read textures and small things better."""
         usual = density.Settings()
         if not self.settings.regions:
             usual = replace(usual, affinity=0.0)

@@ -13,12 +13,16 @@ from typer.testing import CliRunner
 import kshot
 from kshot.cli import app
 from kshot.methods import attention, auto, density, matching
+from kshot.methods._blend import Blend, Weighing, blended, scale_of
 from kshot.methods._cells import Cells
-from kshot.methods._left_out import TRIED, Held, Reading, _ious, _pool, _within, familiarity, hold
+from kshot.methods._left_out import TRIED, Held, Reading, Sought, _pool, _sought, _within, familiarity, hold
 from kshot.methods.base import Support
 from kshot.types import Shot
 from tests.conftest import draw
 from tests.golden.hand import ORIGIN, random_support, row, support
+
+WEIGHING = Weighing(trust=10.0, favour=0.0, sure=0.0, least=0.05)
+FREE, DEAR = torch.zeros(2), torch.full((2,), 10.0)
 
 
 def ious(*of_readings: dict[float, float], usual: float = 0.5) -> torch.Tensor:
@@ -26,43 +30,85 @@ def ious(*of_readings: dict[float, float], usual: float = 0.5) -> torch.Tensor:
     return torch.tensor([[[named.get(t, usual) for t in TRIED.tolist()] for named in of_readings]])
 
 
-def held_of(*classes: torch.Tensor, several: bool = True, middles: tuple[float, ...] = (0.0, 0.0)) -> Held:
-    left = tuple(tuple(range(len(samples))) if several else () for samples in classes)
-    return Held(left, classes, torch.tensor(middles[: len(classes)]), torch.ones(len(classes)))
+def everywhere(value: float) -> dict[float, float]:
+    return dict.fromkeys(TRIED.tolist(), value)
 
 
 def test_ious_at_each_threshold_are_counted() -> None:
     """Logits 0.6, 0.3, -0.3 over a mask of the first cell: 1/3 of all, 1/2 above zero, 1/1 above 0.5, none above 1."""
-    found = _ious(torch.tensor([[[0.6, 0.3, -0.3]]]), support(row((1, 0), (0, 1), (0, 1)), [1, 0, 0]), 0)[0]
+    found = _sought(torch.tensor([[[0.6, 0.3, -0.3]]]), support(row((1, 0), (0, 1), (0, 1)), [1, 0, 0]), 0).ious[0]
     assert [float(found[TRIED.tolist().index(t)]) for t in (-0.5, 0.0, 0.5, 1.0)] == pytest.approx([1 / 3, 1 / 2, 1, 0])
 
 
-def test_a_threshold_must_win_enough_to_be_moved() -> None:
-    little, much = torch.cat([ious({0.5: 0.54})] * 2), torch.cat([ious({0.5: 0.6}), ious({0.5: 0.7})])
-    assert held_of(little).choose(0.5, 0.05, 0.0, 2.0).thresholds.tolist() == [0]
-    assert held_of(much).choose(0.5, 0.05, 0.0, 2.0).thresholds.tolist() == [0.5]
-    assert held_of(much).choose(0.5, 0.05, 10.0, 2.0).thresholds.tolist() == [0]  # a toll that eats what is won
+def test_a_threshold_is_the_best_one_less_its_toll() -> None:
+    """0.7 at best, so 0.7 counts as 0.5 and 0.5 as 0.36: what is won is 0.14, and the toll at 0.5 a quarter of it."""
+    samples, nowhere = ious({0.5: 0.7}), torch.zeros(1)
+    for toll, threshold in ((0.0, 0.5), (0.5, 0.5), (0.6, 0.0)):
+        blend = blended([samples], nowhere, 1, torch.tensor([toll]), WEIGHING)
+        assert blend.thresholds.tolist() == [[threshold]] and blend.weights.tolist() == [1]
+
+
+def test_readings_weigh_by_what_they_find_at_their_thresholds() -> None:
+    """0.3 and 0.6 (at 1, where it costs nothing): parts 0.25 and 0.5 of twice the best, so e^2.5 to one; with favour
+    0.25 for the first they are level."""
+    samples = ious(everywhere(0.3), {1.0: 0.6}, usual=0.3)
+    blend = blended([samples], torch.zeros(1), 2, FREE, WEIGHING)
+    assert blend.weights.tolist() == pytest.approx([1 / (1 + math.exp(2.5)), 1 / (1 + math.exp(-2.5))])
+    assert float(blend.thresholds[1, 0]) == 1 and blend.used == [0, 1]
+    level = blended([samples], torch.zeros(1), 2, FREE, WEIGHING._replace(favour=0.25))
+    assert level.weights.tolist() == pytest.approx([0.5, 0.5])
 
 
 def test_what_is_won_in_one_support_alone_is_luck() -> None:
-    """Gains of 0.3, 0, 0: mean 0.1, and the standard error is 0.1 too."""
-    samples = torch.cat([ious({0.5: 0.8}), ious({}), ious({})])
-    assert held_of(samples).choose(0.5, 0.05, 0.0, 0.9).thresholds.tolist() == [0.5]
-    assert held_of(samples).choose(0.5, 0.05, 0.0, 1.1).thresholds.tolist() == [0]
+    """Parts won: 0.3, 0, 0, so 0.1 in the mean with a standard error of 0.1; for a threshold, and for a reading."""
+    lucky = torch.cat([ious(everywhere(0.2), {0.5: 0.5}, usual=0.2), *[ious(everywhere(0.5), everywhere(0.5))] * 2])
+    for sure, threshold, share in ((0.9, 0.5, 1 / (1 + math.exp(-0.1))), (1.1, 0.0, 0.5)):
+        blend = blended([lucky], torch.zeros(1), 2, torch.tensor([1e-6]), WEIGHING._replace(sure=sure))
+        assert blend.thresholds.tolist() == [[0], [threshold]]
+        assert float(blend.weights[1]) == pytest.approx(share, abs=1e-4)
 
 
-def test_a_class_with_one_support_moves_by_its_middle_alone() -> None:
-    held = held_of(ious({0.5: 0.9}), ious()[:, :0].new_zeros(0, 1, len(TRIED)), several=False, middles=(-1.0, 0.5))
-    assert held.choose(0.5, 0.05, 0.0, 0.0).thresholds.tolist() == [-0.5, 0.25]
+def test_a_weight_that_is_next_to_nothing_is_nothing() -> None:
+    samples = ious(everywhere(0.1), everywhere(0.6))
+    blend = blended([samples], torch.zeros(1), 2, FREE, WEIGHING)  # e^-4.2 to one is below a twentieth
+    assert blend.weights.tolist() == [0, 1] and blend.used == [1]
+
+
+def test_small_ious_count_as_parts_of_the_best() -> None:
+    large, small = ious(everywhere(0.3), everywhere(0.6)), ious(everywhere(0.05), everywhere(0.1))
+    weights = [blended([samples], torch.zeros(1), 2, FREE, WEIGHING).weights for samples in (large, small)]
+    torch.testing.assert_close(*weights)
 
 
 def test_readings_are_compared_by_the_mean_over_classes() -> None:
-    """Reading 1 wins 0.3 for one class and loses 0.1 for the other."""
-    first = torch.cat([ious({}, dict.fromkeys(TRIED.tolist(), 0.8))] * 2)
-    second = torch.cat([ious({}, dict.fromkeys(TRIED.tolist(), 0.4))] * 2)
-    held = held_of(first, second)
-    assert held.choose(0.5, 0.05, 0.0, 0.0).reading == 1
-    assert held.choose(0.5, 0.15, 0.0, 0.0).reading == 0
+    """Reading 1 wins a quarter of twice the best for one class and loses as much for the other."""
+    both = [ious(everywhere(0.3), everywhere(0.6)), ious(everywhere(0.8), everywhere(0.4))]
+    assert blended(both, torch.zeros(2), 2, FREE, WEIGHING).weights.tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_a_class_that_nothing_was_sought_of_keeps_its_middle() -> None:
+    blend = blended([None, ious({0.5: 0.9})], torch.tensor([-1.0, 0.25]), 1, FREE, WEIGHING)
+    assert blend.thresholds.tolist() == [[-1.0, 0.75]]
+    none = blended([None], torch.tensor([0.5]), 3, FREE, WEIGHING)
+    assert none.weights.tolist() == [1, 0, 0] and none.thresholds.tolist() == [[0.5]] * 3
+    assert blended([ious({0.5: 0.9})], torch.zeros(1), 1, DEAR, WEIGHING).thresholds.tolist() == [[0]]
+
+
+def test_a_blend_is_the_weighted_mean_of_what_lies_above_the_thresholds() -> None:
+    blend = Blend(torch.tensor([0.25, 0.0, 0.75]), torch.tensor([[1.0], [9.0], [-1.0]]))
+    planes = [torch.tensor([0.0, value]).reshape(2, 1, 1) for value in (3.0, 2.0)]
+    assert blend(planes).flatten().tolist() == [0, 0.25 * 2 + 0.75 * 3]
+
+
+def test_the_scale_makes_scores_mean_what_they_say() -> None:
+    """Cells at +-2 of which one in eight is wrong: log 7 / 2 = 0.97 says so; where half are wrong, nothing is told."""
+    margins = torch.tensor([[2.0] * 8 + [-2.0] * 8])
+    one, half = torch.tensor([1.0] * 7 + [0.0] * 8 + [1.0]), torch.tensor([1.0, 0.0] * 8)
+    alone = Blend(torch.ones(1), torch.zeros(1, 1))
+    for mask, firmness, expected in ((one, 0.0, 1.0), (half, 0.0, 0.05), (half, 1e6, 0.7)):
+        held = Held(((),), ((Sought(margins, mask, torch.ones(16)),),), torch.zeros(1), torch.ones(1))
+        assert scale_of(alone, held, 0.7, firmness) == pytest.approx(expected)
+    assert scale_of(alone, Held(((),), ((),), torch.zeros(1), torch.ones(1)), 0.7, 0.0) == 0.7
 
 
 def test_the_middle_leaves_a_cell_and_those_around_it_out() -> None:
@@ -103,7 +149,7 @@ def test_an_object_of_one_patch_is_as_familiar_as_anything() -> None:
 def test_a_part_that_is_off_leaves_density_as_it_is() -> None:
     supports = tuple(support(row((1, 0), (0.6, 0.8), (0, 1)), [1, 0, 0]) for _ in range(2))
     query = row((1, 0), (0.8, 0.6), (0, 1))
-    off = auto.Settings(threshold=False, reading=False, presence=False, scale=1.0)
+    off = auto.Settings(threshold=False, reading=False, presence=False, calibration=False, scale=1.0)
     plain = density.Task(("c",), supports, ORIGIN)
     torch.testing.assert_close(auto.Task(("c",), supports, ORIGIN, off).score(query), plain.score(query))
 
@@ -142,10 +188,10 @@ def test_a_way_back_moves_the_threshold_of_a_query() -> None:
     """Off, the margin of the class's cells and of the others is what it is; on, all move by the same."""
     supports, query = tuple(areas(20)), random_support(7).features
     off, on = (auto.Task(("a",), supports, ORIGIN, auto.Settings(cycle=cycle)) for cycle in (False, True))
-    moved = (on.score(query) - off.score(query))[1] / auto.Settings().scale
+    moved = (on.score(query) - off.score(query))[1] / off.fitted.blend.scale
     cycle = on.fitted.cycles[0]
     assert cycle is not None
-    margins = off.score(query)[1] / auto.Settings().scale
+    margins = off.score(query)[1] / off.fitted.blend.scale
     torch.testing.assert_close(moved, -cycle.threshold(query, margins).expand_as(moved), atol=1e-4, rtol=0)
     assert float(moved.abs().max()) > 1e-3
 
@@ -159,10 +205,10 @@ def test_up_to_ten_supports_of_one_class_are_sought_by_all_the_others(shown: tup
     assert held.left[0] == tuple(
         sorted(range(len(shown)), key=lambda i: -shown[i])[: min(5, len(shown) - (0 in shown))]
     )
-    for index, found in zip(held.left[0], held.ious[0], strict=True):
+    for index, found in zip(held.left[0], held.sought[0], strict=True):
         rest, query = supports[:index] + supports[index + 1 :], supports[index].features
         logits = torch.stack([reading.fit(rest).score(query)[1] for reading in readings])
-        assert torch.equal(found, _ious(logits, supports[index], 0))  # to the bit: published figures hang on it
+        assert torch.equal(found.logits, logits.flatten(1))  # to the bit: published figures hang on it
 
 
 def test_a_class_is_sought_with_those_that_show_it_most_and_then_with_empty_ones() -> None:
@@ -204,7 +250,7 @@ def test_supports_that_show_several_classes_are_left_out_once() -> None:
     assert Counting.sizes == [2] * 3
     assert held.left == ((0, 1, 2), (0, 1, 2))
     score = reading.fit(supports[1:]).score(supports[0].features)
-    assert torch.equal(held.ious[1][0], _ious(score[None, 2], supports[0], 1))
+    assert torch.equal(held.sought[1][0].ious, _sought(score[None, 2], supports[0], 1).ious)
 
 
 def wrong_shots() -> list[Shot]:
