@@ -356,5 +356,5 @@ def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings by name, those of the schedule among the others."""
     flat = {name: value for name, value in settings.items() if name not in {"schedule", "processes"}}
     schedule = dict(settings["schedule"])
-    parts = [schedule.pop("batch_size"), schedule.pop("accumulate"), settings["processes"]]
+    parts = [schedule.pop("batch_size"), schedule.pop("accumulate"), settings.get("processes", 1)]
     return flat | schedule | {"examples a step": math.prod(parts)}
