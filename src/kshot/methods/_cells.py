@@ -35,6 +35,12 @@ def log_ratios(shares: Tensor, floor: float = FLOOR) -> Tensor:
     return logs - logs[..., :1]
 
 
+def soft_ious(found: Tensor, mask: Tensor, known: Tensor) -> Tensor:
+    """(...) IoU of what was found (..., cells), 0 or 1, and a soft mask (cells,), where anything is known (cells,)."""
+    shared = found @ mask
+    return shared / (found @ known + mask.sum() - shared).clamp(min=FLOOR)
+
+
 def base_rates(labels: Tensor) -> Tensor:
     """(N+1,): the part of the support cells (n, N+1) that each class and the background makes up, `FLOOR` at least."""
     return (labels.sum(0) / labels.sum()).clamp(min=FLOOR)

@@ -8,6 +8,7 @@ its object, or holds too little of it, does not find the object back where the s
 import torch
 from torch import Tensor
 
+from kshot.methods._cells import soft_ious
 from kshot.methods.base import Support
 from kshot.methods.density import Seen, Settings
 from kshot.ops.geometry import FeatureMap
@@ -45,6 +46,4 @@ class Cycle:
         labels = torch.stack([query.part[:, None] - inside, inside], 2)  # (r, t, 2)
         means = vmf_means(self.tokens, query.keys, labels.flatten(1), self.settings.kappa)  # (s, 2t)
         found = (self.seen.settle(means.view(-1, *labels.shape[1:]))[..., 1] > 0).float()  # (s, t)
-        shared = self.mask @ found
-        ious: Tensor = shared / (self.known @ found + self.mask.sum() - shared).clamp(min=1e-6)
-        return ious
+        return soft_ious(found.T, self.mask, self.known)

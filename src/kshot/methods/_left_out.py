@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kshot.methods._cells import Cells, log_ratios
+from kshot.methods._cells import Cells, log_ratios, soft_ious
 from kshot.methods.base import Origin, Support, Task
 from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.similarity import vmf_means
@@ -35,8 +35,8 @@ class Reading(NamedTuple):
 class Sought(NamedTuple):
     """A class looked for where it was left out.
 
-    logits: (readings, cells) over all else. mask, known: (cells,) in 0..1, what a reading should have found, and where
-    that can be told.
+    logits: (readings, cells) over the background. mask, known: (cells,) in 0..1, what a reading should have found, and
+    where that can be told.
     """
 
     logits: Tensor
@@ -47,8 +47,7 @@ class Sought(NamedTuple):
     def ious(self) -> Tensor:
         """(readings, t): IoU at the thresholds that are tried, on the grid."""
         above = (self.logits[:, None] > TRIED[:, None]).float()  # (readings, t, cells)
-        shared = above @ self.mask
-        return shared / (above @ self.known + self.mask.sum() - shared).clamp(min=1e-6)
+        return soft_ious(above, self.mask, self.known)
 
 
 @dataclass(frozen=True, eq=False)

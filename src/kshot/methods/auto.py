@@ -32,12 +32,12 @@ class Settings:
     a class is there at all.
     shift: how far the threshold of a lone class with one support moves towards the middle. trust, favour, sure, least:
     how methods are weighed (`_blend.Weighing`), favour for `density`. toll: part of the best IoU that a threshold
-    costs, times its square; tether: the same where halves of a lone support tell it. sharpness: one over the IoU by
-    which a way back must be better to count for e times as much. held: most supports that are left out in turn. gate:
-    probability of presence below which a class is left out of the mask. part: of the image, its most familiar cells.
-    steep: slope of the probability of presence. centre, usual: log ratio of those cells at which a class is as likely
-    there as not, as a part of the left-out one, and at most. scale: of all logits, where nothing was left out; it
-    changes no mask. firmness: log loss that another scale costs.
+    costs, times its square (of the IoU itself on the way back); tether: the same where halves of a lone support tell
+    it. sharpness: one over the IoU by which a way back must be better to count for e times as much. held: most
+    supports that are left out in turn. gate: probability of presence below which a class is left out of the mask.
+    part: of the image, its most familiar cells. steep: slope of the probability of presence. centre, usual: log ratio
+    of those cells at which a class is as likely there as not, as a part of the left-out one, and at most. scale: of
+    all logits, where nothing was left out; it changes no mask. firmness: log loss that another scale costs.
     """
 
     regions: bool = True

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kshot.errors import SettingError, TrainingError
 from kshot.training import checkpoint, log
-from kshot.training.loop import Schedule, train
+from kshot.training.loop import Schedule, _deciding, train
 from kshot.training.optimizer import make_optimizer
 from tests.unit.training.jobs import QUICK, Curve, run
 
@@ -195,6 +195,11 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     job.losses = lambda batch: {"loss": job.model(torch.zeros(2, 5)).sum()}
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         train(job, Schedule(**QUICK), tmp_path, {})
+
+
+def test_a_checkpoint_that_tells_of_no_processes_is_of_one() -> None:
+    told = {"schedule": {"batch_size": 6, "accumulate": 2}}
+    assert _deciding(told) == _deciding(told | {"processes": 1}) == {"examples a step": 12}
 
 
 def test_changed_settings_are_named(tmp_path: Path) -> None:
