@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,11 @@ def colours(folder: Path) -> tuple[Any, Any]:
     return mean, std
 
 
-def load_model(folder: Path, loader: str, **arguments: Any) -> Any:
-    """A transformers model of class `loader`, float32; raises `BackboneError`, also when weights are missing in it."""
+def load_model(folder: Path, loader: str, attend: Callable[..., Any] | None = None, **arguments: Any) -> Any:
+    """A transformers model of class `loader`, float32; raises `BackboneError`, also when weights are missing in it.
+
+    attend: what its blocks use for attention, as transformers' `AttentionInterface` takes it; by default its own.
+    """
     import transformers
     from transformers.utils import logging as transformers_logging
 
@@ -107,6 +111,9 @@ def load_model(folder: Path, loader: str, **arguments: Any) -> Any:
     shown, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    if attend is not None:
+        arguments["attn_implementation"] = f"kshot_{attend.__name__}"
+        transformers.AttentionInterface.register(arguments["attn_implementation"], attend)
     safe = any(folder.glob("*.safetensors")) or not (folder / _OLD).is_file()
     try:
         model, info = getattr(transformers, loader).from_pretrained(

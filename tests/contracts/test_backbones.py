@@ -1,5 +1,6 @@
 """What every backbone promises. A new one enters by being listed by its file, or here when it needs weights."""
 
+import math
 import pickle
 from pathlib import Path
 
@@ -201,3 +202,22 @@ def test_a_supervised_vit_takes_several_layers_by_itself(folders: dict[str, Path
 def test_a_layer_that_is_not_there_is_refused(folders: dict[str, Path]) -> None:
     with pytest.raises(SettingError, match=r"layers 1\.\.3, their keys k1\.\.k3 and values v1\.\.v3, got 4"):
         load_backbone(str(folders["vit"]), layers=(4,))
+
+
+def test_attention_stays_as_sharp_over_more_cells_than_in_training(folders: dict[str, Path]) -> None:
+    """Parity: as transformers' own module with its queries multiplied by log n / log trained; never less sharp."""
+    backbone = load_backbone(str(folders["vit"]), device="cpu", layers=(3,))
+    config = backbone.model.config
+    trained = (config.image_size // config.patch_size) ** 2
+    for cells_hw in ((1, 2), (6, 7)):
+        model = type(backbone.model).from_pretrained(folders["vit"], add_pooling_layer=False)
+        factor = max(1.0, math.log(cells_hw[0] * cells_hw[1]) / math.log(trained))
+        assert (factor > 1) == (cells_hw[0] > 1)
+        for name, parameter in model.named_parameters():
+            if ".q_proj." in name:
+                parameter.data.mul_(factor)
+        pixels = torch.randn(1, 3, cells_hw[0] * config.patch_size, cells_hw[1] * config.patch_size)
+        with torch.no_grad():
+            tokens = model(pixel_values=pixels, interpolate_pos_encoding=True).last_hidden_state
+        expected = torch.nn.functional.normalize(tokens[:, 1:], dim=-1).reshape(1, *cells_hw, -1).permute(0, 3, 1, 2)
+        torch.testing.assert_close(backbone.encode(pixels).dense, expected, atol=1e-5, rtol=1e-4)
