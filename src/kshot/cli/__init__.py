@@ -20,6 +20,7 @@ from kshot.cli import (
     models,
     report,
     train,
+    train_background,
     train_distill,
     train_episodic,
     train_heads,
@@ -47,6 +48,7 @@ app.command("datasets")(evaluate.datasets)
 app.add_typer(models.app, name="models")
 train.app.command("heads", epilog=train_heads.EXAMPLES)(train_heads.heads)
 train.app.command("episodic")(train_episodic.episodic)
+train.app.command("background", epilog=train_background.EXAMPLES)(train_background.background)
 train.app.command("distill", epilog=train_distill.EXAMPLES)(train_distill.distil)
 app.add_typer(train.app, name="train")
 app.command("doctor")(doctor.doctor)

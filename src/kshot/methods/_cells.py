@@ -13,7 +13,10 @@ FLOOR = 1e-6
 
 
 class Cells(NamedTuple):
-    """tokens: (n, c) of unit length. labels: (n, N+1) in 0..1, column 0 the background that all supports share."""
+    """tokens: (n, c) of unit length, or shorter ones that stand for several.
+
+    labels: (n, N+1), how much of each cell shows what; column 0 the background that all supports share.
+    """
 
     tokens: Tensor
     labels: Tensor

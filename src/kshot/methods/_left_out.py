@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kshot.formats.learned import Learned
 from kshot.methods._cells import Cells, log_ratios, soft_ious
 from kshot.methods.base import Origin, Support, Task
 from kshot.ops.geometry import FeatureMap, coverage
@@ -20,16 +21,17 @@ _STRANGE, _FEWEST = 0.25, 3  # a support is strange below this part of the other
 
 
 class Reading(NamedTuple):
-    """A method with settings, and what its tasks are made for."""
+    """A method with settings and what it learned, if anything, and what its tasks are made for."""
 
     task: type[Task]
     settings: Any
     classes: tuple[str, ...]
     origin: Origin
+    learned: Learned | None = None
 
     def fit(self, supports: Sequence[Support]) -> Task:
         """Its task of some supports."""
-        return self.task(self.classes, tuple(supports), self.origin, self.settings)
+        return self.task(self.classes, tuple(supports), self.origin, self.settings, self.learned)
 
 
 class Sought(NamedTuple):

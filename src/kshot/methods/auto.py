@@ -4,22 +4,28 @@ Each class is sought where it was marked: in each of several supports with the h
 support shows, in each half of it with the help of the other. By what `density`, `attention` and `matching` find there
 they get their weights and thresholds, and the logits their scale, so that scores mean what they say. The threshold of
 a lone class with one support also moves towards the middle of what the class and the background score in it, each
-cell's neighbourhood left out. On demand each query has a say in it too: the threshold moves towards those whose masks
-find the support's mask back. The left-out scores also tell how familiar a class looks where it is; a query whose most
-familiar cells stay far behind is taken not to show it. A support in which the others find next to nothing is told of.
+cell's neighbourhood left out, or, where images are of many places, of what it scores in the query. Beside the
+supports' background stands a universal one, as far as it is to be believed. On demand the threshold also moves towards
+those whose masks find the support's mask back. The left-out scores tell how familiar a class looks where it is; a
+query whose most familiar cells stay far behind is taken not to show it. A support in which the others find next to
+nothing is told of.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from kshot.formats.learned import Learned, read_learned
 from kshot.methods import _left_out, attention, base, density, matching
 from kshot.methods._blend import NEVER, Blend, Weighing, blended, scale_of
 from kshot.methods._cells import Cells
 from kshot.methods._cycle import Cycle
-from kshot.ops.geometry import FeatureMap
+from kshot.methods._universal import belief, shipped
+from kshot.ops.geometry import FeatureMap, coverage
+
+_WORST = 0.2  # of the cells of an image, that surely show nothing of the class
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,10 @@ class Settings:
     it on the supports. cycle: move it for each query, by the way back to a lone support. reading: blend other methods
     with `density`. calibration: scale the logits by the supports. presence: judge from the most familiar cells whether
     a class is there at all.
-    shift: how far the threshold of a lone class with one support moves towards the middle. trust, favour, sure, least:
+    universal: put a universal background beside the supports' own, and let queries move the threshold.
+    shift: how far the threshold of a lone class with one support moves towards the middle of its support's scores;
+    lean: towards the query's instead, the more the universal background is believed. weights: file or folder of one; by
+    default kshot's own for the backbone, if there is one. trust, favour, sure, least:
     how methods are weighed (`_blend.Weighing`), favour for `density`. toll: part of the best IoU that a threshold
     costs, times its square (of the IoU itself on the way back); tether: the same where halves of a lone support tell
     it. sharpness: one over the IoU by which a way back must be better to count for e times as much. held: most
@@ -45,6 +54,7 @@ class Settings:
     threshold: bool = True
     cycle: bool = False
     reading: bool = True
+    universal: bool = True
     calibration: bool = True
     presence: bool = True
     shift: float = 0.5
@@ -63,12 +73,21 @@ class Settings:
     usual: float = 3.0
     scale: float = 0.7
     firmness: float = 0.01
+    lean: float = 0.7
+    weights: str = field(default="", repr=False)
+
+
+def prepare(settings: Settings) -> None:
+    """Read the universal background, which is kept; raises `SettingError`."""
+    if settings.weights:
+        read_learned(settings.weights)
 
 
 class _Fitted(NamedTuple):
     """cells: of all supports. held: what was learnt by leaving some out. tasks: those that `blend` makes one of.
 
-    cycles: the way back of each class that one support shows; None of the others.
+    cycles: the way back of each class that one support shows; None of the others. believed: how far the universal
+    background is, in 0..1; 0 without one.
     """
 
     cells: Cells
@@ -76,6 +95,7 @@ class _Fitted(NamedTuple):
     tasks: tuple[base.Task, ...]
     blend: Blend
     cycles: tuple[Cycle | None, ...]
+    believed: float
 
 
 class Task(base.Task):
@@ -83,6 +103,7 @@ class Task(base.Task):
 
     method = "auto"
     Settings = Settings
+    learns: ClassVar[str] = "density"
 
     @property
     def gate(self) -> float:
@@ -105,19 +126,22 @@ class Task(base.Task):
         return torch.sigmoid(settings.steep * (seen / centre - 1))
 
     def _fitted(self) -> _Fitted:
-        settings, readings, usual = self.settings, self._readings(), density.Settings()
+        settings, usual, background = self.settings, density.Settings(), self._background()
+        believed = belief(self.supports, background, usual.kappa) if background is not None else 0.0
+        readings = self._readings(background, believed)
         held = _left_out.hold(self.supports, readings, settings.held, settings.part, usual.kappa)
-        blend = self._blend(held, len(readings))
+        blend = self._blend(held, len(readings), believed)
         tasks = tuple(readings[index].fit(self.supports) for index in blend.used)
         # The usual method has made these cells already; the others compare with all of them.
-        cells = tasks[0].fitted if blend.used[0] == 0 else density.fit(self.supports, usual)
-        return _Fitted(cells, held, tasks, blend, self._cycles(usual))
+        cells = tasks[0].fitted if blend.used[0] == 0 else readings[0].fit(self.supports).fitted
+        return _Fitted(cells, held, tasks, blend, self._cycles(usual), believed)
 
-    def _blend(self, held: _left_out.Held, readings: int) -> Blend:
+    def _blend(self, held: _left_out.Held, readings: int, believed: float) -> Blend:
         settings = self.settings
         tolls = torch.tensor([settings.toll if left else settings.tether for left in held.left])
         # Where classes compete, cells that one gains are lost to another, and absent ones raise false alarms.
-        shift = settings.shift if len(self.classes) == 1 else 0.0
+        # Where images are of many places, each query tells its threshold better than the support does: see `_moved`.
+        shift = settings.shift * (1 - believed) if len(self.classes) == 1 else 0.0
         if not settings.threshold:
             tolls, shift = torch.full_like(tolls, NEVER), 0.0
         weighing = Weighing(settings.trust, settings.favour, settings.sure, settings.least)
@@ -134,11 +158,18 @@ class Task(base.Task):
     def _moved(self, features: FeatureMap, logits: Tensor) -> Tensor:
         """(N,) how far each class's threshold moves for a query, the others' staying where they are."""
         moved = torch.zeros(len(self.classes))
+        if self._alone and self.settings.threshold:
+            moved += self.settings.lean * self.fitted.believed * _middle(logits[1], features, self.settings.part)
         for way, cycle in enumerate(self.fitted.cycles):
             if cycle is not None:
                 rest = torch.cat([logits[: way + 1], logits[way + 2 :]]).amax(0)
                 moved[way] = cycle.threshold(features, logits[way + 1] - rest)
         return moved
+
+    @property
+    def _alone(self) -> bool:
+        """Whether there is one class, and one support shows it: nothing else then tells where its threshold lies."""
+        return len(self.classes) == 1 and len(_left_out.showing_of(self.supports, 0)) == 1
 
     def _cycles(self, usual: density.Settings) -> tuple[Cycle | None, ...]:
         """Of classes that one support shows: several set a threshold better by themselves."""
@@ -151,14 +182,32 @@ class Task(base.Task):
             for way, of_way in enumerate(shown)
         )
 
-    def _readings(self) -> list[_left_out.Reading]:
+    def _readings(self, background: Learned | None, believed: float) -> list[_left_out.Reading]:
         """The methods that are blended, the usual one first; the others read textures and small things better."""
         usual = density.Settings()
+        usual = replace(usual, universal=usual.universal * believed)
         if not self.settings.regions:
             usual = replace(usual, affinity=0.0)
         if not self.settings.second:
             usual = replace(usual, share=0.0)
-        chosen: list[tuple[type[base.Task], Any]] = [(density.Task, usual)]
+        readings = [_left_out.Reading(density.Task, usual, self.classes, self.origin, background)]
         if self.settings.reading:
-            chosen += [(attention.Task, attention.Settings()), (matching.Task, matching.Settings())]
-        return [_left_out.Reading(task, settings, self.classes, self.origin) for task, settings in chosen]
+            others: list[tuple[type[base.Task], Any]] = [
+                (attention.Task, attention.Settings()),
+                (matching.Task, matching.Settings()),
+            ]
+            readings += [_left_out.Reading(task, chosen, self.classes, self.origin) for task, chosen in others]
+        return readings
+
+    def _background(self) -> Learned | None:
+        """The universal background: one that was given, or the one that came with kshot for this backbone."""
+        if not self.settings.universal:
+            return None
+        return self.learned or shipped(self.origin.identity)
+
+
+def _middle(plane: Tensor, features: FeatureMap, part: float) -> Tensor:
+    """() halfway between what a class scores (gh, gw) in its best cells, `part` of the image, and in the worst."""
+    scores = plane[coverage(features.frame) > 0]
+    best = scores.topk(max(1, round(part * len(scores)))).values.mean()
+    return (best + scores.quantile(_WORST)) / 2

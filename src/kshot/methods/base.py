@@ -108,6 +108,7 @@ class Task(ABC):
     method: ClassVar[str]
     Settings: ClassVar[type]
     reads_text: ClassVar[bool] = False
+    learns: ClassVar[str] = ""  # the method whose trained tensors it takes, where these are not its own
 
     def __post_init__(self) -> None:
         if self.settings is None:
@@ -123,7 +124,7 @@ class Task(ABC):
         if self.learned is None and place:
             object.__setattr__(self, "learned", read_learned(place))
         if self.learned is not None:
-            self.learned.check_for(self.method, self.origin.identity, self.origin.backbone)
+            self.learned.check_for(self.learns or self.method, self.origin.identity, self.origin.backbone)
         with torch.inference_mode():
             object.__setattr__(self, "fitted", self._fitted())
 

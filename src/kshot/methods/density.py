@@ -9,12 +9,13 @@ a share that falls to nothing when no cell is.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kshot.formats.learned import Learned, read_learned
 from kshot.methods import base
 from kshot.methods._cells import Cells, log_ratios
 from kshot.ops.geometry import FeatureMap, coverage
@@ -34,7 +35,8 @@ class Settings:
     estimate mistrusts a class. sharpness: of the confidences that it starts from. pool: side of the squares of cells
     that the query is compared with in itself; 2 is four times as fast as 1, and as accurate. background, foreground:
     cells that show nothing but background, or nothing but one class, are thinned evenly to about this number (of each
-    class); those on a border, where most of what divides the two is, all stay.
+    class); those on a border, where most of what divides the two is, all stay. universal: part of the background that
+    the universal one makes up, in 0..1. weights: file or folder of it; without one, the supports' own is all there is.
     """
 
     kappa: float = 20.0
@@ -46,6 +48,14 @@ class Settings:
     pool: int = 2
     background: int = 512
     foreground: int = 512
+    universal: float = 0.5
+    weights: str = field(default="", repr=False)
+
+
+def prepare(settings: Settings) -> None:
+    """Read the universal background, which is kept; raises `SettingError`."""
+    if settings.weights:
+        read_learned(settings.weights)
 
 
 class Task(base.Task):
@@ -55,21 +65,36 @@ class Task(base.Task):
     Settings = Settings
 
     def _fitted(self) -> Cells:
-        return fit(self.supports, self.settings)
+        return fit(self.supports, self.settings, self.learned)
 
     def _score(self, features: FeatureMap) -> Tensor:
         return readout(self.fitted, features, self.settings)
 
 
-def fit(supports: Sequence[base.Support], settings: Settings) -> Cells:
-    """The supports' cells, those that are many and alike thinned."""
+def fit(supports: Sequence[base.Support], settings: Settings, universal: Learned | None = None) -> Cells:
+    """The supports' cells, those that are many and alike thinned, and those of the universal background."""
     parts = [_parts(support) for support in supports]  # (N+1, gh, gw) each
     pure = torch.stack([_pure(part).sum((1, 2)) for part in parts]).sum(0)  # (N+1,)
     most = torch.full_like(pure, settings.foreground)
     most[0] = settings.background
     strides = (pure / most).sqrt().ceil().clamp(min=1).int().tolist()
     kept = [_kept(support, part, strides) for support, part in zip(supports, parts, strict=True)]
-    return Cells(torch.cat([tokens for tokens, _ in kept]), torch.cat([weights for _, weights in kept]))
+    own = Cells(torch.cat([tokens for tokens, _ in kept]), torch.cat([weights for _, weights in kept]))
+    return own if universal is None else _beside(own, universal, settings.universal)
+
+
+def _beside(own: Cells, universal: Learned, part: float) -> Cells:
+    """Cells with those of the universal background, which then are `part` of all background."""
+    means, shares = universal.tensors["means"], universal.tensors["shares"]  # (k, c), (k,) that sum to 1
+    mass = own.labels[:, 0].sum()
+    labels = torch.zeros(len(means), own.labels.shape[1])
+    own_labels = own.labels.clone()
+    if mass > 0:  # where no support shows any background, the universal one is all of it
+        own_labels[:, 0] *= 1 - part
+        labels[:, 0] = part * mass * shares
+    else:
+        labels[:, 0] = shares
+    return Cells(torch.cat([own.tokens, means.to(own.tokens)]), torch.cat([own_labels, labels]))
 
 
 def readout(cells: Cells, features: FeatureMap, settings: Settings) -> Tensor:
