@@ -24,7 +24,7 @@ METHODS = (
     *("prototype", "mixture", "attention", "matching", "density", "regions"),
     *("image-prompt", "text", "clip-dinoiser", "auto"),
 )
-PARTS = ("regions", "second", "threshold", "reading", "calibration", "presence")
+PARTS = ("regions", "second", "threshold", "reading", "universal", "calibration", "presence")
 _ENOUGH = 6  # images of a class that 5 shots and a query need
 
 
