@@ -25,6 +25,7 @@ from kshot.methods._cycle import Cycle
 from kshot.methods._universal import belief, shipped
 from kshot.ops.geometry import FeatureMap, coverage
 
+_SURE = 0.5  # belief in the universal background from which on images count as of many places
 _WORST = 0.2  # of the cells of an image, that surely show nothing of the class
 
 
@@ -52,7 +53,7 @@ class Settings:
     regions: bool = True
     second: bool = True
     threshold: bool = True
-    cycle: bool = False
+    cycle: bool = True
     reading: bool = True
     universal: bool = True
     calibration: bool = True
@@ -134,7 +135,8 @@ class Task(base.Task):
         tasks = tuple(readings[index].fit(self.supports) for index in blend.used)
         # The usual method has made these cells already; the others compare with all of them.
         cells = tasks[0].fitted if blend.used[0] == 0 else readings[0].fit(self.supports).fitted
-        return _Fitted(cells, held, tasks, blend, self._cycles(usual), believed)
+        cycles = self._cycles(usual) if background is not None and believed < _SURE else ()
+        return _Fitted(cells, held, tasks, blend, cycles, believed)
 
     def _blend(self, held: _left_out.Held, readings: int, believed: float) -> Blend:
         settings = self.settings
@@ -158,18 +160,19 @@ class Task(base.Task):
     def _moved(self, features: FeatureMap, logits: Tensor) -> Tensor:
         """(N,) how far each class's threshold moves for a query, the others' staying where they are."""
         moved = torch.zeros(len(self.classes))
-        if self._alone and self.settings.threshold:
+        if len(self.classes) == 1 and self._lone and self.settings.threshold:
             moved += self.settings.lean * self.fitted.believed * _middle(logits[1], features, self.settings.part)
         for way, cycle in enumerate(self.fitted.cycles):
             if cycle is not None:
                 rest = torch.cat([logits[: way + 1], logits[way + 2 :]]).amax(0)
-                moved[way] = cycle.threshold(features, logits[way + 1] - rest)
+                doubt = 1 - self.fitted.believed
+                moved[way] += doubt * cycle.threshold(features, logits[way + 1] - rest)
         return moved
 
     @property
-    def _alone(self) -> bool:
-        """Whether there is one class, and one support shows it: nothing else then tells where its threshold lies."""
-        return len(self.classes) == 1 and len(_left_out.showing_of(self.supports, 0)) == 1
+    def _lone(self) -> bool:
+        """Whether no class is shown by several supports, so that none can be left out."""
+        return all(len(_left_out.showing_of(self.supports, way)) <= 1 for way in range(len(self.classes)))
 
     def _cycles(self, usual: density.Settings) -> tuple[Cycle | None, ...]:
         """Of classes that one support shows: several set a threshold better by themselves."""
@@ -191,7 +194,8 @@ class Task(base.Task):
         if not self.settings.second:
             usual = replace(usual, share=0.0)
         readings = [_left_out.Reading(density.Task, usual, self.classes, self.origin, background)]
-        if self.settings.reading:
+        # Halves of one image say little of images of other places: there the usual method is the best on its own.
+        if self.settings.reading and not (believed >= _SURE and self._lone):
             others: list[tuple[type[base.Task], Any]] = [
                 (attention.Task, attention.Settings()),
                 (matching.Task, matching.Settings()),

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import kshot
 from kshot.cli import app
+from kshot.formats.learned import Learned
 from kshot.methods import attention, auto, density, matching
 from kshot.methods._blend import Blend, Weighing, blended, scale_of
 from kshot.methods._cells import Cells
@@ -172,28 +173,56 @@ def areas(*of_supports: int, ways: int = 1) -> list[Support]:
     return made
 
 
-def test_classes_that_one_support_shows_have_a_way_back() -> None:
-    def ways_back(supports: list[Support], **settings: bool) -> list[bool]:
-        names = tuple("abc"[: len(supports[0].masks)])
-        task = auto.Task(names, tuple(supports), ORIGIN, auto.Settings(**settings))
-        return [cycle is not None for cycle in task.fitted.cycles]
+def strange(identity: str = "hand") -> Learned:
+    """A universal background that no random cell resembles, so it is not believed: its images are all of one place."""
+    facts = {"method": "density", "identity": identity, "backbone": "hand"}
+    return Learned(facts, {"means": torch.full((4, 8), -1e-3), "shares": torch.full((4,), 0.25)})
 
-    assert ways_back(areas(20), cycle=True) == [True]
-    assert ways_back(areas(20, 20), cycle=True) == [False]
-    assert ways_back(areas(20, 20, 0, 20, ways=3), cycle=True) == [False, True, False]  # no support shows the third
-    assert ways_back(areas(20)) == ways_back(areas(20), cycle=True, threshold=False) == []
+
+def alike(task: auto.Task) -> auto.Task:
+    """The same task where the universal background is not believed at all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto, "belief", lambda *_: 0.0)
+        return auto.Task(task.classes, task.supports, task.origin, task.settings, strange())
+
+
+def test_classes_that_one_support_shows_have_a_way_back_where_images_are_alike() -> None:
+    def task(supports: list[Support], **settings: bool) -> auto.Task:
+        names = tuple("abc"[: len(supports[0].masks)])
+        return auto.Task(names, tuple(supports), ORIGIN, auto.Settings(**settings))
+
+    def ways_back(*arguments: list[Support], **settings: bool) -> list[bool]:
+        return [cycle is not None for cycle in alike(task(*arguments, **settings)).fitted.cycles]
+
+    assert ways_back(areas(20)) == [True]
+    assert ways_back(areas(20, 20)) == [False]
+    assert ways_back(areas(20, 20, 0, 20, ways=3)) == [False, True, False]  # no support shows the third
+    assert ways_back(areas(20), cycle=False) == ways_back(areas(20), threshold=False) == []
+    assert task(areas(20)).fitted.cycles == ()  # nobody knows whether images are alike
 
 
 def test_a_way_back_moves_the_threshold_of_a_query() -> None:
     """Off, the margin of the class's cells and of the others is what it is; on, all move by the same."""
     supports, query = tuple(areas(20)), random_support(7).features
-    off, on = (auto.Task(("a",), supports, ORIGIN, auto.Settings(cycle=cycle)) for cycle in (False, True))
+    off, on = (alike(auto.Task(("a",), supports, ORIGIN, auto.Settings(cycle=cycle))) for cycle in (False, True))
     moved = (on.score(query) - off.score(query))[1] / off.fitted.blend.scale
     cycle = on.fitted.cycles[0]
     assert cycle is not None
     margins = off.score(query)[1] / off.fitted.blend.scale
     torch.testing.assert_close(moved, -cycle.threshold(query, margins).expand_as(moved), atol=1e-4, rtol=0)
     assert float(moved.abs().max()) > 1e-3
+
+
+def test_of_lone_supports_of_many_places_the_usual_method_is_asked_alone() -> None:
+    def used(*shown: int, believed: float, ways: int = 1) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(auto, "belief", lambda *_: believed)
+            names = tuple("ab"[:ways])
+            task = auto.Task(names, tuple(areas(*shown, ways=ways)), ORIGIN, auto.Settings(least=0.0), strange())
+        return len(task.fitted.tasks)
+
+    assert used(20, believed=0.9) == used(20, 20, believed=0.9, ways=2) == 1
+    assert used(20, believed=0.1) == used(20, 20, believed=0.9) == 3
 
 
 @pytest.mark.parametrize("shown", [(20, 14), (9, 20, 0, 7, 31), (20, 14, 31, 9, 0, 12, 28, 7, 25, 17)])
