@@ -24,7 +24,7 @@ METHODS = (
     *("prototype", "mixture", "attention", "matching", "density", "regions"),
     *("image-prompt", "text", "clip-dinoiser", "auto"),
 )
-PARTS = ("regions", "second", "threshold", "reading", "universal", "calibration", "presence")
+PARTS = ("regions", "second", "threshold", "reading", "universal", "cycle", "calibration", "presence")
 _ENOUGH = 6  # images of a class that 5 shots and a query need
 
 
@@ -55,7 +55,6 @@ KINDS = (Kind("hsnet", 1, 1), Kind("hsnet", 1, 5), Kind("fs-cs", 2, 1))
 ABLATION = (
     Arm("all parts", "auto", {}),
     *(Arm(f"without {part}", "auto", {part: False}) for part in PARTS),
-    Arm("with cycle", "auto", {"cycle": True}),
     Arm("without edges", "auto", {}, "none"),
     Arm("without several layers", "auto", {}, layers=("12",)),
 )
