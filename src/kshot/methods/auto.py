@@ -189,7 +189,8 @@ class Task(base.Task):
         """The methods that are blended, the usual one first; the others read textures and small things better."""
         usual = density.Settings()
         usual = replace(usual, universal=usual.universal * believed)
-        if not self.settings.regions:
+        # Where all images look alike, so do the thing and what is around it, and the average runs over the border.
+        if not self.settings.regions or (background is not None and believed < _SURE):
             usual = replace(usual, affinity=0.0)
         if not self.settings.second:
             usual = replace(usual, share=0.0)
