@@ -321,3 +321,15 @@ def test_a_part_is_switched_off_on_the_command_line(tmp_path: Path) -> None:
     assert kshot.load_task(tmp_path / "disc.kshot").settings.reading is False
     for wrong, said in (("method.reading=no", "true or false"), ("method.gate=true", "a number")):
         assert said in str(CliRunner().invoke(app, [*command, "--set", wrong]).exception)
+
+
+def test_alike_cells_are_averaged_only_where_images_are_of_many_places() -> None:
+    def affinity(believed: float) -> float:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(auto, "belief", lambda *_: believed)
+            task = auto.Task(("a",), tuple(areas(20)), ORIGIN, auto.Settings(favour=1.0), strange())
+        return float(task.fitted.tasks[0].settings.affinity)
+
+    assert affinity(0.9) > 0 == affinity(0.1)
+    plain = auto.Task(("a",), tuple(areas(20)), ORIGIN, auto.Settings(favour=1.0))
+    assert plain.fitted.tasks[0].settings.affinity > 0  # nobody knows whether images are alike
