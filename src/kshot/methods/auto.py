@@ -25,6 +25,7 @@ from kshot.methods._cycle import Cycle
 from kshot.methods._universal import belief, shipped
 from kshot.ops.geometry import FeatureMap, coverage
 
+_FINE = 1024  # cells of a support beyond which the way back to it costs more than the encoder
 _SURE = 0.5  # belief in the universal background from which on images count as of many places
 _WORST = 0.2  # of the cells of an image, that surely show nothing of the class
 
@@ -181,7 +182,9 @@ class Task(base.Task):
             return ()
         shown = [_left_out.showing_of(self.supports, way) for way in range(len(self.classes))]
         return tuple(
-            Cycle(self.supports[of_way[0]], way, settings.sharpness, settings.toll, usual) if len(of_way) == 1 else None
+            Cycle(self.supports[of_way[0]], way, settings.sharpness, settings.toll, usual)
+            if len(of_way) == 1 and len(self.supports[of_way[0]].features.tokens) <= _FINE
+            else None
             for way, of_way in enumerate(shown)
         )
 

@@ -199,6 +199,9 @@ def test_classes_that_one_support_shows_have_a_way_back_where_images_are_alike()
     assert ways_back(areas(20, 20, 0, 20, ways=3)) == [False, True, False]  # no support shows the third
     assert ways_back(areas(20), cycle=False) == ways_back(areas(20), threshold=False) == []
     assert task(areas(20)).fitted.cycles == ()  # nobody knows whether images are alike
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto, "_FINE", 59)  # of 60 cells
+        assert ways_back(areas(20)) == [False]
 
 
 def test_a_way_back_moves_the_threshold_of_a_query() -> None:
