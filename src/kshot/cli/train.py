@@ -10,7 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kshot.training.loop import Progress as Step
 
-app = typer.Typer(no_args_is_help=True, help="Train heads, learnable methods, or a small encoder of your own.")
+app = typer.Typer(
+    no_args_is_help=True, help="Train heads, learnable methods, backgrounds, or a small encoder of your own."
+)
 
 
 @contextmanager

@@ -65,7 +65,9 @@ def read_learned(place: str | Path) -> Learned:
     try:
         stamp = path.stat()
     except OSError as error:
-        raise SettingError(f"{path}: no weights here; `kshot train episodic ... -o RUN` writes RUN/{FILE}") from error
+        raise SettingError(
+            f"{path}: no weights here; `kshot train` episodic or background writes RUN/{FILE}"
+        ) from error
     return _read(path, stamp.st_mtime_ns, stamp.st_size)
 
 

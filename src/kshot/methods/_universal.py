@@ -39,6 +39,7 @@ def belief(supports: Sequence[Support], universal: Learned, kappa: float) -> flo
     lone support by its own cells that lie far off. 1 where there is no background to ask.
     """
     shown = [support for support in supports if float(support.background.sum()) > 0]
+    shown.sort(key=lambda support: float(support.features.features.sum()))  # an order of their own, not the caller's
     several = len(shown) > 1
     ratios = [_ratio(support, _others(shown, support), universal, kappa) for support in shown[:_MOST]]
     if not ratios:

@@ -87,6 +87,8 @@ def _beside(own: Cells, universal: Learned, part: float) -> Cells:
     """Cells with those of the universal background, which then are `part` of all background."""
     means, shares = universal.tensors["means"], universal.tensors["shares"]  # (k, c), (k,) that sum to 1
     mass = own.labels[:, 0].sum()
+    if mass > 0 and part < _TRACE:  # a thousand cells that count for nothing would still cost their cosines
+        return own
     labels = torch.zeros(len(means), own.labels.shape[1])
     own_labels = own.labels.clone()
     if mass > 0:  # where no support shows any background, the universal one is all of it

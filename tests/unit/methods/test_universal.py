@@ -140,3 +140,15 @@ def test_what_is_not_for_this_method_or_backbone_is_refused(tmp_path: Path) -> N
     for module in (auto, density):
         with pytest.raises(SettingError, match="no weights here"):
             module.prepare(module.Settings(weights=str(tmp_path / "nowhere")))
+
+
+def test_belief_hangs_on_the_supports_and_not_on_their_order() -> None:
+    supports = [lone(columns, turned=columns % 2 == 0) for columns in range(12, 21)]
+    everything = background((0.1, 0.0), (0.0, 0.1), (-0.1, 0.0), (0.0, -0.1))
+    assert belief(supports, everything, 20.0) == belief(supports[::-1], everything, 20.0)
+
+
+def test_what_is_not_believed_costs_nothing() -> None:
+    shown = support(row((1, 0), (0, 1)), [1, 0])
+    settings = density.Settings(universal=0.0)
+    assert len(density.fit([shown], settings, background((0.5, 0.0))).tokens) == 2
