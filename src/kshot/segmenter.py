@@ -17,6 +17,7 @@ from kshot.errors import SettingError
 from kshot.features import extract, extract_words
 from kshot.formats.folders import list_images
 from kshot.formats.images import MAX_PIXELS, read_image
+from kshot.formats.learned import read_learned
 from kshot.formats.rasters import Look
 from kshot.methods.base import Origin, Support, Task, settings_of
 from kshot.ops.geometry import FeatureMap
@@ -58,8 +59,11 @@ class Segmenter:
         self.settings = settings_of(self.method, method_settings or {})
         self.refiner_settings = settings_of(self.refiner, refiner_settings or {})
         for module, chosen in ((self.method, self.settings), (self.refiner, self.refiner_settings)):
-            if hasattr(module, "prepare"):  # what it needs beside the backbone is missed now, not at each image
+            # What they need beside the backbone is missed now, not at each image.
+            if hasattr(module, "prepare"):
                 module.prepare(chosen)
+            if getattr(chosen, "weights", ""):
+                read_learned(chosen.weights)
         self.max_pixels, self.look = max_pixels, Look.of(bands, stretch)
         if isinstance(backbone, str):
             backbone = backbones.load_backbone(backbone, device=device, dtype=dtype, layers=layers)

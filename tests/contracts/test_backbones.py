@@ -221,3 +221,11 @@ def test_attention_stays_as_sharp_over_more_cells_than_in_training(folders: dict
             tokens = model(pixel_values=pixels, interpolate_pos_encoding=True).last_hidden_state
         expected = torch.nn.functional.normalize(tokens[:, 1:], dim=-1).reshape(1, *cells_hw, -1).permute(0, 3, 1, 2)
         torch.testing.assert_close(backbone.encode(pixels).dense, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_config_may_give_sides_one_by_one(folders: dict[str, Path]) -> None:
+    backbone = load_backbone(str(folders["vit"]), device="cpu", layers=(3,))
+    config, pixels = backbone.model.config, torch.randn(1, 3, 48, 56)
+    expected = backbone.encode(pixels).dense
+    config.image_size, config.patch_size = [config.image_size] * 2, (config.patch_size,) * 2
+    torch.testing.assert_close(backbone.encode(pixels).dense, expected)

@@ -36,6 +36,15 @@ class Learned:
         told = json.dumps(dict(self.facts), sort_keys=True)
         return hashlib.sha256((told + digest(self.tensors)).encode()).hexdigest()
 
+    def tensor(self, name: str) -> Tensor:
+        """One of the tensors; raises `SettingError` where it is not among them."""
+        if name not in self.tensors:
+            raise SettingError(
+                f"these weights of {self.facts['method']} lack {name!r} and hold {', '.join(self.tensors) or 'none'}; "
+                "copy or train them again"
+            )
+        return self.tensors[name]
+
     def check_for(self, method: str, identity: str, backbone: str) -> None:
         """Raise `SettingError` for another method's tensors, `BackboneMismatchError` for another backbone's."""
         if self.facts["method"] != method:

@@ -55,8 +55,8 @@ def _others(shown: Sequence[Support], support: Support) -> list[Support]:
 def _ratio(support: Support, others: Sequence[Support], universal: Learned, kappa: float) -> Tensor:
     """() mean log ratio of a background's densities by others, or by itself, and by the universal one."""
     tokens, background = support.features.tokens.contiguous(), support.background.flatten()
-    means = universal.tensors["means"].to(tokens)
-    usual = vmf_means(tokens, means, universal.tensors["shares"][:, None], kappa)[:, 0]
+    means = universal.tensor("means").to(tokens)
+    usual = vmf_means(tokens, means, universal.tensor("shares")[:, None], kappa)[:, 0]
     if others:
         cells = torch.cat([other.features.tokens for other in others])
         parts = torch.cat([other.background.flatten() for other in others])

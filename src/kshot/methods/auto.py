@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from kshot.formats.learned import Learned, read_learned
+from kshot.formats.learned import Learned
 from kshot.methods import _left_out, attention, base, density, matching
 from kshot.methods._blend import NEVER, Blend, Weighing, blended, scale_of
 from kshot.methods._cells import Cells
@@ -77,12 +77,6 @@ class Settings:
     firmness: float = 0.01
     lean: float = 0.7
     weights: str = field(default="", repr=False)
-
-
-def prepare(settings: Settings) -> None:
-    """Read the universal background, which is kept; raises `SettingError`."""
-    if settings.weights:
-        read_learned(settings.weights)
 
 
 class _Fitted(NamedTuple):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kshot.errors import SettingError
-from kshot.formats.learned import Learned, read_learned
+from kshot.formats.learned import Learned
 from kshot.methods import base
 from kshot.methods._comparison import Comparison, Shape, Shown
 from kshot.ops.geometry import FeatureMap
@@ -31,12 +31,6 @@ class Settings:
     def __post_init__(self) -> None:
         if self.rounds < 0:
             raise SettingError(f"rounds {self.rounds} of dense-comparison: expected 0 or more")
-
-
-def prepare(settings: Settings) -> None:
-    """Read the weights, which are kept; raises `SettingError`. Without any, fitting is what is refused."""
-    if settings.weights:
-        read_learned(settings.weights)
 
 
 def shown(supports: Sequence[base.Support]) -> list[Shown]:

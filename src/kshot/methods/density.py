@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.formats.learned import Learned, read_learned
+from kshot.formats.learned import Learned
 from kshot.methods import base
 from kshot.methods._cells import Cells, log_ratios
 from kshot.ops.geometry import FeatureMap, coverage
@@ -52,12 +52,6 @@ class Settings:
     weights: str = field(default="", repr=False)
 
 
-def prepare(settings: Settings) -> None:
-    """Read the universal background, which is kept; raises `SettingError`."""
-    if settings.weights:
-        read_learned(settings.weights)
-
-
 class Task(base.Task):
     """Log density ratios of classes to background; the classes are decided jointly."""
 
@@ -85,7 +79,7 @@ def fit(supports: Sequence[base.Support], settings: Settings, universal: Learned
 
 def _beside(own: Cells, universal: Learned, part: float) -> Cells:
     """Cells with those of the universal background, which then are `part` of all background."""
-    means, shares = universal.tensors["means"], universal.tensors["shares"]  # (k, c), (k,) that sum to 1
+    means, shares = universal.tensor("means"), universal.tensor("shares")  # (k, c), (k,) that sum to 1
     mass = own.labels[:, 0].sum()
     if mass > 0 and part < _TRACE:  # a thousand cells that count for nothing would still cost their cosines
         return own

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.formats.learned import read_learned
 from kshot.methods import base
 from kshot.ops.geometry import FeatureMap
 from kshot.ops.pooling import masked_average, stack_tokens
@@ -25,12 +24,6 @@ class Settings:
 
     scale: float = 20.0
     weights: str = field(default="", repr=False)
-
-
-def prepare(settings: Settings) -> None:
-    """Read the weights, which are kept; raises `SettingError`."""
-    if settings.weights:
-        read_learned(settings.weights)
 
 
 def project(features: FeatureMap, projection: Tensor) -> FeatureMap:
@@ -65,4 +58,4 @@ class Task(base.Task):
         return compare(self._seen(features), self.fitted, self.settings.scale)
 
     def _seen(self, features: FeatureMap) -> FeatureMap:
-        return features if self.learned is None else project(features, self.learned.tensors["projection.weight"])
+        return features if self.learned is None else project(features, self.learned.tensor("projection.weight"))

@@ -137,9 +137,12 @@ def test_what_is_not_for_this_method_or_backbone_is_refused(tmp_path: Path) -> N
     assert read_learned(tmp_path).facts["identity"] == "x" * 64
     with pytest.raises(BackboneMismatchError):
         auto.Task(("a",), (shown,), ORIGIN, auto.Settings(weights=str(tmp_path)))
-    for module in (auto, density):
+    for name in ("auto", "density"):
         with pytest.raises(SettingError, match="no weights here"):
-            module.prepare(module.Settings(weights=str(tmp_path / "nowhere")))
+            kshot.Segmenter(backbone="toy", method=name, method_settings={"weights": str(tmp_path / "nowhere")})
+    shares_alone = Learned(stranger.facts, {"shares": torch.ones(1)})
+    with pytest.raises(SettingError, match="lack 'means' and hold shares"):
+        density.Task(("a",), (shown,), ORIGIN, density.Settings(), shares_alone)
 
 
 def test_belief_hangs_on_the_supports_and_not_on_their_order() -> None:
