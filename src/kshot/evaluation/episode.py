@@ -4,6 +4,7 @@ Only the cheap part runs here, on features that the cache holds. In the support 
 ways count as ignored: they are no background, and that shot does not show them as what they are.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -49,12 +50,14 @@ class EpisodeRunner:
 
     score_size: score at this square size instead of the query's own (nearest neighbour), as some published codes do.
     learned: what the method learned, while it still is in training; else its settings say where that lies.
-    forwards: how many images went through the encoder.
+    mirror: part of the size at which the method looks at a query's mirror image, 0 for none. forwards: how many images
+    went through the encoder.
     """
 
     def __init__(self, segmenter: Segmenter, data: Dataset, cache: FeatureCache, score_size: int | None = None):
         self.segmenter, self.data, self.cache, self.score_size = segmenter, data, cache, score_size
         self.learned: Learned | None = None
+        self.mirror = float(getattr(segmenter.settings, "mirror", 0.0))
         self._held_features: Held[FeatureMap] = Held(_FEATURE_BYTES, _bytes_of)
         self._held_pixels: Held[Pixels] = Held(_PIXEL_BYTES, lambda pixels: pixels.nbytes)
         self._shown = lru_cache(maxsize=_MASKS)(self._make_shown)
@@ -87,7 +90,8 @@ class EpisodeRunner:
         task: Task = segmenter.method.Task(
             names, self.supports(episode), segmenter.origin, segmenter.settings, self.learned
         )
-        prediction = self.segmenter.decide(task, self.features(episode.query), self.picture(episode.query))
+        features = self.query(episode.query)
+        prediction = self.segmenter.decide(task, features, self.picture(episode.query))
         return Outcome(episode, prediction, self.labels(episode.query, episode.classes), task)
 
     def supports(self, episode: Episode) -> tuple[Support, ...]:
@@ -101,6 +105,12 @@ class EpisodeRunner:
     def features(self, image: str) -> FeatureMap:
         """Features of an image: held, from the cache, or made."""
         return self._held_features.get(image, lambda: self._features(image))
+
+    def query(self, image: str) -> FeatureMap:
+        """Features of an image as a query: with those of its mirror image, where the method looks at it."""
+        if self.mirror <= 0:
+            return self.features(image)
+        return self._held_features.get((image, self.mirror), lambda: self._query(image))
 
     def picture(self, image: str) -> Pixels:
         """(h, w, 3) uint8."""
@@ -131,14 +141,21 @@ class EpisodeRunner:
         return support.masks[0], support.known
 
     def _features(self, image: str) -> FeatureMap:
-        path, segmenter = self.data.image_path(image), self.segmenter
-        return self.cache.get(
-            path,
-            segmenter.backbone,
-            segmenter.size,
-            segmenter.backbone.spec.patch,
-            lambda: segmenter.features(read_image(path, max_pixels=segmenter.max_pixels)),
+        path = self.data.image_path(image)
+        return self._kept(
+            path.read_bytes(),
+            lambda: self.segmenter.features(read_image(path, max_pixels=self.segmenter.max_pixels)),
         )
+
+    def _query(self, image: str) -> FeatureMap:
+        return self._kept(
+            self.data.image_path(image).read_bytes() + f"mirror {self.mirror}".encode(),
+            lambda: self.segmenter.mirrored(self.features(image), self.picture(image), self.mirror),
+        )
+
+    def _kept(self, data: bytes, make: Callable[[], FeatureMap]) -> FeatureMap:
+        segmenter = self.segmenter
+        return self.cache.get_of(data, segmenter.backbone, segmenter.size, segmenter.backbone.spec.patch, make)
 
     def _at_score_size(self, labels: Pixels) -> Pixels:
         if self.score_size is None:

@@ -96,10 +96,14 @@ def _work(job: Job, rank: int, world: int, progress: Progress | None, meet: Call
 
 def _encode_share(job: Job, runner: EpisodeRunner, rank: int, world: int, done: Container[int]) -> None:
     """Fill the cache together with what the episodes without a row need."""
-    missing = (episode for episode in job.drawn if episode.index not in done)
-    images = sorted({image for e in missing for image in (e.query, *(i for way in e.supports for i in way))})
+    missing = [episode for episode in job.drawn if episode.index not in done]
+    queries = {e.query for e in missing}
+    images = sorted(queries | {image for e in missing for way in e.supports for image in way})
     for image in images[rank::world]:
-        runner.features(image)
+        if image in queries:
+            runner.query(image)  # and its own features, which it is also a support with
+        else:
+            runner.features(image)
         if not runner.cache.writable:
             return
 

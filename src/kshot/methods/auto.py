@@ -38,6 +38,7 @@ class Settings:
     it on the supports. cycle: move it for each query, by the way back to a lone support. reading: blend other methods
     with `density`. calibration: scale the logits by the supports. presence: judge from the most familiar cells whether
     a class is there at all.
+    mirror: side of the query's mirror image, as a part of its own; the features of both are averaged. 0 for none.
     universal: put a universal background beside the supports' own, and let queries move the threshold.
     shift: how far the threshold of a lone class with one support moves towards the middle of its support's scores;
     lean: towards the query's instead, the more the universal background is believed. weights: file or folder of one; by
@@ -59,6 +60,7 @@ class Settings:
     universal: bool = True
     calibration: bool = True
     presence: bool = True
+    mirror: float = 0.0
     shift: float = 0.5
     trust: float = 50.0
     favour: float = 0.02
@@ -105,6 +107,11 @@ class Task(base.Task):
     def gate(self) -> float:
         """Probability of presence below which a class is left out of the mask."""
         return float(self.settings.gate) if self.settings.presence else super().gate
+
+    @property
+    def mirror(self) -> float:
+        """Side of a query's mirror image, as a part of its own, that is looked at as well; 0 for none."""
+        return float(self.settings.mirror)
 
     @property
     def remarks(self) -> tuple[str, ...]:

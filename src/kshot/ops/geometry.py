@@ -110,6 +110,19 @@ def to_pixels(planes: Tensor, frame: Frame, out_hw: tuple[int, int] | None = Non
     return rows @ planes @ columns.T
 
 
+def to_cells(planes: Tensor, frame: Frame, cells: Frame, mirrored: bool = False) -> Tensor:
+    """Bilinear interpolation of grid planes (..., gh, gw) at the middles of the cells of another frame: (..., GH, GW).
+
+    Both frames are of the same image, or, where `mirrored`, the planes are of its mirror image.
+    """
+    matrices: list[Tensor] = []
+    for inner, seen, other in zip(cells.inner_hw, frame.inner_hw, cells.grid_hw, strict=True):
+        middle = ((torch.arange(other, dtype=torch.float64) + 0.5) * cells.patch).clamp(max=inner - 0.5) / inner
+        middle = 1 - middle if mirrored and len(matrices) == 1 else middle
+        matrices.append(_tents(middle * seen / frame.patch - 0.5, math.ceil(seen / frame.patch)).to(planes))
+    return matrices[0] @ planes @ matrices[1].T
+
+
 def coverage(frame: Frame) -> Tensor:
     """(gh, gw) in 0..1: the part of each cell that is image and not padding."""
     parts = []
@@ -146,7 +159,10 @@ def _areas(pixels: int, inner: int, patch: int) -> Tensor:
 def _blend(pixels: int, inner: int, patch: int) -> Tensor:
     """(pixels, cells): bilinear weights of the cells around each pixel's centre; rows sum to 1."""
     cells = math.ceil(inner / patch)
-    centres = (torch.arange(pixels, dtype=torch.float64) + 0.5) * (inner / pixels / patch) - 0.5
-    centres = centres.clamp(0, cells - 1)
-    # The tent of each cell at each pixel: 1 at its centre, 0 at its neighbours'.
-    return (1 - (centres[:, None] - torch.arange(cells, dtype=torch.float64)).abs()).clamp(min=0).float()
+    return _tents((torch.arange(pixels, dtype=torch.float64) + 0.5) * (inner / pixels / patch) - 0.5, cells)
+
+
+def _tents(places: Tensor, cells: int) -> Tensor:
+    """(n, cells): the tent of each cell at n places, counted in cells: 1 at its centre, 0 at its neighbours'."""
+    places = places.clamp(0, cells - 1)
+    return (1 - (places[:, None] - torch.arange(cells, dtype=torch.float64)).abs()).clamp(min=0).float()
