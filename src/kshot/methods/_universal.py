@@ -21,7 +21,7 @@ _FOLDER = Path(__file__).parent / "backgrounds"
 _MOST = 5  # supports whose background is sought in the others
 _FAR = 0.28  # part of the grid's longer side within which cells of the same image look alike for no other reason
 # Log ratio of own to universal background at which half of the universal one is taken, between images and within one.
-_BETWEEN, _WITHIN = 2.5, 5.0
+_BETWEEN, _WITHIN = 2.5, 4.7
 _STEEP, _FLOOR = 4.0, 1e-12
 
 

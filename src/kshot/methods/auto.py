@@ -11,6 +11,7 @@ query whose most familiar cells stay far behind is taken not to show it. A suppo
 nothing is told of.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -25,7 +26,7 @@ from kshot.methods._cycle import Cycle
 from kshot.methods._universal import belief, shipped
 from kshot.ops.geometry import FeatureMap, coverage
 
-_FINE = 1024  # cells of a support beyond which the way back to it costs more than the encoder
+_FINE = 1280  # cells of a support beyond which the way back to it costs more than the encoder
 _SURE = 0.5  # belief in the universal background from which on images count as of many places
 _WORST = 0.2  # of the cells of an image, that surely show nothing of the class
 
@@ -47,7 +48,8 @@ class Settings:
     costs, times its square (of the IoU itself on the way back); tether: the same where halves of a lone support tell
     it. sharpness: one over the IoU by which a way back must be better to count for e times as much. held: most
     supports that are left out in turn. gate: probability of presence below which a class is left out of the mask.
-    part: of the image, its most familiar cells. steep: slope of the probability of presence. centre, usual: log ratio
+    growth: times its largest support that a class may be large in a query, where the universal background is not believed
+    and images look alike. part: of the image, its most familiar cells. steep: slope of the probability of presence. centre, usual: log ratio
     of those cells at which a class is as likely there as not, as a part of the left-out one, and at most. scale: of
     all logits, where nothing was left out; it changes no mask. firmness: log loss that another scale costs.
     """
@@ -78,6 +80,7 @@ class Settings:
     scale: float = 0.7
     firmness: float = 0.01
     lean: float = 0.7
+    growth: float = 5.0
     weights: str = field(default="", repr=False)
 
 
@@ -85,7 +88,7 @@ class _Fitted(NamedTuple):
     """cells: of all supports. held: what was learnt by leaving some out. tasks: those that `blend` makes one of.
 
     cycles: the way back of each class that one support shows; None of the others. believed: how far the universal
-    background is, in 0..1; 0 without one.
+    background is, in 0..1; 0 without one. largest: (N,) the most of a query that each class may fill, in 0..1.
     """
 
     cells: Cells
@@ -94,6 +97,7 @@ class _Fitted(NamedTuple):
     blend: Blend
     cycles: tuple[Cycle | None, ...]
     believed: float
+    largest: Tensor
 
 
 class Task(base.Task):
@@ -137,8 +141,9 @@ class Task(base.Task):
         tasks = tuple(readings[index].fit(self.supports) for index in blend.used)
         # The usual method has made these cells already; the others compare with all of them.
         cells = tasks[0].fitted if blend.used[0] == 0 else readings[0].fit(self.supports).fitted
-        cycles = self._cycles(usual) if background is not None and believed < _SURE else ()
-        return _Fitted(cells, held, tasks, blend, cycles, believed)
+        alike = background is not None and believed < _SURE
+        largest = settings.growth * _largest(self.supports) if alike else torch.ones(len(self.classes))
+        return _Fitted(cells, held, tasks, blend, self._cycles(usual) if alike else (), believed, largest)
 
     def _blend(self, held: _left_out.Held, readings: int, believed: float) -> Blend:
         settings = self.settings
@@ -162,13 +167,17 @@ class Task(base.Task):
     def _moved(self, features: FeatureMap, logits: Tensor) -> Tensor:
         """(N,) how far each class's threshold moves for a query, the others' staying where they are."""
         moved = torch.zeros(len(self.classes))
-        if len(self.classes) == 1 and self._lone and self.settings.threshold:
+        if not self.settings.threshold:
+            return moved
+        if len(self.classes) == 1 and self._lone:
             moved += self.settings.lean * self.fitted.believed * _middle(logits[1], features, self.settings.part)
-        for way, cycle in enumerate(self.fitted.cycles):
+        for way in range(len(self.classes)):
+            rest = torch.cat([logits[: way + 1], logits[way + 2 :]]).amax(0)
+            margin = logits[way + 1] - rest
+            cycle = self.fitted.cycles[way] if self.fitted.cycles else None
             if cycle is not None:
-                rest = torch.cat([logits[: way + 1], logits[way + 2 :]]).amax(0)
-                doubt = 1 - self.fitted.believed
-                moved[way] += doubt * cycle.threshold(features, logits[way + 1] - rest)
+                moved[way] += (1 - self.fitted.believed) * cycle.threshold(features, margin)
+            moved[way] = moved[way].maximum(_crowded(margin, features, float(self.fitted.largest[way])))
         return moved
 
     @property
@@ -213,6 +222,18 @@ class Task(base.Task):
         if not self.settings.universal:
             return None
         return self.learned or shipped(self.origin.identity)
+
+
+def _largest(supports: Sequence[base.Support]) -> Tensor:
+    """(N,) the largest part of an image's cells that show something of each class in a support."""
+    return torch.stack([(s.masks > 0).sum((1, 2)) / coverage(s.features.frame).sum() for s in supports]).amax(0)
+
+
+def _crowded(margin: Tensor, features: FeatureMap, largest: float) -> Tensor:
+    """() the threshold above which a class with that margin (gh, gw) fills no more than `largest` of the image."""
+    scores = margin[coverage(features.frame) > 0]
+    count = round(largest * len(scores))
+    return scores.topk(count + 1).values[-1] if count < len(scores) else scores.new_tensor(-torch.inf)
 
 
 def _middle(plane: Tensor, features: FeatureMap, part: float) -> Tensor:

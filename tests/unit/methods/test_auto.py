@@ -336,3 +336,26 @@ def test_alike_cells_are_averaged_only_where_images_are_of_many_places() -> None
     assert affinity(0.9) > 0 == affinity(0.1)
     plain = auto.Task(("a",), tuple(areas(20)), ORIGIN, auto.Settings(favour=1.0))
     assert plain.fitted.tasks[0].settings.affinity > 0  # nobody knows whether images are alike
+
+
+def test_where_images_are_alike_a_class_grows_only_so_far() -> None:
+    """20 of 60 cells show the class: at a growth of 2 no query shows it in more than 40, at a quarter in 5."""
+    supports = tuple(areas(20))
+
+    def found(growth: float, seed: int, **settings: bool) -> int:
+        made = auto.Task(("a",), supports, ORIGIN, auto.Settings(growth=growth, cycle=False, **settings))
+        logits = alike(made).score(random_support(seed).features)
+        return int((logits[1] > 0).sum())
+
+    twice = alike(auto.Task(("a",), supports, ORIGIN, auto.Settings(growth=2.0)))
+    assert twice.fitted.largest.tolist() == pytest.approx([40 / 60])
+    for seed in range(8):
+        free = found(1000.0, seed)
+        assert (found(0.25, seed), found(2.0, seed)) == (min(free, 5), min(free, 40))
+        assert found(0.25, seed, threshold=False) == found(1000.0, seed, threshold=False)
+    assert max(found(1000.0, seed) for seed in range(8)) > 5
+
+
+def test_where_nobody_knows_whether_images_are_alike_a_class_may_fill_them() -> None:
+    task = auto.Task(("a",), tuple(areas(20)), ORIGIN, auto.Settings(growth=0.1))
+    assert task.fitted.largest.tolist() == [1.0]
