@@ -11,7 +11,6 @@ query whose most familiar cells stay far behind is taken not to show it. A suppo
 nothing is told of.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,12 +22,12 @@ from kshot.methods import _left_out, attention, base, density, matching
 from kshot.methods._blend import NEVER, Blend, Weighing, blended, scale_of
 from kshot.methods._cells import Cells
 from kshot.methods._cycle import Cycle
+from kshot.methods._moves import crowded, largest, middle
 from kshot.methods._universal import belief, shipped
-from kshot.ops.geometry import FeatureMap, coverage
+from kshot.ops.geometry import FeatureMap
 
 _FINE = 1280  # cells of a support beyond which the way back to it costs more than the encoder
 _SURE = 0.5  # belief in the universal background from which on images count as of many places
-_WORST = 0.2  # of the cells of an image, that surely show nothing of the class
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class Settings:
     costs, times its square (of the IoU itself on the way back); tether: the same where halves of a lone support tell
     it. sharpness: one over the IoU by which a way back must be better to count for e times as much. held: most
     supports that are left out in turn. gate: probability of presence below which a class is left out of the mask.
-    growth: times its largest support that a class may be large in a query, where the universal background is not believed
-    and images look alike. part: of the image, its most familiar cells. steep: slope of the probability of presence. centre, usual: log ratio
+    growth: how many times the cells that show it in a support a class may have in a query, where images look alike.
+    part: of the image, its most familiar cells. steep: slope of the probability of presence. centre, usual: log ratio
     of those cells at which a class is as likely there as not, as a part of the left-out one, and at most. scale: of
     all logits, where nothing was left out; it changes no mask. firmness: log loss that another scale costs.
     """
@@ -142,8 +141,8 @@ class Task(base.Task):
         # The usual method has made these cells already; the others compare with all of them.
         cells = tasks[0].fitted if blend.used[0] == 0 else readings[0].fit(self.supports).fitted
         alike = background is not None and believed < _SURE
-        largest = settings.growth * _largest(self.supports) if alike else torch.ones(len(self.classes))
-        return _Fitted(cells, held, tasks, blend, self._cycles(usual) if alike else (), believed, largest)
+        most = settings.growth * largest(self.supports) if alike else torch.ones(len(self.classes))
+        return _Fitted(cells, held, tasks, blend, self._cycles(usual) if alike else (), believed, most)
 
     def _blend(self, held: _left_out.Held, readings: int, believed: float) -> Blend:
         settings = self.settings
@@ -170,14 +169,14 @@ class Task(base.Task):
         if not self.settings.threshold:
             return moved
         if len(self.classes) == 1 and self._lone:
-            moved += self.settings.lean * self.fitted.believed * _middle(logits[1], features, self.settings.part)
+            moved += self.settings.lean * self.fitted.believed * middle(logits[1], features, self.settings.part)
         for way in range(len(self.classes)):
             rest = torch.cat([logits[: way + 1], logits[way + 2 :]]).amax(0)
             margin = logits[way + 1] - rest
             cycle = self.fitted.cycles[way] if self.fitted.cycles else None
             if cycle is not None:
                 moved[way] += (1 - self.fitted.believed) * cycle.threshold(features, margin)
-            moved[way] = moved[way].maximum(_crowded(margin, features, float(self.fitted.largest[way])))
+            moved[way] = moved[way].maximum(crowded(margin, features, float(self.fitted.largest[way])))
         return moved
 
     @property
@@ -222,22 +221,3 @@ class Task(base.Task):
         if not self.settings.universal:
             return None
         return self.learned or shipped(self.origin.identity)
-
-
-def _largest(supports: Sequence[base.Support]) -> Tensor:
-    """(N,) the largest part of an image's cells that show something of each class in a support."""
-    return torch.stack([(s.masks > 0).sum((1, 2)) / coverage(s.features.frame).sum() for s in supports]).amax(0)
-
-
-def _crowded(margin: Tensor, features: FeatureMap, largest: float) -> Tensor:
-    """() the threshold above which a class with that margin (gh, gw) fills no more than `largest` of the image."""
-    scores = margin[coverage(features.frame) > 0]
-    count = round(largest * len(scores))
-    return scores.topk(count + 1).values[-1] if count < len(scores) else scores.new_tensor(-torch.inf)
-
-
-def _middle(plane: Tensor, features: FeatureMap, part: float) -> Tensor:
-    """() halfway between what a class scores (gh, gw) in its best cells, `part` of the image, and in the worst."""
-    scores = plane[coverage(features.frame) > 0]
-    best = scores.topk(max(1, round(part * len(scores)))).values.mean()
-    return (best + scores.quantile(_WORST)) / 2
