@@ -194,9 +194,10 @@ def test_keys_and_values_are_what_the_attention_sees(folders: dict[str, Path], k
     torch.testing.assert_close(token, torch.nn.functional.normalize(keys[:, 0], dim=-1), atol=1e-5, rtol=1e-4)
 
 
-def test_a_supervised_vit_takes_several_layers_by_itself(folders: dict[str, Path]) -> None:
-    assert load_backbone(str(folders["vit"])).layers == ("2", "3", "k2", "k3")
-    assert load_backbone(str(folders["dinov2"])).layers == ("3",)
+def test_a_supervised_vit_takes_several_layers_and_more_pixels_by_itself(folders: dict[str, Path]) -> None:
+    vit, dinov2 = (load_backbone(str(folders[name])) for name in ("vit", "dinov2"))
+    assert (vit.layers, vit.spec.size) == (("2", "3", "k2", "k3"), 512)
+    assert (dinov2.layers, dinov2.spec.size) == (("3",), 448)
 
 
 def test_a_layer_that_is_not_there_is_refused(folders: dict[str, Path]) -> None:
