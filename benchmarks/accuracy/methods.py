@@ -55,8 +55,10 @@ KINDS = (Kind("hsnet", 1, 1), Kind("hsnet", 1, 5), Kind("fs-cs", 2, 1))
 ABLATION = (
     Arm("all parts", "auto", {}),
     *(Arm(f"without {part}", "auto", {part: False}) for part in PARTS),
+    Arm("without a limit on growth", "auto", {"growth": 1e6}),
     Arm("without edges", "auto", {}, "none"),
     Arm("without several layers", "auto", {}, layers=("12",)),
+    Arm("with the mirror image", "auto", {"mirror": 0.7}),
 )
 
 

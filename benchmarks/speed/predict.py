@@ -38,7 +38,7 @@ def main() -> None:
     if options.child:
         _memory_child(options)
         return
-    segmenter = Segmenter(backbone=options.backbone, device="cpu")
+    segmenter = Segmenter(backbone=options.backbone, device="cpu", size=options.size)
     report: dict[str, Any] = {"facts": facts(), "images": options.images, "size": segmenter.size, "shots": {}}
     for shots in options.shots:
         task = segmenter.fit(_supports(options.root, shots))
@@ -125,7 +125,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--memory-images", type=int, default=0)
     parser.add_argument("--width", type=int, default=500, help="Of the images whose memory is measured.")
-    parser.add_argument("--size", type=int, help="Working size there, the backbone's own by default.")
+    parser.add_argument("--size", type=int, help="Working size, the backbone's own by default.")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
