@@ -26,7 +26,7 @@ from kshot.methods._moves import crowded, largest, middle
 from kshot.methods._universal import belief, shipped
 from kshot.ops.geometry import FeatureMap
 
-_FINE = 1280  # cells of a support beyond which the way back to it costs more than the encoder
+_FINE = 1280  # cells of a support beyond which matching and the way back to it cost more than the encoder
 _SURE = 0.5  # belief in the universal background from which on images count as of many places
 
 
@@ -209,10 +209,9 @@ class Task(base.Task):
         readings = [_left_out.Reading(density.Task, usual, self.classes, self.origin, background)]
         # Halves of one image say little of images of other places: there the usual method is the best on its own.
         if self.settings.reading and not (believed >= _SURE and self._lone):
-            others: list[tuple[type[base.Task], Any]] = [
-                (attention.Task, attention.Settings()),
-                (matching.Task, matching.Settings()),
-            ]
+            others: list[tuple[type[base.Task], Any]] = [(attention.Task, attention.Settings())]
+            if all(len(support.features.tokens) <= _FINE for support in self.supports):
+                others.append((matching.Task, matching.Settings()))
             readings += [_left_out.Reading(task, chosen, self.classes, self.origin) for task, chosen in others]
         return readings
 

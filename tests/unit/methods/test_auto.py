@@ -359,3 +359,14 @@ def test_where_images_are_alike_a_class_grows_only_so_far() -> None:
 def test_where_nobody_knows_whether_images_are_alike_a_class_may_fill_them() -> None:
     task = auto.Task(("a",), tuple(areas(20)), ORIGIN, auto.Settings(growth=0.1))
     assert task.fitted.largest.tolist() == [1.0]
+
+
+def test_on_fine_grids_matching_is_not_asked() -> None:
+    def asked() -> int:
+        task = alike(auto.Task(("a",), tuple(areas(20, 20)), ORIGIN, auto.Settings()))
+        return len(task.fitted.held.sought[0][0].logits)
+
+    assert asked() == 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto, "_FINE", 59)  # of 60 cells
+        assert asked() == 2
