@@ -155,7 +155,7 @@ class EpisodeRunner:
 
     def _kept(self, data: bytes, make: Callable[[], FeatureMap]) -> FeatureMap:
         segmenter = self.segmenter
-        return self.cache.get_of(data, segmenter.backbone, segmenter.size, segmenter.backbone.spec.patch, make)
+        return self.cache.get(data, segmenter.backbone, segmenter.size, segmenter.backbone.spec.patch, make)
 
     def _at_score_size(self, labels: Pixels) -> Pixels:
         if self.score_size is None:

@@ -42,14 +42,11 @@ class FeatureCache:
         self._written = max_bytes
         self.writable = folder is not None
 
-    def get(self, image: Path, backbone: Backbone, size: int, patch: int, make: Callable[[], FeatureMap]) -> FeatureMap:
-        """Features of an image file, from the folder or from `make`."""
-        return self.get_of(image.read_bytes(), backbone, size, patch, make)
+    def get(self, data: bytes, backbone: Backbone, size: int, patch: int, make: Callable[[], FeatureMap]) -> FeatureMap:
+        """Features, from the folder or from `make`, of what these bytes stand for.
 
-    def get_of(
-        self, data: bytes, backbone: Backbone, size: int, patch: int, make: Callable[[], FeatureMap]
-    ) -> FeatureMap:
-        """The same, of anything that these bytes stand for: an image file's, or those and what was done to it."""
+        data: an image file's, or those and what was done to it.
+        """
         path = self.path(data, backbone, size)
         found = self._read(path, backbone.identity, patch) if path else None
         if found is not None:

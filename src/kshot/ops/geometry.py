@@ -115,12 +115,14 @@ def to_cells(planes: Tensor, frame: Frame, cells: Frame, mirrored: bool = False)
 
     Both frames are of the same image, or, where `mirrored`, the planes are of its mirror image.
     """
-    matrices: list[Tensor] = []
-    for inner, seen, other in zip(cells.inner_hw, frame.inner_hw, cells.grid_hw, strict=True):
-        middle = ((torch.arange(other, dtype=torch.float64) + 0.5) * cells.patch).clamp(max=inner - 0.5) / inner
-        middle = 1 - middle if mirrored and len(matrices) == 1 else middle
-        matrices.append(_tents(middle * seen / frame.patch - 0.5, math.ceil(seen / frame.patch)).to(planes))
-    return matrices[0] @ planes @ matrices[1].T
+    (height, width), centres = cells.size_hw, cell_centres(cells)
+    y, x = centres[:, 0, 1] / height, centres[0, :, 0] / width
+    x = 1 - x if mirrored else x
+    rows, columns = (
+        _tents(place * (inner / frame.patch) - 0.5, count).to(planes)
+        for place, inner, count in zip((y, x), frame.inner_hw, frame.grid_hw, strict=True)
+    )
+    return rows @ planes @ columns.T
 
 
 def coverage(frame: Frame) -> Tensor:

@@ -74,7 +74,7 @@ class Augmenter:
         if "flip" in self.kinds and chance.random() < 0.5:
             seen, labels = ImageOps.mirror(seen), np.ascontiguousarray(labels[:, ::-1])
         changed, segmenter = np.asarray(seen), self.segmenter
-        features = self.cache.get_of(
+        features = self.cache.get(
             changed.tobytes() + repr(changed.shape).encode(),
             segmenter.backbone,
             segmenter.size,
