@@ -23,6 +23,7 @@ from kshot.methods._blend import NEVER, Blend, Weighing, blended, scale_of
 from kshot.methods._cells import Cells
 from kshot.methods._cycle import Cycle
 from kshot.methods._moves import crowded, largest, middle
+from kshot.methods._presence import contested
 from kshot.methods._universal import belief, shipped
 from kshot.ops.geometry import FeatureMap
 
@@ -49,8 +50,10 @@ class Settings:
     supports that are left out in turn. gate: probability of presence below which a class is left out of the mask.
     growth: how many times the cells that show it in a support a class may have in a query, where images look alike.
     part: of the image, its most familiar cells. steep: slope of the probability of presence. centre, usual: log ratio
-    of those cells at which a class is as likely there as not, as a part of the left-out one, and at most. scale: of
-    all logits, where nothing was left out; it changes no mask. firmness: log loss that another scale costs.
+    of those cells at which a class is as likely there as not, as a part of the left-out one, and at most. rivalry: what
+    the log odds of one of several classes gain by each unit of log ratio over the most familiar other one, where the
+    universal background is believed; the gate is doubled there. scale: of all logits, where nothing was left out; it
+    changes no mask. firmness: log loss that another scale costs.
     """
 
     regions: bool = True
@@ -76,6 +79,7 @@ class Settings:
     steep: float = 2.1
     centre: float = 0.6
     usual: float = 3.0
+    rivalry: float = 0.45
     scale: float = 0.7
     firmness: float = 0.01
     lean: float = 0.7
@@ -109,7 +113,10 @@ class Task(base.Task):
     @property
     def gate(self) -> float:
         """Probability of presence below which a class is left out of the mask."""
-        return float(self.settings.gate) if self.settings.presence else super().gate
+        if not self.settings.presence:
+            return super().gate
+        # Of rivals one is mistaken for the other, so the less likely one does more harm than a class alone.
+        return float(self.settings.gate) * (1 + self._contested)
 
     @property
     def mirror(self) -> float:
@@ -123,13 +130,25 @@ class Task(base.Task):
         return held.remarks(self.classes)
 
     def presence(self, features: FeatureMap, logits: Tensor) -> Tensor:
-        """(N,) probabilities: how familiar a class's best cells are, against how familiar they are where it is."""
+        """(N,) probabilities: how familiar a class's best cells are, against how familiar they are where it is.
+
+        Among photographs a query that is familiar as one class looks a little like the others too, and how much so
+        depends on the query: there classes are also compared with each other.
+        """
         if not self.settings.presence:
             return super().presence(features, logits)
         settings, cells, kappa = self.settings, self.fitted.cells, density.Settings().kappa
         seen = _left_out.familiarity(cells, features, logits, settings.part, kappa)
         centre = (settings.centre * self.fitted.held.familiar).clamp(0.1, settings.usual)
-        return torch.sigmoid(settings.steep * (seen / centre - 1))
+        odds = settings.steep * (seen / centre - 1)
+        if self._contested:
+            odds = torch.lerp(odds, contested(seen, settings.rivalry), self._contested)
+        return torch.sigmoid(odds)
+
+    @property
+    def _contested(self) -> float:
+        """How far classes are compared with each other, in 0..1: as photographs are, if there are several."""
+        return self.fitted.believed if len(self.classes) > 1 else 0.0
 
     def _fitted(self) -> _Fitted:
         settings, usual, background = self.settings, density.Settings(), self._background()

@@ -35,8 +35,9 @@ class Settings:
     estimate mistrusts a class. sharpness: of the confidences that it starts from. pool: side of the squares of cells
     that the query is compared with in itself; 2 is four times as fast as 1, and as accurate. background, foreground:
     cells that show nothing but background, or nothing but one class, are thinned evenly to about this number (of each
-    class); those on a border, where most of what divides the two is, all stay. universal: part of the background that
-    the universal one makes up, in 0..1. weights: file or folder of it; without one, the supports' own is all there is.
+    class); those on a border, where most of what divides the two is, all stay. universal: how many supports' backgrounds
+    the universal one counts as much as: the more supports there are, the less they need it. weights: file or folder of
+    it; without one, the supports' own is all there is.
     """
 
     kappa: float = 20.0
@@ -48,7 +49,7 @@ class Settings:
     pool: int = 2
     background: int = 512
     foreground: int = 512
-    universal: float = 0.5
+    universal: float = 1.0
     weights: str = field(default="", repr=False)
 
 
@@ -74,22 +75,20 @@ def fit(supports: Sequence[base.Support], settings: Settings, universal: Learned
     strides = (pure / most).sqrt().ceil().clamp(min=1).int().tolist()
     kept = [_kept(support, part, strides) for support, part in zip(supports, parts, strict=True)]
     own = Cells(torch.cat([tokens for tokens, _ in kept]), torch.cat([weights for _, weights in kept]))
-    return own if universal is None else _beside(own, universal, settings.universal)
+    if universal is None:
+        return own
+    grounds = sum(bool(support.background.any()) for support in supports)
+    return _beside(own, universal, settings.universal / (settings.universal + grounds) if grounds else 1.0)
 
 
 def _beside(own: Cells, universal: Learned, part: float) -> Cells:
-    """Cells with those of the universal background, which then are `part` of all background."""
-    means, shares = universal.tensor("means"), universal.tensor("shares")  # (k, c), (k,) that sum to 1
-    mass = own.labels[:, 0].sum()
-    if mass > 0 and part < _TRACE:  # a thousand cells that count for nothing would still cost their cosines
+    """Cells with those of the universal background, which then are `part` of all background; all where there is none."""
+    if part < _TRACE:  # a thousand cells that count for nothing would still cost their cosines
         return own
-    labels = torch.zeros(len(means), own.labels.shape[1])
-    own_labels = own.labels.clone()
-    if mass > 0:  # where no support shows any background, the universal one is all of it
-        own_labels[:, 0] *= 1 - part
-        labels[:, 0] = part * mass * shares
-    else:
-        labels[:, 0] = shares
+    means, shares = universal.tensor("means"), universal.tensor("shares")  # (k, c), (k,) that sum to 1
+    own_labels, labels = own.labels.clone(), torch.zeros(len(means), own.labels.shape[1])
+    labels[:, 0] = part * shares * (own.labels[:, 0].sum() if part < 1 else 1)
+    own_labels[:, 0] *= 1 - part
     return Cells(torch.cat([own.tokens, means.to(own.tokens)]), torch.cat([own_labels, labels]))
 
 

@@ -17,6 +17,7 @@ from kshot.methods import attention, auto, density, matching
 from kshot.methods._blend import Blend, Weighing, blended, scale_of
 from kshot.methods._cells import Cells
 from kshot.methods._left_out import TRIED, Held, Reading, Sought, _pool, _sought, _within, familiarity, hold
+from kshot.methods._presence import contested
 from kshot.methods.base import Support
 from kshot.types import Shot
 from tests.conftest import draw
@@ -140,6 +141,32 @@ def test_presence_is_half_where_the_best_cells_are_as_familiar_as_the_centre() -
     for usual, expected in ((20.0, 0.5), (10.0, 1 / (1 + math.exp(-2.1)))):
         task = auto.Task(("c",), supports, ORIGIN, auto.Settings(usual=usual, centre=100.0, part=0.25))
         assert float(task.presence(query, task.score(query))) == pytest.approx(expected, abs=1e-3)
+
+
+def test_classes_are_compared_with_the_most_familiar_other_one() -> None:
+    """Log ratios 5.5, 3.5 and 1.5: a fifth of what lies above 3.5, and half of what lies above the best other."""
+    assert contested(torch.tensor([5.5, 3.5]), 0.5).tolist() == pytest.approx([0.4 + 1, -1])
+    assert contested(torch.tensor([1.5, 5.5, 3.5]), 0.5).tolist() == pytest.approx([-0.4 - 2, 0.4 + 1, -1])
+    assert contested(torch.tensor([3.5, 3.5]), 0.5).tolist() == [0, 0]
+
+
+def test_several_classes_are_rivals_as_far_as_images_are_of_many_places() -> None:
+    def task(believed: float, ways: int) -> auto.Task:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(auto, "belief", lambda *_: believed)
+            return auto.Task(tuple("ab"[:ways]), tuple(areas(*[20] * ways, ways=ways)), ORIGIN, None, strange())
+
+    query, settings = random_support(7).features, auto.Settings()
+    assert [task(believed, 2).gate for believed in (0.0, 0.5, 1.0)] == pytest.approx([0.2, 0.3, 0.4])
+    assert task(1.0, 1).gate == 0.2
+    for believed in (0.0, 0.5, 1.0):
+        asked = task(believed, 2)
+        logits = asked.score(query)
+        seen = familiarity(asked.fitted.cells, query, logits, settings.part, density.Settings().kappa)
+        centre = (settings.centre * asked.fitted.held.familiar).clamp(0.1, settings.usual)
+        alone, rivals = settings.steep * (seen / centre - 1), contested(seen, settings.rivalry)
+        expected = (1 - believed) * alone + believed * rivals
+        torch.testing.assert_close(asked.presence(query, logits).logit(), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_an_object_of_one_patch_is_as_familiar_as_anything() -> None:

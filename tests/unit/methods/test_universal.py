@@ -28,14 +28,14 @@ def background(*means: tuple[float, float], shares: list[float] | None = None, m
     return Learned(facts, {"means": torch.tensor(means).half(), "shares": told})
 
 
-def test_the_universal_background_is_a_part_of_all_background() -> None:
+def test_the_universal_background_counts_as_so_many_supports() -> None:
     """Cosines of the query (1, 0): 1 with the class, 0 with the own background, 0.5 and -0.25 with the universal."""
     shown, query = support(row((1, 0), (0, 1)), [1, 0]), row((1, 0))
     beside = background((0.5, 0.0), (-0.25, 0.0), shares=[0.75, 0.25])
     universal = 0.75 * math.exp(-0.5) + 0.25 * math.exp(-1.25)
-    for part in (0.0, 0.4, 1.0):
-        settings = density.Settings(kappa=1.0, affinity=0.0, share=0.0, universal=part)
-        task = density.Task(("a",), (shown,), ORIGIN, settings, beside)
+    for count, shots, part in ((0.0, 1, 0.0), (1.0, 1, 1 / 2), (1.0, 4, 1 / 5), (3.0, 2, 3 / 5)):
+        settings = density.Settings(kappa=1.0, affinity=0.0, share=0.0, universal=count)
+        task = density.Task(("a",), (shown,) * shots, ORIGIN, settings, beside)
         expected = -math.log((1 - part) * math.exp(-1) + part * universal)
         assert float(task.score(query)[1, 0, 0]) == pytest.approx(expected, abs=1e-4)
 
