@@ -35,9 +35,9 @@ class Settings:
     estimate mistrusts a class. sharpness: of the confidences that it starts from. pool: side of the squares of cells
     that the query is compared with in itself; 2 is four times as fast as 1, and as accurate. background, foreground:
     cells that show nothing but background, or nothing but one class, are thinned evenly to about this number (of each
-    class); those on a border, where most of what divides the two is, all stay. universal: how many supports' backgrounds
-    the universal one counts as much as: the more supports there are, the less they need it. weights: file or folder of
-    it; without one, the supports' own is all there is.
+    class); those on a border, where most of what divides the two is, all stay. universal: how many supports'
+    backgrounds the universal one counts as: the more supports there are, the less they need it. weights: file or folder
+    of it; without one, the supports' own is all there is.
     """
 
     kappa: float = 20.0
@@ -82,7 +82,7 @@ def fit(supports: Sequence[base.Support], settings: Settings, universal: Learned
 
 
 def _beside(own: Cells, universal: Learned, part: float) -> Cells:
-    """Cells with those of the universal background, which then are `part` of all background; all where there is none."""
+    """Cells with those of the universal background, which then are `part` of all background."""
     if part < _TRACE:  # a thousand cells that count for nothing would still cost their cosines
         return own
     means, shares = universal.tensor("means"), universal.tensor("shares")  # (k, c), (k,) that sum to 1
