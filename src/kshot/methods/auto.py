@@ -82,7 +82,7 @@ class Settings:
     rivalry: float = 0.45
     scale: float = 0.7
     firmness: float = 0.01
-    lean: float = 0.7
+    lean: float = 0.4
     growth: float = 5.0
     weights: str = field(default="", repr=False)
 
