@@ -48,9 +48,10 @@ def background(
     if len(files) < len(found):
         folders = " or ".join(map(str, without_ or ()))
         say(f"{len(found) - len(files)} photographs left out, since they lie in {folders} too")
+    side = size or seer.spec.size
     with training_bar("cells") as bar:
-        tokens = sample(seer, files, size or seer.spec.size, cells, seed, lambda done: bar(done, len(files), {}))
-    path = write(out, seer, tokens, len(files), clusters, rounds, seed)
+        tokens = sample(seer, files, side, cells, seed, lambda done: bar(done, len(files), {}))
+    path = write(out, seer, tokens, len(files), side, clusters, rounds, seed)
     if json:
         return print_json({"weights": str(path), "photographs": len(files), "cells": len(tokens)})
     typer.echo(f"{path}: {len(tokens)} cells of {len(files)} photographs; give it as --set method.weights={out}")

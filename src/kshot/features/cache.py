@@ -67,7 +67,8 @@ class FeatureCache:
 
     def _read(self, path: Path, identity: str, patch: int) -> FeatureMap | None:
         try:
-            tensors = load_file(path)
+            # Cloned to where torch puts tensors: sums over memory that is not aligned may end in other bits.
+            tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
             height, width, inner_height, inner_width = tensors["frame"].tolist()
             frame = Frame((height, width), (inner_height, inner_width), patch)
             found = FeatureMap(tensors["features"], frame, identity, tensors.get("token"), tensors.get("objectness"))

@@ -85,7 +85,8 @@ def _read(path: Path, changed: int, size: int) -> Learned:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})[_FACTS])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            # Cloned as a task file's are, so that both give the same bits.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
         missing = {"method", "identity", "backbone"} - set(facts)
         if missing:
             raise KeyError(f"its facts lack {', '.join(sorted(missing))}")

@@ -28,7 +28,8 @@ def read_task(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header: dict[str, Any] = json.loads((file.metadata() or {})["kshot"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            # Cloned to where torch puts tensors: sums over memory that is not aligned may end in other bits.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it is no dict
     except FileNotFoundError as error:
         raise TaskFileError(f"{path}: no such file; `kshot fit SUPPORT -o {path}` makes one") from error
     except (SafetensorError, KeyError, ValueError, OSError) as error:

@@ -11,6 +11,7 @@ query whose most familiar cells stay far behind is taken not to show it. A suppo
 nothing is told of.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,6 +24,7 @@ from kshot.methods._blend import NEVER, Blend, Weighing, blended, scale_of
 from kshot.methods._cells import Cells
 from kshot.methods._cycle import Cycle
 from kshot.methods._moves import crowded, largest, middle
+from kshot.methods._positions import background_without, directions, without
 from kshot.methods._presence import contested
 from kshot.methods._universal import belief, shipped
 from kshot.ops.geometry import FeatureMap
@@ -40,6 +42,7 @@ class Settings:
     with `density`. calibration: scale the logits by the supports. presence: judge from the most familiar cells whether
     a class is there at all.
     mirror: side of the query's mirror image, as a part of its own; the features of both are averaged. 0 for none.
+    debias: part of what position alone makes of a picture of one colour that is taken out of all features, 0 for none.
     universal: put a universal background beside the supports' own, and let queries move the threshold.
     shift: how far the threshold of a lone class with one support moves towards the middle of its support's scores;
     lean: towards the query's instead, the more the universal background is believed. weights: file or folder of one; by
@@ -65,6 +68,7 @@ class Settings:
     calibration: bool = True
     presence: bool = True
     mirror: float = 0.0
+    debias: float = 0.0
     shift: float = 0.5
     trust: float = 50.0
     favour: float = 0.02
@@ -90,10 +94,12 @@ class Settings:
 class _Fitted(NamedTuple):
     """cells: of all supports. held: what was learnt by leaving some out. tasks: those that `blend` makes one of.
 
+    places: (rank, c) directions of position that were taken out of the supports, and are of queries.
     cycles: the way back of each class that one support shows; None of the others. believed: how far the universal
     background is, in 0..1; 0 without one. largest: (N,) the most of a query that each class may fill, in 0..1.
     """
 
+    places: Tensor
     cells: Cells
     held: _left_out.Held
     tasks: tuple[base.Task, ...]
@@ -138,6 +144,7 @@ class Task(base.Task):
         if not self.settings.presence:
             return super().presence(features, logits)
         settings, cells, kappa = self.settings, self.fitted.cells, density.Settings().kappa
+        features = without(features, self.fitted.places)
         seen = _left_out.familiarity(cells, features, logits, settings.part, kappa)
         centre = (settings.centre * self.fitted.held.familiar).clamp(0.1, settings.usual)
         odds = settings.steep * (seen / centre - 1)
@@ -151,17 +158,22 @@ class Task(base.Task):
         return self.fitted.believed if len(self.classes) > 1 else 0.0
 
     def _fitted(self) -> _Fitted:
-        settings, usual, background = self.settings, density.Settings(), self._background()
-        believed = belief(self.supports, background, usual.kappa) if background is not None else 0.0
+        settings, usual = self.settings, density.Settings()
+        width, backbone = len(self.supports[0].features.features), self.origin.backbone
+        places = directions(self._learnt, settings.debias, width, backbone)
+        supports = [replace(support, features=without(support.features, places)) for support in self.supports]
+        background = background_without(self._background(), places)
+        believed = belief(supports, background, usual.kappa) if background is not None else 0.0
         readings = self._readings(background, believed)
-        held = _left_out.hold(self.supports, readings, settings.held, settings.part, usual.kappa)
+        held = _left_out.hold(supports, readings, settings.held, settings.part, usual.kappa)
         blend = self._blend(held, len(readings), believed)
-        tasks = tuple(readings[index].fit(self.supports) for index in blend.used)
+        tasks = tuple(readings[index].fit(supports) for index in blend.used)
         # The usual method has made these cells already; the others compare with all of them.
-        cells = tasks[0].fitted if blend.used[0] == 0 else readings[0].fit(self.supports).fitted
+        cells = tasks[0].fitted if blend.used[0] == 0 else readings[0].fit(supports).fitted
         alike = background is not None and believed < _SURE
-        most = settings.growth * largest(self.supports) if alike else torch.ones(len(self.classes))
-        return _Fitted(cells, held, tasks, blend, self._cycles(usual) if alike else (), believed, most)
+        most = settings.growth * largest(supports) if alike else torch.ones(len(self.classes))
+        cycles = self._cycles(supports, usual) if alike else ()
+        return _Fitted(places, cells, held, tasks, blend, cycles, believed, most)
 
     def _blend(self, held: _left_out.Held, readings: int, believed: float) -> Blend:
         settings = self.settings
@@ -177,7 +189,7 @@ class Task(base.Task):
         return replace(blend, scale=scale)
 
     def _score(self, features: FeatureMap) -> Tensor:
-        fitted = self.fitted
+        fitted, features = self.fitted, without(features, self.fitted.places)
         logits: Tensor = fitted.blend(task.score(features) for task in fitted.tasks)
         logits[1:] -= self._moved(features, logits)[:, None, None]
         return logits.mul_(fitted.blend.scale)
@@ -203,15 +215,15 @@ class Task(base.Task):
         """Whether no class is shown by several supports, so that none can be left out."""
         return all(len(_left_out.showing_of(self.supports, way)) <= 1 for way in range(len(self.classes)))
 
-    def _cycles(self, usual: density.Settings) -> tuple[Cycle | None, ...]:
+    def _cycles(self, supports: Sequence[base.Support], usual: density.Settings) -> tuple[Cycle | None, ...]:
         """Of classes that one support shows: several set a threshold better by themselves."""
         settings = self.settings
         if not (settings.threshold and settings.cycle):
             return ()
-        shown = [_left_out.showing_of(self.supports, way) for way in range(len(self.classes))]
+        shown = [_left_out.showing_of(supports, way) for way in range(len(self.classes))]
         return tuple(
-            Cycle(self.supports[of_way[0]], way, settings.sharpness, settings.toll, usual)
-            if len(of_way) == 1 and len(self.supports[of_way[0]].features.tokens) <= _FINE
+            Cycle(supports[of_way[0]], way, settings.sharpness, settings.toll, usual)
+            if len(of_way) == 1 and len(supports[of_way[0]].features.tokens) <= _FINE
             else None
             for way, of_way in enumerate(shown)
         )
@@ -238,4 +250,9 @@ class Task(base.Task):
         """The universal background: one that was given, or the one that came with kshot for this backbone."""
         if not self.settings.universal:
             return None
+        return self._learnt
+
+    @property
+    def _learnt(self) -> Learned | None:
+        """What was learned from photographs with this backbone: as given, or as it came with kshot."""
         return self.learned or shipped(self.origin.identity)
