@@ -1,10 +1,10 @@
-"""Every method on every development set, or `auto` with each of its parts off; one row of JSON a run.
+"""Every method on every development set, or `auto` with each part off or constants moved; one row of JSON a run.
 
     python -m benchmarks.accuracy.methods --out benchmarks/results/methods.json
     python -m benchmarks.accuracy.methods --arms ablation --out benchmarks/results/ablation.json
 
 A run that is stopped goes on where it was. Classes are halved by their number, odd and even, so that what was chosen
-on one half can be read off the other.
+on one half can be read off the other: `benchmarks.accuracy.nested` does so for `--arms variants`.
 """
 
 import argparse
@@ -59,7 +59,14 @@ ABLATION = (
     Arm("without edges", "auto", {}, "none"),
     Arm("without several layers", "auto", {}, layers=("12",)),
     Arm("with the mirror image", "auto", {"mirror": 0.7}),
+    Arm("with positions taken out", "auto", {"debias": 0.7}),
 )
+VARIANTS = tuple(
+    Arm(f"{name} {value:g}", "auto", {name: value})
+    for name, values in {"lean": (0.0, 0.2, 0.7), "gate": (0.0, 0.5), "part": (0.01, 0.05)}.items()
+    for value in values
+)
+ARMS = {"ablation": ABLATION, "variants": ABLATION + VARIANTS}
 
 
 def main() -> None:
@@ -67,7 +74,7 @@ def main() -> None:
     salience.remember()
     report = _begun(options)
     done = {(row["arm"], row["data"], row["kind"]) for row in report["rows"]}
-    arms = ABLATION if options.arms == "ablation" else [Arm(name, name, {}) for name in options.methods]
+    arms = ARMS.get(options.arms) or [Arm(name, name, {}) for name in options.methods]
     for name in options.sets:
         data = load_dataset("voc" if name == "voc" else "auto", shared(SETS[name]))
         for kind in (kind for kind in KINDS if kind.name in options.kinds):
@@ -155,7 +162,7 @@ def _begun(options: argparse.Namespace) -> dict[str, Any]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arms", choices=["methods", "ablation"], default="methods")
+    parser.add_argument("--arms", choices=["methods", *ARMS], default="methods")
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--kinds", nargs="+", default=[kind.name for kind in KINDS])
