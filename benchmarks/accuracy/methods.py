@@ -52,6 +52,7 @@ class Arm(NamedTuple):
 
 
 KINDS = (Kind("hsnet", 1, 1), Kind("hsnet", 1, 5), Kind("fs-cs", 2, 1))
+MORE_WAYS = (Kind("fs-cs", 2, 5), Kind("fs-cs", 5, 1))  # on demand
 ABLATION = (
     Arm("all parts", "auto", {}),
     *(Arm(f"without {part}", "auto", {part: False}) for part in PARTS),
@@ -77,7 +78,7 @@ def main() -> None:
     arms = ARMS.get(options.arms) or [Arm(name, name, {}) for name in options.methods]
     for name in options.sets:
         data = load_dataset("voc" if name == "voc" else "auto", shared(SETS[name]))
-        for kind in (kind for kind in KINDS if kind.name in options.kinds):
+        for kind in (kind for kind in KINDS + MORE_WAYS if kind.name in options.kinds):
             for arm in arms:
                 if (arm.name, name, kind.name) in done or kind.way > len(data.classes):
                     continue
