@@ -96,7 +96,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--episodes", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, default=448)
+    parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--out", type=Path)
