@@ -2,13 +2,13 @@
 
 Each class is sought where it was marked: in each of several supports with the help of the rest, or, of a class that one
 support shows, in each half of it with the help of the other. By what `density`, `attention` and `matching` find there
-they get their weights and thresholds, and the logits their scale, so that scores mean what they say. The threshold of
-a lone class with one support also moves towards the middle of what the class and the background score in it, each
-cell's neighbourhood left out, or, where images are of many places, of what it scores in the query. Beside the
-supports' background stands a universal one, as far as it is to be believed. On demand the threshold also moves towards
-those whose masks find the support's mask back. The left-out scores tell how familiar a class looks where it is; a
-query whose most familiar cells stay far behind is taken not to show it. A support in which the others find next to
-nothing is told of.
+they get their weights and thresholds, and the logits their scale, so that scores mean what they say; where images are
+of many places, `density` is asked alone. The threshold of a lone class with one support also moves towards the middle
+of what the class and the background score in it, each cell's neighbourhood left out, or, where images are of many
+places, of what it scores in the query. Beside the supports' background stands a universal one, as far as it is to be
+believed. On demand the threshold also moves towards those whose masks find the support's mask back. The left-out scores
+tell how familiar a class looks where it is; a query whose most familiar cells stay far behind is taken not to show it.
+A support in which the others find next to nothing is told of.
 """
 
 from collections.abc import Sequence
@@ -179,9 +179,10 @@ class Task(base.Task):
         settings = self.settings
         tolls = torch.tensor([settings.toll if left else settings.tether for left in held.left])
         # Where classes compete, cells that one gains are lost to another, and absent ones raise false alarms.
-        # Where images are of many places, each query tells its threshold better than the support does: see `_moved`.
+        # Where images are of many places, each query tells its threshold better than a lone support does: see `_moved`;
+        # and what served best in some of several places is chance in the next.
         shift = settings.shift * (1 - believed) if len(self.classes) == 1 else 0.0
-        if not settings.threshold:
+        if not settings.threshold or (believed >= _SURE and not self._lone):
             tolls, shift = torch.full_like(tolls, NEVER), 0.0
         weighing = Weighing(settings.trust, settings.favour, settings.sure, settings.least)
         blend = blended(held.ious, shift * held.middles, readings, tolls, weighing)
@@ -238,8 +239,8 @@ class Task(base.Task):
         if not self.settings.second:
             usual = replace(usual, share=0.0)
         readings = [_left_out.Reading(density.Task, usual, self.classes, self.origin, background)]
-        # Halves of one image say little of images of other places: there the usual method is the best on its own.
-        if self.settings.reading and not (believed >= _SURE and self._lone):
+        # Images of other places say little of which method reads the next: there the usual one is best alone.
+        if self.settings.reading and believed < _SURE:
             others: list[tuple[type[base.Task], Any]] = [(attention.Task, attention.Settings())]
             if all(len(support.features.tokens) <= _FINE for support in self.supports):
                 others.append((matching.Task, matching.Settings()))

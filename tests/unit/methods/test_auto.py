@@ -243,16 +243,18 @@ def test_a_way_back_moves_the_threshold_of_a_query() -> None:
     assert float(moved.abs().max()) > 1e-3
 
 
-def test_of_lone_supports_of_many_places_the_usual_method_is_asked_alone() -> None:
-    def used(*shown: int, believed: float, ways: int = 1) -> int:
+def test_of_images_of_many_places_the_usual_method_is_asked_alone_and_zero_stays() -> None:
+    def task(*shown: int, believed: float, ways: int = 1) -> auto.Task:
+        settings = auto.Settings(least=0.0, toll=0.0, sure=0.0)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(auto, "belief", lambda *_: believed)
-            names = tuple("ab"[:ways])
-            task = auto.Task(names, tuple(areas(*shown, ways=ways)), ORIGIN, auto.Settings(least=0.0), strange())
-        return len(task.fitted.tasks)
+            return auto.Task(tuple("ab"[:ways]), tuple(areas(*shown, ways=ways)), ORIGIN, settings, strange())
 
-    assert used(20, believed=0.9) == used(20, 20, believed=0.9, ways=2) == 1
-    assert used(20, believed=0.1) == used(20, 20, believed=0.9) == 3
+    lone, several, apart = task(20, believed=0.9), task(20, 20, believed=0.9), task(20, 20, believed=0.9, ways=2)
+    assert [len(one.fitted.tasks) for one in (lone, several, apart)] == [1, 1, 1]
+    assert several.fitted.blend.thresholds.tolist() == [[0.0]]
+    for one in (task(20, believed=0.1), task(20, 20, believed=0.1)):
+        assert len(one.fitted.tasks) == 3 and bool(one.fitted.blend.thresholds.any())
 
 
 @pytest.mark.parametrize("shown", [(20, 14), (9, 20, 0, 7, 31), (20, 14, 31, 9, 0, 12, 28, 7, 25, 17)])
