@@ -1,7 +1,7 @@
 """Every method on every development set, or `auto` with each part off or constants moved; one row of JSON a run.
 
-    python -m benchmarks.accuracy.methods --out benchmarks/results/methods.json
-    python -m benchmarks.accuracy.methods --arms ablation --out benchmarks/results/ablation.json
+    python -m benchmarks.accuracy.methods --out benchmarks/results/methods_512.json
+    python -m benchmarks.accuracy.methods --arms ablation --out benchmarks/results/ablation_512.json
 
 A run that is stopped goes on where it was. Classes are halved by their number, odd and even, so that what was chosen
 on one half can be read off the other: `benchmarks.accuracy.nested` does so for `--arms variants`.

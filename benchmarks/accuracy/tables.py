@@ -1,6 +1,6 @@
 """Markdown tables of what `benchmarks.accuracy.methods` wrote.
 
-python -m benchmarks.accuracy.tables benchmarks/results/methods.json
+python -m benchmarks.accuracy.tables benchmarks/results/methods_512.json
 """
 
 import argparse
