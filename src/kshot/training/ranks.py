@@ -49,6 +49,7 @@ class Ranks:
         dist.init_process_group("nccl" if device.type == "cuda" and alone else "gloo", timeout=_PATIENCE)
         try:
             yield cls(dist.get_rank(), dist.get_world_size())
+            dist.barrier()  # the first still writes when the others are done, and none should leave before it
         finally:
             dist.destroy_process_group()
 
