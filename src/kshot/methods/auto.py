@@ -25,7 +25,7 @@ from kshot.methods._cells import Cells
 from kshot.methods._cycle import Cycle
 from kshot.methods._moves import crowded, largest, middle
 from kshot.methods._positions import background_without, directions, without
-from kshot.methods._presence import contested
+from kshot.methods._presence import contested, rivals_of
 from kshot.methods._universal import belief, shipped
 from kshot.ops.geometry import FeatureMap
 
@@ -54,9 +54,9 @@ class Settings:
     growth: how many times the cells that show it in a support a class may have in a query, where images look alike.
     part: of the image, its most familiar cells. steep: slope of the probability of presence. centre, usual: log ratio
     of those cells at which a class is as likely there as not, as a part of the left-out one, and at most. rivalry: what
-    the log odds of one of several classes gain by each unit of log ratio over the most familiar other one, where the
-    universal background is believed; the gate is doubled there. scale: of all logits, where nothing was left out; it
-    changes no mask. firmness: log loss that another scale costs.
+    the log odds of a class gain by each unit of log ratio over the most familiar one that no support shows beside it,
+    where the universal background is believed; the gate is doubled there. scale: of all logits, where nothing was left
+    out; it changes no mask. firmness: log loss that another scale costs.
     """
 
     regions: bool = True
@@ -96,7 +96,8 @@ class _Fitted(NamedTuple):
 
     places: (rank, c) directions of position that were taken out of the supports, and are of queries.
     cycles: the way back of each class that one support shows; None of the others. believed: how far the universal
-    background is, in 0..1; 0 without one. largest: (N,) the most of a query that each class may fill, in 0..1.
+    background is, in 0..1; 0 without one. rivals: (N, N) bool, classes that no support shows together. largest: (N,)
+    the most of a query that each class may fill, in 0..1.
     """
 
     places: Tensor
@@ -106,6 +107,7 @@ class _Fitted(NamedTuple):
     blend: Blend
     cycles: tuple[Cycle | None, ...]
     believed: float
+    rivals: Tensor
     largest: Tensor
 
 
@@ -139,7 +141,7 @@ class Task(base.Task):
         """(N,) probabilities: how familiar a class's best cells are, against how familiar they are where it is.
 
         Among photographs a query that is familiar as one class looks a little like the others too, and how much so
-        depends on the query: there classes are also compared with each other.
+        depends on the query: there classes that no support shows together are also compared with each other.
         """
         if not self.settings.presence:
             return super().presence(features, logits)
@@ -149,13 +151,14 @@ class Task(base.Task):
         centre = (settings.centre * self.fitted.held.familiar).clamp(0.1, settings.usual)
         odds = settings.steep * (seen / centre - 1)
         if self._contested:
-            odds = torch.lerp(odds, contested(seen, settings.rivalry), self._contested)
+            against = contested(seen, self.fitted.rivals, settings.rivalry, odds)
+            odds = torch.lerp(odds, against, self._contested)
         return torch.sigmoid(odds)
 
     @property
     def _contested(self) -> float:
-        """How far classes are compared with each other, in 0..1: as photographs are, if there are several."""
-        return self.fitted.believed if len(self.classes) > 1 else 0.0
+        """How far classes are compared with each other, in 0..1: as photographs are, if there are rivals."""
+        return self.fitted.believed if bool(self.fitted.rivals.any()) else 0.0
 
     def _fitted(self) -> _Fitted:
         settings, usual = self.settings, density.Settings()
@@ -173,7 +176,8 @@ class Task(base.Task):
         alike = background is not None and believed < _SURE
         most = settings.growth * largest(supports) if alike else torch.ones(len(self.classes))
         cycles = self._cycles(supports, usual) if alike else ()
-        return _Fitted(places, cells, held, tasks, blend, cycles, believed, most)
+        rivals = rivals_of(supports)
+        return _Fitted(places, cells, held, tasks, blend, cycles, believed, rivals, most)
 
     def _blend(self, held: _left_out.Held, readings: int, believed: float) -> Blend:
         settings = self.settings

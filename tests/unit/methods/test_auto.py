@@ -1,6 +1,7 @@
 """What the default method learns from its supports, on numbers small enough to count and on drawn pictures."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from kshot.methods import attention, auto, density, matching
 from kshot.methods._blend import Blend, Weighing, blended, scale_of
 from kshot.methods._cells import Cells
 from kshot.methods._left_out import TRIED, Held, Reading, Sought, _pool, _sought, _within, familiarity, hold
-from kshot.methods._presence import contested
+from kshot.methods._presence import contested, rivals_of
 from kshot.methods.base import Support
 from kshot.types import Shot
 from tests.conftest import draw
@@ -143,11 +144,29 @@ def test_presence_is_half_where_the_best_cells_are_as_familiar_as_the_centre() -
         assert float(task.presence(query, task.score(query))) == pytest.approx(expected, abs=1e-3)
 
 
-def test_classes_are_compared_with_the_most_familiar_other_one() -> None:
-    """Log ratios 5.5, 3.5 and 1.5: a fifth of what lies above 3.5, and half of what lies above the best other."""
-    assert contested(torch.tensor([5.5, 3.5]), 0.5).tolist() == pytest.approx([0.4 + 1, -1])
-    assert contested(torch.tensor([1.5, 5.5, 3.5]), 0.5).tolist() == pytest.approx([-0.4 - 2, 0.4 + 1, -1])
-    assert contested(torch.tensor([3.5, 3.5]), 0.5).tolist() == [0, 0]
+def test_classes_are_compared_with_their_most_familiar_rival() -> None:
+    """Log ratios 5.5, 3.5 and 1.5: a fifth of what lies above 3.5, and half of what lies above the best rival."""
+    two, three = ~torch.eye(2, dtype=torch.bool), ~torch.eye(3, dtype=torch.bool)
+    nan = torch.full((3,), torch.nan)
+    assert contested(torch.tensor([5.5, 3.5]), two, 0.5, nan[:2]).tolist() == pytest.approx([0.4 + 1, -1])
+    assert contested(torch.tensor([1.5, 5.5, 3.5]), three, 0.5, nan).tolist() == pytest.approx([-2.4, 1.4, -1])
+    assert contested(torch.tensor([3.5, 3.5]), two, 0.5, nan[:2]).tolist() == [0, 0]
+    three[0, 1] = three[1, 0] = three[0, 2] = three[2, 0] = False  # the first has no rival
+    assert contested(torch.tensor([1.5, 5.5, 3.5]), three, 0.5, torch.tensor([7.0, 8, 9])).tolist() == pytest.approx(
+        [7, 0.4 + 1, -1]
+    )
+
+
+def test_classes_that_an_image_shows_together_are_no_rivals() -> None:
+    grid = row((1, 0), (0, 1), (1, 1))
+    both, third = support(grid, [1, 0, 0], [0, 1, 0], [0, 0, 0]), support(grid, [0, 0, 0], [0, 0, 0], [0, 0, 1])
+    assert rivals_of([both, third]).tolist() == [[False, False, True], [False, False, True], [True, True, False]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto, "belief", lambda *_: 1.0)
+        task = auto.Task(("a", "b"), (support(grid, [1, 0, 0], [0, 1, 0]),), ORIGIN, None, strange(width=2))
+    plain = replace(task, settings=auto.Settings(rivalry=0.0))
+    logits = task.score(grid)
+    assert task.gate == 0.2 and torch.equal(task.presence(grid, logits), plain.presence(grid, logits))
 
 
 def test_several_classes_are_rivals_as_far_as_images_are_of_many_places() -> None:
@@ -164,7 +183,8 @@ def test_several_classes_are_rivals_as_far_as_images_are_of_many_places() -> Non
         logits = asked.score(query)
         seen = familiarity(asked.fitted.cells, query, logits, settings.part, density.Settings().kappa)
         centre = (settings.centre * asked.fitted.held.familiar).clamp(0.1, settings.usual)
-        alone, rivals = settings.steep * (seen / centre - 1), contested(seen, settings.rivalry)
+        alone = settings.steep * (seen / centre - 1)
+        rivals = contested(seen, ~torch.eye(2, dtype=torch.bool), settings.rivalry, alone)
         expected = (1 - believed) * alone + believed * rivals
         torch.testing.assert_close(asked.presence(query, logits).logit(), expected, atol=1e-4, rtol=1e-4)
 
@@ -200,10 +220,10 @@ def areas(*of_supports: int, ways: int = 1) -> list[Support]:
     return made
 
 
-def strange(identity: str = "hand") -> Learned:
+def strange(identity: str = "hand", width: int = 8) -> Learned:
     """A universal background that no random cell resembles, so it is not believed: its images are all of one place."""
     facts = {"method": "density", "identity": identity, "backbone": "hand"}
-    return Learned(facts, {"means": torch.full((4, 8), -1e-3), "shares": torch.full((4,), 0.25)})
+    return Learned(facts, {"means": torch.full((4, width), -1e-3), "shares": torch.full((4,), 0.25)})
 
 
 def alike(task: auto.Task) -> auto.Task:
