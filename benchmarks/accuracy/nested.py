@@ -25,16 +25,17 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for name, kind in dict.fromkeys((row["data"], row["kind"]) for row in rows):
         arms = {row["arm"]: row for row in rows if (row["data"], row["kind"]) == (name, kind)}
+        if None in (arms[_DEFAULT]["miou_odd"], arms[_DEFAULT]["miou_even"]):
+            continue  # a single class has no halves
         for chosen_on, confirmed_on in _HALVES:
             print(_line(f"{name}, {kind}", arms, f"miou_{chosen_on}", f"miou_{confirmed_on}"))
 
 
 def _line(name: str, arms: dict[str, Row], choose: str, confirm: str) -> str:
-    """One half chooses, the other confirms; arms without classes in a half have no say."""
-    usual, able = arms[_DEFAULT], [row for row in arms.values() if row[choose] is not None]
-    best = max(able, key=lambda row: float(row[choose]))
+    """One half chooses, the other confirms."""
+    usual, best = arms[_DEFAULT], max(arms.values(), key=lambda row: float(row[choose]))
     there, other = (f"{best[half]:.1f} ({usual[half]:.1f})" for half in (choose, confirm))
-    return f"| {name} | {choose[5:]} | {len(able)}: {best['arm']} | {there} | {other} |"
+    return f"| {name} | {choose[5:]} | {len(arms)}: {best['arm']} | {there} | {other} |"
 
 
 if __name__ == "__main__":

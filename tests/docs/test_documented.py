@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,23 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize(
+    "command", ["tables benchmarks/results/methods_512.json", "nested benchmarks/results/ablation_512.json"]
+)
+def test_tables_of_methods_are_what_the_results_say(command: str) -> None:
+    module, results = command.split()
+    told = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.accuracy.{module}", results],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    lines = [line for line in told.splitlines() if line]
+    assert len(lines) >= 8 and [line for line in lines if line not in page] == []
 
 
 def _tree(cls: type) -> list[type]:
