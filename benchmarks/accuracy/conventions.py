@@ -11,7 +11,7 @@ from PIL import Image
 
 from kshot import Segmenter
 from kshot.data.base import load_dataset
-from kshot.data.episodes import episodes
+from kshot.episodes.sampler import episodes
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.features import FeatureCache
 from kshot.metrics import EpisodeCounts, IoUCounts, bootstrap, fss_miou, panet_miou, strict_miou

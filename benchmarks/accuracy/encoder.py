@@ -16,7 +16,7 @@ from benchmarks.accuracy.methods import SETS, Kind
 from benchmarks.settings import facts, shared
 from kshot.data.base import load_dataset
 from kshot.evaluation import Result, evaluate
-from kshot.methods._vectors import as_salient
+from kshot.methods._class_embeddings import as_salient
 from kshot.segmenter import Segmenter
 
 KINDS = (Kind("hsnet", 1, 1), Kind("hsnet", 1, 5))

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from kshot.formats.writing import write_text
+from kshot.io.atomic import write_text
 from kshot.training import log
 
 _WIDE, _HIGH, _LEFT, _TOP, _RIGHT = 640, 300, 48, 20, 170

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from benchmarks.accuracy.methods import METHODS, SETS
 from benchmarks.settings import shared
 from kshot.data.base import Dataset, load_dataset
-from kshot.data.episodes import Episode, episodes
+from kshot.episodes.sampler import Episode, episodes
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.features import FeatureCache
 from kshot.segmenter import Segmenter

@@ -1,4 +1,4 @@
-"""How well boxes, points, scribbles and nothing become masks on the grid (`kshot.ops.seeds`).
+"""How well boxes, points, scribbles and nothing become masks on the grid (`kshot.ops.prompt_masks`).
 
 Prompts are simulated from VOC masks: the box of a class's largest component; three random points inside the eroded
 mask, with and without three outside of it; a stroke through three such points; nothing. Each soft mask is compared
@@ -27,9 +27,9 @@ from torch import Tensor
 
 from kshot.backbones.base import load_backbone
 from kshot.features import extract
-from kshot.formats.images import read_image, read_mask
+from kshot.io.images import read_image, read_mask
 from kshot.ops.geometry import FeatureMap, coverage, to_grid
-from kshot.ops.seeds import grow_boxes, grow_marks, salient
+from kshot.ops.prompt_masks import grow_boxes, grow_marks, salient
 
 Array = NDArray[np.float64]
 NONE: Array = np.zeros((0, 2))

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from benchmarks.accuracy.methods import SETS
 from benchmarks.settings import facts, shared
 from kshot.data.base import Dataset, load_dataset
-from kshot.data.episodes import episodes
+from kshot.episodes.sampler import episodes
 from kshot.features import extract
-from kshot.formats.images import read_image
+from kshot.io.images import read_image
 from kshot.segmenter import Segmenter
 
 _GREY, _MARGIN = 127, 0.1

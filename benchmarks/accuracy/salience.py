@@ -4,16 +4,16 @@ import hashlib
 
 from torch import Tensor
 
-from kshot.methods import _vectors
+from kshot.methods import _class_embeddings
 from kshot.ops.geometry import FeatureMap
-from kshot.ops.seeds import salient
+from kshot.ops.prompt_masks import salient
 
 _regions: dict[str, Tensor] = {}
 
 
 def remember() -> None:
     """Let the methods of this process keep the salient region of each image that they fit on."""
-    vars(_vectors)["salient"] = _remembered
+    vars(_class_embeddings)["salient"] = _remembered
 
 
 def _remembered(features: FeatureMap) -> Tensor:

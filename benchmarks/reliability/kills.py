@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from kshot.annotations.model import Export
 from kshot.batch import label_folder
-from kshot.formats.trees import Export
 from kshot.segmenter import Segmenter
 from kshot.types import Shot
 

@@ -25,7 +25,7 @@ import rasterio
 
 from kshot import __version__
 from kshot.batch import read_manifest
-from kshot.formats.writing import write_text
+from kshot.io.atomic import write_text
 from kshot.segmenter import Segmenter
 from kshot.types import Shot
 

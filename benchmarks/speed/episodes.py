@@ -17,7 +17,7 @@ import torch
 
 from kshot import Segmenter
 from kshot.data.base import load_dataset
-from kshot.data.episodes import episodes
+from kshot.episodes.sampler import episodes
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.features import FeatureCache
 

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.settings import facts, shared
 from benchmarks.speed.predict import _supports as supports
 from kshot.batch import label_folder
-from kshot.formats.images import read_image
+from kshot.io.images import read_image
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
 

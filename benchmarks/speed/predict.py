@@ -24,7 +24,7 @@ from PIL import Image
 
 from benchmarks.settings import facts, shared
 from kshot.features import prepare
-from kshot.formats.images import read_image
+from kshot.io.images import read_image
 from kshot.methods.base import Task
 from kshot.ops.geometry import Frame
 from kshot.segmenter import Segmenter

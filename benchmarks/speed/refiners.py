@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.settings import facts, shared
 from kshot import _plugins
 from kshot.data.base import Dataset, load_dataset
-from kshot.formats.images import read_image
+from kshot.io.images import read_image
 from kshot.ops.geometry import Frame, to_grid
 
 

@@ -14,7 +14,7 @@ Importing this package loads nothing heavy: torch and the rest come with the fir
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from kshot._version import __version__ as __version__
 
 _HOMES = {
     "Prediction": "kshot.types",

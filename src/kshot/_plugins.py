@@ -1,7 +1,7 @@
 """A family is a folder: its files are its members, and a file's name is the option's name.
 
 `names` looks at file names only and `load` imports one file, so listing a family never pays for it.
-Files that begin with an underscore and the helpers named here are part of the folder, but no members.
+Files that begin with an underscore, and `base`, are part of the folder, but no members.
 """
 
 import importlib
@@ -11,24 +11,12 @@ from types import ModuleType
 
 from kshot.errors import UnknownNameError
 
-_HELPERS = {
-    "base",
-    "episodes",
-    "folders",
-    "images",
-    "instances",
-    "learned",
-    "rasters",
-    "task_file",
-    "trees",
-    "videos",
-    "writing",
-}
+_BASE = "base"  # what every member of a family is
 
 
 def names(family: str) -> list[str]:
     """Sorted names of the members of `family`, read from its folder without importing any of them."""
-    return sorted(name for name in _files(family) if name not in _HELPERS)
+    return sorted(name for name in _files(family) if name != _BASE)
 
 
 def load(family: str, name: str) -> ModuleType:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kshot.errors import EmptyMaskError, MaskError, SettingError, SupportError
-from kshot.formats.images import name_of, read_image, read_mask
-from kshot.formats.rasters import Look
+from kshot.io.images import name_of, read_image, read_mask
+from kshot.io.rasters import Look
 from kshot.methods.base import Support
 from kshot.ops.geometry import FeatureMap, coverage, to_grid
-from kshot.ops.seeds import grow_boxes, grow_marks, salient
+from kshot.ops.prompt_masks import grow_boxes, grow_marks, salient
 from kshot.types import IGNORE, Shot, check_same_size
 
 # A mask must cover at least this much, in cells: less is dominated by whatever else those cells show.

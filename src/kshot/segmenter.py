@@ -15,10 +15,10 @@ from kshot.backbones import base as backbones
 from kshot.backbones.base import Backbone
 from kshot.errors import SettingError
 from kshot.features import extract, extract_words, with_mirror
-from kshot.formats.folders import list_images
-from kshot.formats.images import MAX_PIXELS, read_image
-from kshot.formats.learned import read_learned
-from kshot.formats.rasters import Look
+from kshot.io.images import MAX_PIXELS, read_image
+from kshot.io.paths import list_images
+from kshot.io.rasters import Look
+from kshot.io.tensor_file import read_learned
 from kshot.methods.base import Origin, Support, Task, settings_of
 from kshot.ops.geometry import FeatureMap
 from kshot.prompts import encode_shots

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kshot import _plugins
 from kshot.errors import MaskError, ShapeError, SupportError
 
 if TYPE_CHECKING:
@@ -141,8 +140,9 @@ class SupportSet:
 
         classes: keep these alone, in this order. Raises `SupportError` with what was looked for.
         """
-        support: SupportSet = _plugins.load("formats", "folders").read_support(Path(folder), tuple(classes))
-        return support
+        from kshot.formats.base import read_support
+
+        return read_support(Path(folder), tuple(classes))
 
     @classmethod
     def from_paths(cls, pairs: Iterable[tuple[str | Path, str | Path | None]], label: str = "object") -> "SupportSet":
@@ -234,13 +234,15 @@ class Prediction:
 
     def overlay(self, alpha: float = 0.5) -> "Image.Image":
         """The image with each class in its colour and outlined, as a PIL image."""
-        drawn: Image.Image = _plugins.load("formats", "overlay").draw(self, alpha)
-        return drawn
+        from kshot.formats.overlay import draw
+
+        return draw(self, alpha)
 
     def save(self, path: str | Path) -> Path:
         """Write in the format that the suffix names: .png index mask, .jpg overlay, .npz scores, .json COCO."""
-        written: Path = _plugins.load("formats", "writing").save(self, Path(path))
-        return written
+        from kshot.formats.base import save
+
+        return save(self, Path(path))
 
 
 def check_same_size(got_hw: tuple[int, ...], expected_hw: tuple[int, ...], name: str) -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 import kshot
 from kshot.cli import app, main, read_config
 from kshot.errors import SettingError
-from kshot.formats.images import read_mask
+from kshot.io.images import read_mask
 from tests.conftest import draw
 from tests.unit.backbones import tiny_clip
 
@@ -210,7 +210,7 @@ def test_errors_reach_the_shell(support_folder: Path, tmp_path: Path) -> None:
 
 def test_without_network_a_missing_model_is_told_within_a_second(support_folder: Path, image_folder: Path) -> None:
     from kshot.errors import WeightsNotFoundError
-    from kshot.weights import find_folder
+    from kshot.io.hub import find_folder
 
     started = time.perf_counter()
     with pytest.raises(WeightsNotFoundError, match="models pull"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import kshot
-from kshot.formats.images import read_mask
+from kshot.io.images import read_mask
 from tests.cli.test_commands import TOY, run
 
 FOLDERS = {"coco": "", "voc": "voc", "yolo": "yolo", "labelme": "labelme", "label-studio": "", "cvat": "", "png": ""}

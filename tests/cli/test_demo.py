@@ -15,7 +15,7 @@ from kshot.demo import photos as demo_photos
 from kshot.demo.photos import PHOTOS, read_photo, read_truth
 from kshot.demo.run import run_case
 from kshot.errors import ImageReadError, SettingError
-from kshot.formats.images import read_mask
+from kshot.io.images import read_mask
 from kshot.segmenter import Segmenter
 from kshot.types import SupportSet
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from kshot.cli import app
 from kshot.errors import SupportError
-from kshot.formats.images import read_mask
+from kshot.io.images import read_mask
 
 TOY = ["--backbone", "toy", "--size", "96"]
 

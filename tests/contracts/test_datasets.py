@@ -8,7 +8,7 @@ import pytest
 
 from kshot import _plugins
 from kshot.data.base import Dataset, load_dataset
-from kshot.data.episodes import PROTOCOLS, episodes
+from kshot.episodes.sampler import PROTOCOLS, episodes
 from kshot.errors import DatasetError
 from tests.unit.data import layouts
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from kshot.cli import app
 from kshot.errors import KshotError
-from kshot.formats.folders import read_support
+from kshot.formats.base import read_support
 from tests.conftest import draw
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kshot.data.episodes import PROTOCOLS, episodes, read_episodes
+from kshot.episodes.sampler import PROTOCOLS, episodes, read_episodes
 from kshot.errors import DatasetError
 from tests.unit.data.layouts import from_areas
 

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools.coco import COCO
 
 from kshot.formats import coco, kshot_run, png, scores
-from kshot.formats.images import read_mask
+from kshot.io.images import read_mask
 from kshot.types import Prediction
 
 MASKS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=24))

@@ -14,12 +14,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from kshot.annotations.model import Export, LabelTree, shots_of, with_instances
 from kshot.errors import KshotError, SupportError
-from kshot.formats import coco, cvat, folders, label_studio, labelme, voc, yolo
-from kshot.formats.images import read_image, read_mask
-from kshot.formats.pieces import unique_stems
+from kshot.formats import base, coco, cvat, label_studio, labelme, voc, yolo
 from kshot.formats.scores import read as read_scores
-from kshot.formats.trees import Export, LabelTree, shots_of, with_instances
+from kshot.io.images import read_image, read_mask
+from kshot.io.paths import unique_stems
 from tests.unit.formats.makers import mask, picture, square, text
 from tests.unit.formats.trees import tree
 
@@ -72,7 +72,7 @@ def with_value(document: object, path: tuple, value: object) -> object:
 def refusals(folder: Path) -> int:
     """How many of two refuse a folder, as supports and as labels to convert; they may in kshot's own words alone."""
     refused = 0
-    for read in (folders.read_support, lambda place: list(folders.read_labels(place)[0].images)):
+    for read in (base.read_support, lambda place: list(base.read_labels(place)[0].images)):
         try:
             read(folder)
         except KshotError as error:
@@ -276,7 +276,7 @@ def test_inputs_are_never_written_to(tmp_path):
     mask(tmp_path / "in/cat/a.png", square(1))
     before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*.*")}
     (tmp_path / "in/cat").chmod(0o500)
-    read, _ = folders.read_labels(tmp_path / "in")
+    read, _ = base.read_labels(tmp_path / "in")
     for writer in (coco, cvat, label_studio, labelme, yolo, voc):
         writer.write_tree(read, tmp_path / "out")
     (tmp_path / "in/cat").chmod(0o700)

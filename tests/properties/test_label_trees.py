@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.ndimage import distance_transform_edt
 
+from kshot.annotations.model import Export, Part, with_instances
+from kshot.annotations.polygons import bridged, polygons, rings, rle_of
 from kshot.formats import coco, cvat, index_masks, label_studio, labelme, voc, yolo
 from kshot.formats._brush import decode, encode
-from kshot.formats._shapes import bridged, polygons, rings, rle_of
-from kshot.formats.trees import Export, Part, with_instances
-from kshot.ops.instances import METHODS, split
+from kshot.ops.components import METHODS, split
 from tests.unit.formats.trees import masks, tree
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=20)

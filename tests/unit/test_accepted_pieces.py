@@ -12,9 +12,10 @@ import kshot
 from kshot.batch import label_folder, read_manifest
 from kshot.batch.review import effect
 from kshot.errors import ImageReadError, MaskError, SupportError
-from kshot.formats.images import read_image, read_mask
-from kshot.formats.pieces import file_of, pictures
-from kshot.formats.rasters import Look
+from kshot.io.images import read_image, read_mask
+from kshot.io.pages_and_frames import pictures
+from kshot.io.paths import file_of
+from kshot.io.rasters import Look
 from kshot.types import Shot, SupportSet
 from tests.cli.test_review import TOY, run
 from tests.conftest import draw
@@ -115,11 +116,11 @@ def test_pages_are_read_with_the_bands_of_the_run(toy: kshot.Segmenter, shots: l
 
 def test_a_film_is_decoded_once_for_all_of_its_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = film(tmp_path / "film.mp4", [draw(seed)[0] for seed in range(6)])
-    from kshot.formats import pieces
+    from kshot.io import pages_and_frames
 
     opened: list[Path] = []
-    real = pieces.frames
-    monkeypatch.setattr(pieces, "frames", lambda path: opened.append(path) or real(path))
+    real = pages_and_frames.frames
+    monkeypatch.setattr(pages_and_frames, "frames", lambda path: opened.append(path) or real(path))
     found = dict(pictures({"film.mp4#000004": path, "film.mp4#000001": path}, Look()))
     assert opened == [path] and list(found) == ["film.mp4#000001", "film.mp4#000004"]
 

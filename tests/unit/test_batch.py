@@ -14,9 +14,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 import kshot
-from kshot.batch import jobs, label_folder, plan, read_manifest
+from kshot.batch import inputs, label_folder, plan, read_manifest
 from kshot.errors import InputError, OutputError, SettingError, UnknownNameError
-from kshot.formats.images import read_mask
+from kshot.io.images import read_mask
 from kshot.types import Shot
 from tests.conftest import draw
 
@@ -206,7 +206,7 @@ def test_watching_takes_what_appears(
         Image.fromarray(draw(8)[0]).save(image_folder / "new.jpg")
         os.utime(image_folder / "new.jpg", (1, 1))
 
-    monkeypatch.setattr(jobs.time, "sleep", tick)
+    monkeypatch.setattr(inputs.time, "sleep", tick)
     summary = label_folder(
         toy, task, image_folder, tmp_path / "out", watch=True, progress=lambda record, *_: seen.append(record["input"])
     )

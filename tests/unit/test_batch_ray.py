@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 
 import kshot
 from kshot._plugins import load
+from kshot.annotations.model import Export
 from kshot.batch import label_folder, ray_engine
-from kshot.batch.jobs import Job
-from kshot.batch.steps import Steps
+from kshot.batch.inputs import Job
+from kshot.batch.stages import Steps
 from kshot.cli import app
 from kshot.errors import OutputError, SettingError
-from kshot.formats.trees import Export
 from kshot.types import Shot
 from tests.conftest import draw
 from tests.unit.test_batch_shards import contents

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import kshot
+from kshot.annotations.model import Export
 from kshot.batch import label_folder, read_manifest
-from kshot.batch.folder import Journal, RunFolder
+from kshot.batch.run_folder import Journal, RunFolder
 from kshot.errors import InputError, OutputError, SettingError
-from kshot.formats.trees import Export
 from kshot.types import Shot
 
 ROOT = Path(__file__).resolve().parents[2]

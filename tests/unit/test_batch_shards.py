@@ -11,10 +11,10 @@ from PIL import Image
 
 import kshot
 from kshot.batch import Shard, label_folder, plan, read_manifest
-from kshot.batch.folder import RunFolder
 from kshot.batch.pipeline import overlapped
+from kshot.batch.run_folder import RunFolder
 from kshot.errors import OutputError, SettingError
-from kshot.formats.folders import annotated
+from kshot.formats.base import annotated
 from kshot.types import Shot
 from tests.conftest import draw
 

@@ -9,7 +9,7 @@ import torch
 import kshot
 from kshot.backbones.base import load_backbone
 from kshot.data.base import load_dataset
-from kshot.data.episodes import episodes
+from kshot.episodes.sampler import episodes
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.features import FeatureCache, extract, with_mirror
 from kshot.types import Shot

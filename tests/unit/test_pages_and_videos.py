@@ -10,10 +10,10 @@ from PIL import Image
 
 import kshot
 from kshot.batch import Shard, label_folder, read_manifest
-from kshot.batch.jobs import Job, Jobs, split
+from kshot.batch.inputs import Job, Jobs, split
 from kshot.errors import ImageReadError, ImageTooLargeError, SettingError
-from kshot.formats import videos
-from kshot.formats.images import read_mask
+from kshot.io import videos
+from kshot.io.images import read_mask
 from kshot.types import Shot
 from tests.conftest import draw
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import kshot
-from kshot import promptable
+from kshot import sam as sam_models
 from kshot.errors import BackboneError, SettingError, WeightsNotFoundError
 from kshot.methods import sam_graph
 from kshot.ops.geometry import Frame, cell_centres
@@ -20,7 +20,7 @@ from tests.golden.hand import ORIGIN, row, support
 
 @pytest.mark.parametrize("size_hw", [(96, 128), (30, 7), (1, 200)])
 def test_masks_come_at_the_pictures_size(sam_folder: Path, size_hw: tuple[int, int]) -> None:
-    model = promptable.load(str(sam_folder))
+    model = sam_models.load(str(sam_folder))
     picture = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
     found = model.propose(model.see(picture), torch.zeros(2, 3, 2), torch.ones(2, 3))
     assert tuple(found.masks.shape) == (2, 3, *size_hw) and found.masks.dtype == torch.bool
@@ -28,7 +28,7 @@ def test_masks_come_at_the_pictures_size(sam_folder: Path, size_hw: tuple[int, i
 
 
 def test_many_prompts_are_as_one_by_one(sam_folder: Path) -> None:
-    model = promptable.load(str(sam_folder))
+    model = sam_models.load(str(sam_folder))
     seen = model.see(draw(3)[0])
     points, labels = torch.rand(20, 2, 2) * 90, torch.ones(20, 2)
     boxes = torch.tensor([[10.0, 10.0, 60.0, 60.0]]).repeat(20, 1)
@@ -40,7 +40,7 @@ def test_many_prompts_are_as_one_by_one(sam_folder: Path) -> None:
 
 def test_the_picture_is_prepared_as_published(sam_folder: Path) -> None:
     """Longest side 64, ImageNet's mean and deviation, zeros below: what the vision encoder is given."""
-    model, given = promptable.load(str(sam_folder)), []
+    model, given = sam_models.load(str(sam_folder)), []
     handle = model.model.vision_encoder.register_forward_pre_hook(lambda *a: given.append(a[1][0]))
     model.see(np.full((32, 128, 3), 255, np.uint8))
     handle.remove()
@@ -56,7 +56,7 @@ def test_pictures_and_masks_are_transformers_own(sam_folder: Path) -> None:
     processor = SamImageProcessorPil(
         size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}, mask_pad_size={"height": 64, "width": 64}
     )
-    model, picture, given = promptable.load(str(sam_folder)), draw(3)[0], []
+    model, picture, given = sam_models.load(str(sam_folder)), draw(3)[0], []
     theirs = processor(picture, return_tensors="pt")
     handle = model.model.vision_encoder.register_forward_pre_hook(lambda *a: given.append(a[1][0]))
     seen = model.see(picture)
@@ -84,7 +84,7 @@ def test_a_sam_that_is_not_there_is_told_at_once(settings: dict[str, str]) -> No
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
     with pytest.raises(BackboneError, match=r"type 'vit'.*facebook/sam-vit-base"):
-        promptable.load(str(tmp_path))
+        sam_models.load(str(tmp_path))
 
 
 def test_without_the_picture_sam_graph_says_what_it_needs(sam_folder: Path) -> None:
@@ -103,16 +103,16 @@ class Told:
     def see(self, picture: np.ndarray) -> tuple[int, ...]:
         return picture.shape[:2]
 
-    def propose(self, seen, points, labels, boxes=None, *, out_hw=None) -> promptable.Proposals:
+    def propose(self, seen, points, labels, boxes=None, *, out_hw=None) -> sam_models.Proposals:
         mask = torch.zeros(len(points), 3, *(out_hw or seen), dtype=torch.bool)
         for column in self.columns:
             mask[..., 8 * column : 8 * column + 8] = True
-        return promptable.Proposals(mask, torch.ones(len(points), 3))
+        return sam_models.Proposals(mask, torch.ones(len(points), 3))
 
 
 def graph_scores(monkeypatch: pytest.MonkeyPatch, grounds: int, *columns: int) -> list[float]:
     """Two cells of the class, one between the two of logit 2 (.7 - .714), and some of the background."""
-    monkeypatch.setattr(promptable, "load", lambda name: Told(*columns))
+    monkeypatch.setattr(sam_models, "load", lambda name: Told(*columns))
     chosen = sam_graph.Settings(kappa=2, strength=2)
     task = sam_graph.Task(("c",), (support(row((1, 0), (0, 1)), [1, 0]),), ORIGIN, chosen)
     between = (0.7, (1 - 0.49) ** 0.5)
@@ -139,7 +139,7 @@ def refined(monkeypatch: pytest.MonkeyPatch, *columns: int) -> list[bool]:
     a deviation of .607. Correlations are (2.095 - 5.5 x .165) / 7 / (.365 x .607) = .76 of the five and a half,
     (1.928 - 2 x .165) / 7 / (.452 x .607) = .83 of the first two, and (.964 - .165) / 7 / (.350 x .607) = .54 of one.
     """
-    monkeypatch.setattr(promptable, "load", lambda name: Told(*columns))
+    monkeypatch.setattr(sam_models, "load", lambda name: Told(*columns))
     frame = Frame((8, 56), (8, 56), 8)
     plane = torch.tensor([[4.0, 4.0, 0.1, 0.1, 0.1, 0.1, -4.0]])
     logits = torch.stack([torch.zeros_like(plane), plane])

@@ -24,7 +24,7 @@ from kshot.errors import (
     UnknownNameError,
     WeightsNotFoundError,
 )
-from kshot.formats.task_file import read_task, write_task
+from kshot.io.tensor_file import read_task, write_task
 from kshot.types import Shot
 from tests.conftest import draw
 

@@ -12,11 +12,11 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 import kshot
-from kshot.batch import label_folder, read_manifest, windowed
-from kshot.batch.tally import Tally, facts_of
+from kshot.batch import label_folder, large_images, read_manifest
+from kshot.batch.statistics import Tally, facts_of
 from kshot.features.tiles import Tiling
-from kshot.formats.images import read_mask
 from kshot.formats.kshot_run import read_tree
+from kshot.io.images import read_mask
 from kshot.ops.regions import RegionCounter, count_regions
 from kshot.report import pictures
 from kshot.types import Shot
@@ -46,7 +46,7 @@ def write_tif(path: Path, picture: np.ndarray, **more) -> None:
 @pytest.fixture
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read in windows what has more than 60,000 pixels, such as the scene."""
-    monkeypatch.setattr(windowed, "FROM_PIXELS", 60_000)
+    monkeypatch.setattr(large_images, "FROM_PIXELS", 60_000)
 
 
 def test_windows_give_what_the_whole_gives(
@@ -54,7 +54,7 @@ def test_windows_give_what_the_whole_gives(
 ) -> None:
     task = toy.fit(shots)
     label_folder(toy, task, scene, tmp_path / "whole", tiling=TILES, formats=FORMATS)
-    monkeypatch.setattr(windowed, "FROM_PIXELS", 60_000)
+    monkeypatch.setattr(large_images, "FROM_PIXELS", 60_000)
     label_folder(toy, task, scene, tmp_path / "parts", tiling=TILES, formats=FORMATS)
     (whole,), (parts,) = read_manifest(tmp_path / "whole"), read_manifest(tmp_path / "parts")
     assert parts["outputs"].pop("geotiff") == "geotiff/scene.tif" and whole == parts
@@ -131,7 +131,7 @@ def test_pixels_of_an_absent_class_go_to_the_next_best(
 
     monkeypatch.setattr(type(toy), "decide", without_disc)
     label_folder(toy, task, scene, tmp_path / "whole", tiling=TILES)
-    monkeypatch.setattr(windowed, "FROM_PIXELS", 60_000)
+    monkeypatch.setattr(large_images, "FROM_PIXELS", 60_000)
     label_folder(toy, task, scene, tmp_path / "parts", tiling=TILES)
     whole, parts = (read_mask(tmp_path / run / "masks/scene.png", drawn=False) for run in ("whole", "parts"))
     assert np.array_equal(whole, parts) and set(np.unique(parts)) == {0, 2}

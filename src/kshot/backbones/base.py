@@ -10,8 +10,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from kshot import _plugins, weights
+from kshot import _plugins
 from kshot.errors import BackboneError, SettingError, UnknownNameError
+from kshot.io import hub
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DEFAULT = "tiny"
@@ -100,7 +101,7 @@ def load_backbone(
     known = specs()
     if name not in known and "/" not in name and not Path(name).is_dir():
         raise UnknownNameError("backbones", name, [*known, "a Hub id (owner/name)", "a local folder"])
-    module = known[name][0] if name in known else _reader(weights.find_folder(name, name))
+    module = known[name][0] if name in known else _reader(hub.find_folder(name, name))
     chosen = tuple(str(layer) for layer in layers) if layers is not None else None
     backbone: Backbone = module.load(name, pick_device(device), pick_dtype(dtype), chosen)
     return backbone

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot import weights
 from kshot.backbones import hub
 from kshot.backbones._heads import CHECKPOINT, INNER
 from kshot.backbones._templates import TEMPLATES
 from kshot.backbones.base import Encoding, Spec, fingerprint
 from kshot.errors import BackboneError, SettingError
+from kshot.io.hub import TOKENIZER, colours, find_folder, load_model, read_config
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _FEATURES = 1  # raised when the same weights give other features
@@ -116,7 +116,7 @@ class Clip:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        has = {name for name in weights.TOKENIZER if (self.folder / name).is_file()}
+        has = {name for name in TOKENIZER if (self.folder / name).is_file()}
         if not ("tokenizer.json" in has or {"vocab.json", "merges.txt"} <= has):  # transformers would make an empty one
             raise BackboneError(
                 f"{self.folder}: no tokenizer (tokenizer.json, or vocab.json with merges.txt), so it reads no words; "
@@ -134,7 +134,7 @@ def reads(folder: Path) -> bool:
 
 def is_whole(folder: Path) -> bool:
     """Whether a folder holds a CLIP model with both towers."""
-    return (folder / "config.json").is_file() and weights.read_config(folder).get("model_type") == "clip"
+    return (folder / "config.json").is_file() and read_config(folder).get("model_type") == "clip"
 
 
 def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Any:
@@ -148,13 +148,13 @@ def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str,
 
 def load_clip(source: str, name: str, known: Spec | None, device: torch.device, dtype: torch.dtype) -> Clip:
     """The CLIP model of a folder or Hub id, under the name and the facts of `known` where there are some."""
-    folder = weights.find_folder(source, name)
-    config = weights.read_config(folder)
+    folder = find_folder(source, name)
+    config = read_config(folder)
     if config.get("model_type") != "clip":
         raise BackboneError(f"{folder}: a model of type {config.get('model_type')!r}, expected a whole CLIP model")
-    model = weights.load_model(folder, "CLIPModel")
+    model = load_model(folder, "CLIPModel")
     facts = known or Spec(name, 0, 0, _MEAN, _STD, licence="see the model's own page", source=name, text=True)
-    mean, std = weights.colours(folder)
+    mean, std = colours(folder)
     spec = replace(
         facts,
         patch=int(model.config.vision_config.patch_size),

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kshot import weights
 from kshot.backbones import clip
 from kshot.backbones._heads import CHECKPOINT, Headed, check_depth, git_blob_hash, read_heads
 from kshot.backbones.base import Spec
 from kshot.errors import BackboneError, SettingError, WeightsNotFoundError
-from kshot.formats.writing import atomic_path
+from kshot.io import hub
+from kshot.io.atomic import atomic_path
 
 URL = "https://raw.githubusercontent.com/wysoczanska/clip_dinoiser/main/checkpoints/last.pt"
 BLOB = "0b6c94d9c439ebac7bcb07fe805be3654ea03c7f"  # git's name of that file
@@ -67,14 +67,14 @@ def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str,
 
 def pull(name: str) -> Path:
     """Download CLIP and the heads; the folder of CLIP."""
-    folder = weights.find_folder(SPECS[name].source, name)
+    folder = hub.find_folder(SPECS[name].source, name)
     fetch_heads(name)
     return folder
 
 
 def is_here(name: str) -> bool:
     """Whether both CLIP and the heads are on this machine."""
-    return heads_path().is_file() and weights.cached_folder(SPECS[name].source) is not None
+    return heads_path().is_file() and hub.cached_folder(SPECS[name].source) is not None
 
 
 def heads_path() -> Path:
@@ -93,7 +93,7 @@ def fetch_heads(name: str) -> Path:
     if path.is_file():
         _check(path.read_bytes(), str(path), f"delete it and run `kshot models pull {name}`")
         return path
-    if not weights.hub_answers():
+    if not hub.hub_answers():
         raise WeightsNotFoundError(_not_here(name, path, "there is no network"))
     try:
         with urllib.request.urlopen(URL, timeout=_SECONDS) as answer:

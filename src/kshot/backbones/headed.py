@@ -14,12 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kshot import weights
 from kshot.backbones._heads import Carrier, Headed, heads_from
 from kshot.backbones.base import Backbone, Spec, TextEncoder, load_backbone
 from kshot.backbones.dinoiser import Dinoiser
 from kshot.errors import BackboneError, OutputError, SettingError
-from kshot.formats.writing import atomic_path, write_text
+from kshot.io import hub
+from kshot.io.atomic import atomic_path, write_text
 
 KIND, WEIGHTS = "kshot-heads", "heads.safetensors"
 SPECS: dict[str, Spec] = {}
@@ -68,15 +68,15 @@ def write(folder: Path, name: str, backbone: Backbone, state: dict[str, Tensor],
 
 def reads(folder: Path) -> bool:
     """Whether a folder holds heads that kshot trained."""
-    return (folder / "config.json").is_file() and weights.read_config(folder).get("model_type") == KIND
+    return (folder / "config.json").is_file() and hub.read_config(folder).get("model_type") == KIND
 
 
 def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Headed:
     """Heads of a folder on the backbone that they were trained on; see `load_backbone` for the errors."""
     if layers:
         raise SettingError(f"{name}: the layers were chosen when the heads were trained; leave --layers out")
-    folder = weights.find_folder(name, name)
-    facts = weights.read_config(folder)
+    folder = hub.find_folder(name, name)
+    facts = hub.read_config(folder)
     backbone = _backbone(folder, facts, device, dtype)
     carrier = carrier_of(backbone)
     heads = heads_from(_tensors(folder / WEIGHTS), folder / WEIGHTS, carrier.width)

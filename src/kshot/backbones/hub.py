@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot import weights
 from kshot.backbones._heads import INNER, check_depth
 from kshot.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Encoding, Spec, fingerprint
 from kshot.errors import BackboneError, SettingError
+from kshot.io import hub
 
 _DINOV3_LICENCE = "DINOv3 License (gated: accept it on the Hub, then set HF_TOKEN)"
 
@@ -214,13 +214,13 @@ def _on_grid(tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
 def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> HubBackbone:
     """Load a short name, Hub id or local folder; see `load_backbone` for the errors."""
     known = SPECS.get(name)
-    folder = weights.find_folder(known.source if known else name, name)
+    folder = hub.find_folder(known.source if known else name, name)
     config = _config(folder)
     if layers is None:
         layers = known.layers if known else _default_layers(config)
     spec = _spec(name, folder, config, layers)
     kind = _KINDS[config["model_type"]]
-    return HubBackbone(spec, weights.load_model(folder, kind.loader, kind.attend, **kind.arguments), device, dtype)
+    return HubBackbone(spec, hub.load_model(folder, kind.loader, kind.attend, **kind.arguments), device, dtype)
 
 
 def _default_layers(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -233,7 +233,7 @@ def _default_layers(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    config = weights.read_config(folder)
+    config = hub.read_config(folder)
     if config.get("model_type") not in _KINDS:
         kinds = ", ".join(_KINDS)
         raise BackboneError(f"{folder}: a model of type {config.get('model_type')!r}; kshot reads {kinds}")
@@ -242,7 +242,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _spec(name: str, folder: Path, config: dict[str, Any], layers: tuple[str, ...]) -> Spec:
     vision = config.get("vision_config") or config
-    mean, std = weights.colours(folder)
+    mean, std = hub.colours(folder)
     known = SPECS.get(name)
     return Spec(
         known.name if known else name,

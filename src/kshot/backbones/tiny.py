@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot import weights
 from kshot.backbones._net import STRIDE, Net, Plan
 from kshot.backbones.base import Encoding, Spec, fingerprint
 from kshot.errors import BackboneError, SettingError
-from kshot.formats.writing import atomic_path, write_text
+from kshot.io import hub
+from kshot.io.atomic import atomic_path, write_text
 
 KIND, WEIGHTS, CONFIG = "kshot-net", "model.safetensors", "config.json"
 _PACKED = "tiny.safetensors"
@@ -61,7 +61,7 @@ class Tiny:
 def reads(folder: Path) -> bool:
     """Whether a folder holds an encoder that `kshot train distill` made."""
     path = folder / CONFIG
-    return path.is_file() and weights.read_config(folder).get("model_type") == KIND
+    return path.is_file() and hub.read_config(folder).get("model_type") == KIND
 
 
 def load_packed(data: bytes, where: str, plan: Plan) -> Net:
@@ -100,8 +100,8 @@ def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str,
         if found != spec.sha256:
             raise BackboneError(f"{_PACKED} inside kshot has sha256 {found}, not {spec.sha256}; install kshot again")
         return Tiny(spec, load_packed(data, _PACKED, PLAN), device, dtype)
-    folder = weights.find_folder(name, name)
-    config = weights.read_config(folder)
+    folder = hub.find_folder(name, name)
+    config = hub.read_config(folder)
     plan = plan_of(config["plan"])
     spec = Spec(name, STRIDE, plan.dim, licence=config.get("licence", ""), source=name)
     return Tiny(spec, load_packed((folder / WEIGHTS).read_bytes(), str(folder / WEIGHTS), plan), device, dtype)

@@ -5,10 +5,10 @@ mirror the inputs'. Files appear whole or not at all, so a run that was stopped 
 its files are then those of a run that nobody stopped, byte for byte; `timing.jsonl` alone tells them apart.
 """
 
-from kshot.batch.folder import MANIFEST, SETTINGS, read_manifest
-from kshot.batch.jobs import Job, Shard, plan
+from kshot.batch.inputs import Job, Shard, plan
 from kshot.batch.run import Summary, label_folder
-from kshot.batch.tally import Record
+from kshot.batch.run_folder import MANIFEST, SETTINGS, read_manifest
+from kshot.batch.statistics import Record
 
 __all__ = [
     "MANIFEST",

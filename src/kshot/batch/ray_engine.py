@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kshot.batch.jobs import Job
+from kshot.batch.inputs import Job
 from kshot.batch.pipeline import overlapped
-from kshot.batch.steps import Steps, Work
+from kshot.batch.stages import Steps, Work
 from kshot.errors import OutputError, SettingError
 
 _LARGEST = 32  # images of a batch; results come back, and are lost to a kill, by batches

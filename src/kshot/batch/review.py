@@ -7,9 +7,10 @@ from itertools import islice
 from pathlib import Path
 from statistics import mean
 
-from kshot.batch.folder import read_manifest
+from kshot.batch.run_folder import read_manifest
 from kshot.errors import KshotError
-from kshot.formats.pieces import file_of, pictures
+from kshot.io.pages_and_frames import pictures
+from kshot.io.paths import file_of
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
 

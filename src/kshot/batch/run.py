@@ -8,19 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kshot import __version__, _plugins
-from kshot.batch.folder import Journal, RunFolder
-from kshot.batch.jobs import Job, Jobs, Shard, root_of
+from kshot import _plugins
+from kshot._version import __version__
+from kshot.annotations.model import Export
+from kshot.batch.inputs import Job, Jobs, Shard, root_of
+from kshot.batch.large_images import Windowed
 from kshot.batch.pipeline import overlapped
-from kshot.batch.steps import Steps, Work
-from kshot.batch.tally import MASKS, Record
+from kshot.batch.run_folder import Journal, RunFolder
+from kshot.batch.stages import Steps, Work
+from kshot.batch.statistics import MASKS, Record
 from kshot.batch.tiled import predict_tiled
-from kshot.batch.windowed import Windowed
 from kshot.errors import OutputError, SettingError
 from kshot.features.tiles import Tiling
-from kshot.formats import instances, kshot_run
-from kshot.formats.rasters import Look
-from kshot.formats.trees import Export
+from kshot.formats import _instances, kshot_run
+from kshot.io.rasters import Look
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
 
@@ -161,7 +162,7 @@ def _settings(
         "dtype": str(segmenter.backbone.dtype).removeprefix("torch."),
         "refiner": segmenter.refiner.__name__.rpartition(".")[2],
         "refiner_settings": asdict(segmenter.refiner_settings),
-        "formats": [name for name in writers if name != instances.NAME],
+        "formats": [name for name in writers if name != _instances.NAME],
         "export": asdict(export),
         **notes,
     }
@@ -172,7 +173,7 @@ def _writers(formats: Sequence[str], export: Export) -> dict[str, Any]:
     for writer in writers.values():
         if hasattr(writer, "prepare"):
             writer.prepare()
-    return writers | ({instances.NAME: instances.Writer(export.instances)} if export.instances else {})
+    return writers | ({_instances.NAME: _instances.Writer(export.instances)} if export.instances else {})
 
 
 def _write_folders(

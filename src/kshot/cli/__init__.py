@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kshot import __version__
+from kshot._version import __version__
 from kshot.cli import (
     convert,
     demo,

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from kshot import _plugins
+from kshot.annotations.model import with_instances
 from kshot.cli import options as o
 from kshot.cli.output import print_json, say
 from kshot.errors import SettingError, UnknownNameError
-from kshot.formats.folders import read_labels
-from kshot.formats.trees import with_instances
+from kshot.formats.base import read_labels
 from kshot.segmenter import names
 
 EXAMPLES = """Examples:

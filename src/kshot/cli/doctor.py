@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from kshot import __version__
+from kshot._version import __version__
 from kshot.cli.output import print_json
 
 _PACKAGES = (
@@ -96,7 +96,7 @@ def _backbone() -> Finding:
 def _hub() -> Finding:
     from huggingface_hub import constants
 
-    from kshot.weights import hub_answers
+    from kshot.io.hub import hub_answers
 
     if constants.HF_HUB_OFFLINE:
         return Finding("Hub", "note", f"switched off by HF_HUB_OFFLINE; cache: {constants.HF_HUB_CACHE}")

@@ -16,12 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kshot.cli import options as o
 from kshot.cli.output import print_json, say
 from kshot.data.base import Dataset, find_datasets, load_dataset, looks_for
-from kshot.data.episodes import PROTOCOLS, read_episodes
+from kshot.episodes.sampler import PROTOCOLS, read_episodes
 from kshot.errors import DatasetError, SettingError
-from kshot.evaluation import suite
-from kshot.evaluation.compare import compare_runs, write_comparison
-from kshot.evaluation.processes import place_in_world
-from kshot.evaluation.report import write_report
+from kshot.evaluation import sweep
+from kshot.evaluation.compare import compare_runs
+from kshot.evaluation.workers import place_in_world
+from kshot.report.evaluation import write_comparison, write_report
 
 _DATA, _EPISODES, _WORK = "Data set", "Episodes", "Work"
 _Progress = Callable[[int, int, float], None]
@@ -89,9 +89,9 @@ def evaluate(
         _refuse_beside_csv(way, shot, episodes, seed, fold, allow_repeats)
         data = open_fold(None)
         drawn = read_episodes(episodes_from, data)
-        cells = [suite.Cell(f"{drawn.plan.way}way-{drawn.plan.shot}shot", data, drawn)]
+        cells = [sweep.Cell(f"{drawn.plan.way}way-{drawn.plan.shot}shot", data, drawn)]
     else:
-        cells = suite.plan_cells(
+        cells = sweep.plan_cells(
             open_fold,
             folds=_folds(fold, open_fold),
             protocol=protocol,
@@ -114,11 +114,11 @@ def evaluate(
         "cache_bytes": int(cache_size * 1e9),
     }
     with _progress_bars() as bar:
-        lines = suite.run_cells(segmenter, cells, out, bar, **how)
+        lines = sweep.run_cells(segmenter, cells, out, bar, **how)
     if place_in_world()[0] > 0:
         return None
     command = ["kshot", *sys.argv[1:]]
-    facts = suite.write_results(out, lines, command)
+    facts = sweep.write_results(out, lines, command)
     by_name = {cell.name: cell for cell in cells}
     report = write_report(out, lines, by_name, segmenter, command, cache=how["cache"], score_size=score_size)
     if json:
@@ -219,7 +219,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _print_table(lines: Sequence[suite.Line]) -> None:
+def _print_table(lines: Sequence[sweep.Line]) -> None:
     settings = lines[0].first.settings
     panet = settings["protocol"] == "panet"
     heads = [

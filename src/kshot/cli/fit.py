@@ -13,7 +13,7 @@ from kshot.cli import options as o
 from kshot.cli.output import print_json, say
 from kshot.errors import SettingError
 from kshot.methods.base import Support, Task, load_task
-from kshot.report.run import read_json
+from kshot.report.labelling import read_json
 from kshot.segmenter import Segmenter
 from kshot.types import Shot, SupportSet
 

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from kshot.batch import label_folder, plan
-from kshot.batch.jobs import split
+from kshot.batch.inputs import split
 from kshot.cli import options as o
 from kshot.cli.fit import described, say_remarks, segmenter_of, showing
 from kshot.cli.output import finish, print_json, progress_bar, say
 from kshot.features.tiles import Tiling
-from kshot.formats.videos import is_video
+from kshot.io.videos import is_video
 from kshot.methods.base import Task, load_task
 from kshot.report import save_supports, write_report
 from kshot.segmenter import Segmenter

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from kshot import weights
 from kshot.backbones.base import DEFAULT, Spec, load_backbone, specs
 from kshot.cli.output import print_json
 from kshot.errors import UnknownNameError
+from kshot.io import hub
 
 app = typer.Typer(help="Backbones: list them, look at one, download one.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Short name, Hub id or local folder.")]
@@ -66,9 +66,9 @@ def _pulled(name: str, source: str) -> Path:
     own = getattr(known[0], "pull", None) if known else None
     if own:
         return Path(own(name))
-    folder = weights.find_folder(source, name)
+    folder = hub.find_folder(source, name)
     # What another program put into the Hub's cache may lack the tokenizer.
-    return weights.pull(source, name) if not Path(source).is_dir() and weights.hub_answers() else folder
+    return hub.pull(source, name) if not Path(source).is_dir() and hub.hub_answers() else folder
 
 
 def _spec(name: str) -> Spec:
@@ -89,4 +89,4 @@ def _facts(spec: Spec) -> dict[str, Any]:
 
 
 def _is_here(source: str) -> bool:
-    return Path(source).is_dir() or weights.cached_folder(source) is not None
+    return Path(source).is_dir() or hub.cached_folder(source) is not None

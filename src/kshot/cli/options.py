@@ -7,13 +7,13 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from kshot.annotations.model import Export
 from kshot.batch import Shard, ray_engine
-from kshot.batch.jobs import root_of
+from kshot.batch.inputs import root_of
 from kshot.errors import SettingError, SupportError
-from kshot.formats.folders import annotated
-from kshot.formats.images import MAX_PIXELS
-from kshot.formats.trees import Export
-from kshot.ops.instances import METHODS
+from kshot.formats.base import annotated
+from kshot.io.images import MAX_PIXELS
+from kshot.ops.components import METHODS
 from kshot.segmenter import Segmenter, names
 from kshot.types import Shot, SupportSet
 

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kshot.training.loop import Progress as Step
+from kshot.training.trainer import Progress as Step
 
 app = typer.Typer(
     no_args_is_help=True, help="Train heads, learnable methods, backgrounds, or a small encoder of your own."

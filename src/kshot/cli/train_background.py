@@ -9,9 +9,9 @@ from kshot.backbones.base import DEFAULT, load_backbone
 from kshot.cli import options as o
 from kshot.cli.output import print_json, say
 from kshot.cli.train import training_bar
-from kshot.training.background import sample, write
-from kshot.training.photos import find_photos
+from kshot.training.background_prior import sample, write
 from kshot.training.twins import without
+from kshot.training.unlabelled import find_photos
 
 EXAMPLES = """Examples:
 

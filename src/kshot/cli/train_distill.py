@@ -17,12 +17,12 @@ from kshot.cli import options as o
 from kshot.cli.output import print_json, say
 from kshot.cli.train import training_bar
 from kshot.errors import SettingError, TrainingError
-from kshot.training import checkpoint, distill, teachers
-from kshot.training.loop import Schedule, train
-from kshot.training.photos import Photos, find_photos
-from kshot.training.ranks import own_device
-from kshot.training.report import write_report
+from kshot.report.training import write_report
+from kshot.training import checkpoint, distill, teacher_features
+from kshot.training.distributed import own_device
+from kshot.training.trainer import Schedule, train
 from kshot.training.twins import without
+from kshot.training.unlabelled import Photos, find_photos
 
 ENCODER = "encoder"
 _HEAD = 64  # channels
@@ -77,7 +77,7 @@ def distil(
         raise TrainingError(f"{masks}: no such folder of masks")
     if width > _HEAD and width % _HEAD:
         raise SettingError(f"--width {width}: expected a multiple of {_HEAD}, a head of attention each")
-    plan = teachers.Plan(grid=grid, views=views, dim=dim, seed=seed)
+    plan = teacher_features.Plan(grid=grid, views=views, dim=dim, seed=seed)
     settings = distill.Settings(sides=_sides(sides))
     found = find_photos(photos, limit)
     files = Photos.split(without(found, without_ or ()))
@@ -89,7 +89,7 @@ def distil(
     # Of several processes the first makes the targets, and the others find them.
     with _alone(out), training_bar("targets") as bar:
         seers = [load_backbone(name, device=str(place), dtype=dtype) for name in teacher]
-        targets = teachers.prepare(
+        targets = teacher_features.prepare(
             seers,
             photos,
             [*files.held, *files.learned],

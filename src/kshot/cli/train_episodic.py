@@ -13,10 +13,10 @@ from kshot.cli.output import print_json, say
 from kshot.cli.train import training_bar
 from kshot.data.base import load_dataset
 from kshot.errors import SettingError
-from kshot.formats.learned import FILE
+from kshot.io.tensor_file import FILE
 from kshot.training.augment import KINDS
+from kshot.training.episodic_recipes import RECIPES, recipe
 from kshot.training.episodic_run import Choices, learn
-from kshot.training.recipes import RECIPES, recipe
 
 _DATA, _HEAD, _EPISODES, _LEARNING, _WORK = "Data set", "Head", "Episodes", "Learning", "Work"
 

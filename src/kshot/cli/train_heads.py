@@ -10,12 +10,12 @@ from kshot.cli import options as o
 from kshot.cli.output import print_json, say
 from kshot.cli.train import training_bar
 from kshot.errors import SettingError, TrainingError
+from kshot.report.training import write_report
 from kshot.training.cells import Seen, View
+from kshot.training.distributed import own_device
 from kshot.training.heads import LearnHeads, write_backbone
-from kshot.training.loop import Schedule, train
-from kshot.training.photos import Photos, find_photos
-from kshot.training.ranks import own_device
-from kshot.training.report import write_report
+from kshot.training.trainer import Schedule, train
+from kshot.training.unlabelled import Photos, find_photos
 
 _TRAIN, _LEARN = "Run", "Learning"
 _MOST_HELD = 64

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from kshot.errors import OutputError
-from kshot.formats.writing import write_text
+from kshot.io.atomic import write_text
 
 if TYPE_CHECKING:
     from kshot.data.base import Dataset

@@ -20,7 +20,7 @@ from kshot import _plugins
 from kshot.data._areas import Pair, digest, read_or_scan
 from kshot.data._report import ClassCount, Problem, Report
 from kshot.errors import DatasetError, SettingError, UnknownNameError
-from kshot.formats._pairs import visible
+from kshot.io.paths import visible
 from kshot.types import IGNORE, MAX_CLASSES
 
 Labels = NDArray[np.unsignedinteger[Any]]

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
+from kshot.annotations.checked_json import Item as Shape
+from kshot.annotations.rle import shape
 from kshot.data._report import Problem, complain
 from kshot.data.base import Dataset, Item
 from kshot.errors import DatasetError, SupportError
-from kshot.formats._coco_shapes import shape
-from kshot.formats._items import Item as Shape
-from kshot.formats._pairs import visible
+from kshot.io.paths import visible
 from kshot.types import IGNORE, MAX_CLASSES
 
 LOOKS_FOR = (

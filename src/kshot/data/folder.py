@@ -11,9 +11,9 @@ from kshot.data import fss1000
 from kshot.data._report import Problem, complain, read_list
 from kshot.data.base import Dataset, Item, Labels, LabelType, label_type
 from kshot.errors import DatasetError, SupportError
-from kshot.formats._pairs import pictures, visible, walk
-from kshot.formats.images import read_mask
 from kshot.formats.index_masks import read_classes
+from kshot.io.images import read_mask
+from kshot.io.paths import pictures, visible, walk
 from kshot.types import IGNORE
 
 LOOKS_FOR = (

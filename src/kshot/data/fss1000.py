@@ -15,7 +15,7 @@ from PIL import Image
 from kshot.data._report import Problem, complain, read_list
 from kshot.data.base import Dataset, Item, Labels, LabelType, label_type
 from kshot.errors import DatasetError
-from kshot.formats._pairs import visible
+from kshot.io.paths import visible
 
 LOOKS_FOR = "fss1000: <class>/1.jpg ... 10.jpg with 1.png ... 10.png, in the folder or in fewshot_data/"
 N_CLASSES, N_TEST = 1000, 240

@@ -12,7 +12,7 @@ from pathlib import Path
 from kshot.data._report import Problem, complain, read_list
 from kshot.data.base import Dataset, Item
 from kshot.errors import DatasetError, SettingError
-from kshot.formats.images import read_mask
+from kshot.io.images import read_mask
 
 LOOKS_FOR = (
     "voc: JPEGImages/ and SegmentationClass/ or SegmentationClassAug/, with lists in ImageSets/Segmentation/, "

@@ -6,9 +6,9 @@ from statistics import fmean
 from typing import Any
 
 from kshot.demo.results import CaseResult
-from kshot.formats.writing import write_text
+from kshot.io.atomic import write_text
+from kshot.report.labelling import Record, hex_colour, read_run
 from kshot.report.page import embed, render, support_views
-from kshot.report.run import Record, hex_colour, read_run
 from kshot.segmenter import Segmenter
 
 _SIDE = 640  # pixels; the photographs are hardly larger

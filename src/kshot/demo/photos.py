@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import ImageReadError
-from kshot.formats.images import read_image, read_mask
+from kshot.io.images import read_image, read_mask
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from kshot.demo.cases import CASES, Case, View
 from kshot.demo.page import write_page
 from kshot.demo.results import CaseResult
 from kshot.errors import ImageReadError, SettingError
-from kshot.formats.images import read_mask
 from kshot.formats.png import save_labels
-from kshot.formats.writing import atomic_path, write_text
+from kshot.io.atomic import atomic_path, write_text
+from kshot.io.images import read_mask
 from kshot.metrics import IoUCounts
 from kshot.report import REPORT, save_supports, write_report
 from kshot.segmenter import Segmenter

@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from kshot.errors import SettingError
-from kshot.evaluation.charts import forest
 from kshot.evaluation.result import Result
-from kshot.evaluation.suite import load_lines
-from kshot.formats.writing import write_text
+from kshot.evaluation.sweep import load_lines
 from kshot.metrics import paired_bootstrap
-from kshot.report.page import render
 
 
 @dataclass(frozen=True)
@@ -55,17 +52,6 @@ def compare_runs(folders: Sequence[Path]) -> list[Pair]:
         for name in shared
         for pair in _pairs(name, {str(folder): run[name] for folder, run in zip(folders, runs, strict=True)})
     ]
-
-
-def write_comparison(path: Path, pairs: Sequence[Pair]) -> None:
-    """One HTML page of the comparison. Raises `OutputError`."""
-    settings = list(dict.fromkeys(pair.setting for pair in pairs))
-    groups = [(name, [pair for pair in pairs if pair.setting == name]) for name in settings]
-    context = {
-        "groups": [(name, group, forest(_rows(group))) for name, group in groups],
-        "remarks": list(dict.fromkeys(remark for pair in pairs for remark in pair.remarks)),
-    }
-    write_text(path, render("compare.html.j2", context))
 
 
 def _results(folder: Path) -> dict[str, Result]:
@@ -118,11 +104,3 @@ def _differences(first: Result, second: Result) -> list[str]:
         elif before != value:
             told.append(f"{key} {before} -> {value}")
     return [line for line in told if "identity" not in line]
-
-
-def _rows(group: Sequence[Pair]) -> list[tuple[str, float, float, float]]:
-    return [
-        (p.run, p.difference, p.low, p.high)
-        for p in group
-        if p.difference is not None and p.low is not None and p.high is not None
-    ]

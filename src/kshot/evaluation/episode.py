@@ -16,12 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from kshot.data.base import Dataset
-from kshot.data.episodes import Episode
+from kshot.episodes.sampler import Episode
 from kshot.errors import EmptyMaskError
-from kshot.evaluation.held import Held
 from kshot.features import FeatureCache
-from kshot.formats.images import read_image
-from kshot.formats.learned import Learned
+from kshot.features.lru import Held
+from kshot.io.images import read_image
+from kshot.io.tensor_file import Learned
 from kshot.methods.base import Support, Task
 from kshot.metrics import CalibrationCounts, EpisodeCounts, IoUCounts, boundary_f
 from kshot.ops.geometry import FeatureMap

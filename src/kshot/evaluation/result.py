@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kshot.evaluation.rows import Row, digest
+from kshot.evaluation.records import Row, digest
 from kshot.metrics import (
     CalibrationCounts,
     EpisodeCounts,

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from kshot import __version__
+from kshot._version import __version__
 from kshot.data.base import Dataset
-from kshot.data.episodes import Episodes
-from kshot.data.episodes import episodes as draw
+from kshot.episodes.sampler import Episodes
+from kshot.episodes.sampler import episodes as draw
 from kshot.errors import SettingError
-from kshot.evaluation.processes import Job, Progress, place_in_world, run_job
+from kshot.evaluation.records import read_rows
 from kshot.evaluation.result import Result
-from kshot.evaluation.rows import read_rows
+from kshot.evaluation.workers import Job, Progress, place_in_world, run_job
 from kshot.features.cache import MAX_BYTES
-from kshot.formats.learned import Learned, read_learned
-from kshot.formats.writing import write_text
+from kshot.io.atomic import write_text
+from kshot.io.tensor_file import Learned, read_learned
 from kshot.segmenter import Segmenter
 
 RUN, EPISODES = "run.json", "episodes.csv"
@@ -44,7 +44,7 @@ def evaluate(
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Evaluate on the episodes of a protocol (`kshot.data.episodes.PROTOCOLS`).
+    """Evaluate on the episodes of a protocol (`kshot.episodes.sampler.PROTOCOLS`).
 
     episodes: how many (default: the protocol's own), or an `Episodes`, such as one read from a CSV. score_size: score
     at this square size instead of the query's own. drop_small: leave out classes with too few images, and say so.

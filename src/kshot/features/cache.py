@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from kshot.backbones.base import Backbone
 from kshot.errors import OutputError
-from kshot.formats.writing import atomic_path
+from kshot.io.atomic import atomic_path
 from kshot.ops.geometry import FeatureMap, Frame
 
 log = logging.getLogger(__name__)

@@ -4,12 +4,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from kshot.annotations.checked_json import Images
+from kshot.annotations.pairing import index_shots
 from kshot.errors import SupportError
-from kshot.formats._items import Images
-from kshot.formats._pairs import index_shots, walk
-from kshot.formats.images import image_size
-from kshot.formats.pieces import file_of, pictures
-from kshot.formats.rasters import Look
+from kshot.io.images import image_size
+from kshot.io.pages_and_frames import pictures
+from kshot.io.paths import file_of, walk
+from kshot.io.rasters import Look
 from kshot.types import ImageLike, Shot, check_same_size
 
 _MANIFEST, _SETTINGS = "manifest.jsonl", "settings.json"

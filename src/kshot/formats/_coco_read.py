@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
+from kshot.annotations.checked_json import Images, Item, documents, read_json, score_of, size_of
+from kshot.annotations.model import LabelledImage, LabelTree, Part
+from kshot.annotations.rle import box, has_shape, shape
 from kshot.errors import SupportError
-from kshot.formats._coco_shapes import box, has_shape, shape
-from kshot.formats._items import Images, Item, documents, read_json, score_of, size_of
-from kshot.formats.images import image_size
-from kshot.formats.pieces import unique_stems
-from kshot.formats.trees import LabelledImage, LabelTree, Part
+from kshot.io.images import image_size
+from kshot.io.paths import unique_stems
 from kshot.types import IGNORE, MAX_CLASSES, Shot
 
 Named = tuple[Item, str]

@@ -6,9 +6,9 @@ from typing import Any
 
 from pycocotools import mask as coco_rle
 
-from kshot.formats._shapes import polygons
-from kshot.formats.trees import Export, LabelTree, Part
-from kshot.formats.writing import write_text
+from kshot.annotations.model import Export, LabelTree, Part
+from kshot.annotations.polygons import polygons
+from kshot.io.atomic import write_text
 
 
 def save(tree: LabelTree, path: Path, how: Export | None = None) -> None:

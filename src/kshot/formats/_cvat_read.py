@@ -10,11 +10,11 @@ import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
+from kshot.annotations.checked_json import Images, Item, documents, polygon, size_of
+from kshot.annotations.model import LabelledImage, LabelTree, Marks, Part
+from kshot.annotations.polygons import ellipse_corners, rle_of
 from kshot.errors import SupportError
-from kshot.formats._items import Images, Item, documents, polygon, size_of
-from kshot.formats._shapes import ellipse_corners, rle_of
-from kshot.formats.pieces import unique_stems
-from kshot.formats.trees import LabelledImage, LabelTree, Marks, Part
+from kshot.io.paths import unique_stems
 
 _SHAPES = {"mask", "polygon", "ellipse", "box", "points", "polyline"}
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.annotations.model import LabelledImage, LabelTree, Lazy, Part
+from kshot.annotations.pairing import Pair, in_two_folders
 from kshot.errors import MaskError
-from kshot.formats._pairs import Pair, in_two_folders
-from kshot.formats.images import read_mask
-from kshot.formats.pieces import unique_stems
-from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Part
+from kshot.io.images import read_mask
+from kshot.io.paths import unique_stems
 from kshot.types import IGNORE, check_same_size
 
 

@@ -7,13 +7,23 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from kshot.annotations.checked_json import (
+    Images,
+    Item,
+    documents,
+    numbers,
+    points_of,
+    polygon,
+    read_json,
+    score_of,
+    size_of,
+)
+from kshot.annotations.model import LabelledImage, LabelTree, Marks, Part
+from kshot.annotations.polygons import ellipse_corners, rle_of
 from kshot.errors import SupportError
 from kshot.formats._brush import decode
-from kshot.formats._items import Images, Item, documents, numbers, points_of, polygon, read_json, score_of, size_of
-from kshot.formats._shapes import ellipse_corners, rle_of
-from kshot.formats.images import SUFFIXES, image_size
-from kshot.formats.pieces import unique_stems
-from kshot.formats.trees import LabelledImage, LabelTree, Marks, Part
+from kshot.io.images import SUFFIXES, image_size
+from kshot.io.paths import unique_stems
 
 _ANSWERS = ("annotations", "completions", "predictions")
 _KINDS = {"brushlabels", "polygonlabels", "ellipselabels", "rectanglelabels", "keypointlabels"}

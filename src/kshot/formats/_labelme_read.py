@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.annotations.checked_json import Images, Item, is_file, points_of, polygon, read_json, score_of, size_of
+from kshot.annotations.model import LabelledImage, LabelTree, Lazy, Marks, Part
+from kshot.annotations.polygons import ellipse_corners, rle_of
 from kshot.errors import InputError
-from kshot.formats._items import Images, Item, is_file, points_of, polygon, read_json, score_of, size_of
-from kshot.formats._pairs import walk
-from kshot.formats._shapes import ellipse_corners, rle_of
-from kshot.formats.images import image_size, read_mask
-from kshot.formats.pieces import unique_stems
-from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Marks, Part
+from kshot.io.images import image_size, read_mask
+from kshot.io.paths import unique_stems, walk
 
 _KEYS = {"shapes", "imagePath"}
 _OUTLINES = {"polygon", "oriented_rectangle", "mask", "circle"}

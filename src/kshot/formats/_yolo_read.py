@@ -7,13 +7,12 @@ from typing import Any
 
 import yaml
 
+from kshot.annotations.checked_json import Item
+from kshot.annotations.model import LabelledImage, LabelTree, Lazy, Marks, Part
+from kshot.annotations.polygons import rle_of
 from kshot.errors import SupportError
-from kshot.formats._items import Item
-from kshot.formats._pairs import visible, walk
-from kshot.formats._shapes import rle_of
-from kshot.formats.images import image_size
-from kshot.formats.pieces import unique_stems
-from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Marks, Part
+from kshot.io.images import image_size
+from kshot.io.paths import unique_stems, visible, walk
 
 _BEYOND = 0.001  # rounding leads labels this far outside of 0..1
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from kshot.annotations.pairing import in_one_folder, in_two_folders
 from kshot.errors import SupportError
-from kshot.formats._pairs import in_one_folder, in_two_folders, pictures, visible, walk
+from kshot.io.paths import pictures, visible, walk
 from kshot.types import Shot
 
 LAYOUT = (

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from kshot.annotations.model import Export, LabelledImage, LabelTree, Part
 from kshot.formats import _coco_read
 from kshot.formats._coco_write import save
-from kshot.formats.trees import Export, LabelledImage, LabelTree, Part
 from kshot.types import Prediction, Shot
 
 FILE = "coco.json"

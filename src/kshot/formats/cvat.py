@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.annotations.model import Export, LabelledImage, LabelTree, Part, shots_of
+from kshot.annotations.polygons import polygons
 from kshot.errors import OutputError
 from kshot.formats import _cvat_read
-from kshot.formats._shapes import polygons
 from kshot.formats.overlay import colour_of
-from kshot.formats.trees import Export, LabelledImage, LabelTree, Part, shots_of
-from kshot.formats.writing import atomic_path
+from kshot.io.atomic import atomic_path
 from kshot.types import Shot
 
 FILE = "cvat.xml"

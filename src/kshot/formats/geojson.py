@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from kshot.annotations.model import Export, LabelledImage, LabelTree
 from kshot.formats import _geo
-from kshot.formats.trees import Export, LabelledImage, LabelTree
-from kshot.formats.writing import write_text
-from kshot.ops.instances import components
+from kshot.io.atomic import write_text
+from kshot.ops.components import connected_components
 
 FOLDER_OUT = "geojson"
 _DECIMALS = 9  # of a degree: a tenth of a millimetre
@@ -46,7 +46,7 @@ def _features(image: LabelledImage, crs: Any, transform: Any) -> Iterator[dict[s
             continue
         a, b, c, d, e, f = transform[:6]
         score = {} if part.score is None else {"score": round(part.score, 6)}
-        for (rows, columns), mask in components(part.mask, corners=False):
+        for (rows, columns), mask in connected_components(part.mask, corners=False):
             left, top = columns.start, rows.start
             place = rasterio.Affine(a, b, c + a * left + b * top, d, e, f + d * left + e * top)
             for geometry, _ in rasterio.features.shapes(mask.view(np.uint8), mask=mask, transform=place):

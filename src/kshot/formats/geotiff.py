@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.annotations.model import Export, LabelTree
 from kshot.errors import OutputError
 from kshot.formats import _geo
 from kshot.formats.png import palette
-from kshot.formats.rasters import Raster
-from kshot.formats.trees import Export, LabelTree
-from kshot.formats.writing import atomic_path
+from kshot.io.atomic import atomic_path
+from kshot.io.rasters import Raster
 from kshot.types import MAX_CLASSES
 
 FOLDER_OUT = NAME = "geotiff"

@@ -5,12 +5,12 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
+from kshot.annotations.model import Export, LabelTree
+from kshot.annotations.pairing import in_two_folders, index_shots
 from kshot.errors import SupportError
 from kshot.formats._index_trees import index_tree
-from kshot.formats._pairs import in_two_folders, index_shots
 from kshot.formats.png import save_labels
-from kshot.formats.trees import Export, LabelTree
-from kshot.formats.writing import write_text
+from kshot.io.atomic import write_text
 from kshot.types import IGNORE, Shot
 
 LAYOUT = 'index masks: images/x.jpg, masks/x.png, and classes.json ({"1": "cat"}) or classes.txt (a class per line)'

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.annotations.checked_json import Images
+from kshot.annotations.model import LabelledImage, LabelTree, Lazy, Part, shots_of
+from kshot.annotations.rle import runs
 from kshot.errors import MaskError, SupportError
-from kshot.formats import instances
+from kshot.formats import _instances
 from kshot.formats._accepted import read_accepted
-from kshot.formats._coco_shapes import runs
-from kshot.formats._items import Images
-from kshot.formats.images import MAX_PIXELS, label_columns
-from kshot.formats.pieces import unique_stems
-from kshot.formats.rasters import MOST_PIXELS
-from kshot.formats.trees import LabelledImage, LabelTree, Lazy, Part, shots_of
+from kshot.io.images import MAX_PIXELS, label_columns
+from kshot.io.paths import unique_stems
+from kshot.io.rasters import MOST_PIXELS
 from kshot.types import IGNORE, Shot
 
 LAYOUT = "kshot run: manifest.jsonl, settings.json and masks/, as `kshot label` writes them, or masks in a folder there"
@@ -73,11 +73,11 @@ def run_tree(
     def read(record: Record) -> LabelledImage:
         name = record["input"]
         height, width = (int(side) for side in record["size_hw"])
-        written = record.get("outputs", {}).get(instances.NAME)
-        parts = instances.read(out / written, (height, width)) if written else _parts(out, record, classes)
+        written = record.get("outputs", {}).get(_instances.NAME)
+        parts = _instances.read(out / written, (height, width)) if written else _parts(out, record, classes)
         return LabelledImage(name, (height, width), tuple(parts), finder.find(name), stems[name])
 
-    objects = bool(kept) and all(instances.NAME in record.get("outputs", {}) for record in kept)
+    objects = bool(kept) and all(_instances.NAME in record.get("outputs", {}) for record in kept)
     return LabelTree(tuple(classes), Lazy(kept, read), objects)
 
 

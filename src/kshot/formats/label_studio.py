@@ -7,12 +7,12 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+from kshot.annotations.model import Export, LabelledImage, LabelTree, Part, shots_of
+from kshot.annotations.polygons import polygons
 from kshot.formats import _label_studio_read
 from kshot.formats._brush import encode
-from kshot.formats._shapes import polygons
 from kshot.formats.overlay import colour_of
-from kshot.formats.trees import Export, LabelledImage, LabelTree, Part, shots_of
-from kshot.formats.writing import atomic_path, write_text
+from kshot.io.atomic import atomic_path, write_text
 from kshot.types import Shot
 
 FILE, CONFIG = "label_studio.json", "label_studio.xml"

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kshot.annotations.model import Export, LabelTree, Part, shots_of
+from kshot.annotations.polygons import polygons
 from kshot.formats import _labelme_read
-from kshot.formats._shapes import polygons
-from kshot.formats.trees import Export, LabelTree, Part, shots_of
-from kshot.formats.writing import write_text
+from kshot.io.atomic import write_text
 from kshot.types import Shot
 
 FOLDER_OUT = "labelme"

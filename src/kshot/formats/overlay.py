@@ -11,8 +11,8 @@ from PIL import Image
 
 from kshot.errors import SettingError
 from kshot.formats.png import palette
-from kshot.formats.rasters import Raster, chosen
-from kshot.formats.writing import atomic_path
+from kshot.io.atomic import atomic_path
+from kshot.io.rasters import Raster, chosen
 from kshot.types import Prediction
 
 FOLDER = "overlays"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kshot.errors import ShapeError
-from kshot.formats.rasters import Raster
-from kshot.formats.writing import atomic_path
+from kshot.io.atomic import atomic_path
+from kshot.io.rasters import Raster
 from kshot.types import Prediction
 
 FOLDER = "masks"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import InputError
-from kshot.formats.writing import atomic_path
+from kshot.io.atomic import atomic_path
 from kshot.types import Prediction
 
 FOLDER = "scores"

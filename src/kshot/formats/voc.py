@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.annotations.model import Export, LabelledImage, LabelTree
+from kshot.annotations.pairing import in_two_folders, index_shots
 from kshot.errors import SupportError
 from kshot.formats._index_trees import index_tree
-from kshot.formats._pairs import in_two_folders, index_shots
 from kshot.formats.png import palette, save_labels
-from kshot.formats.trees import Export, LabelledImage, LabelTree
-from kshot.formats.writing import write_text
+from kshot.io.atomic import write_text
 from kshot.types import IGNORE, Shot
 
 log = logging.getLogger(__name__)

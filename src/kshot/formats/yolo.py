@@ -11,10 +11,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from kshot.annotations.model import Export, LabelledImage, LabelTree, Part, shots_of, with_instances
+from kshot.annotations.polygons import bridged, rings
 from kshot.formats import _yolo_read
-from kshot.formats._shapes import bridged, rings
-from kshot.formats.trees import Export, LabelledImage, LabelTree, Part, shots_of, with_instances
-from kshot.formats.writing import write_text
+from kshot.io.atomic import write_text
 from kshot.types import Shot
 
 FOLDER_OUT = "yolo"

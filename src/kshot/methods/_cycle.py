@@ -8,7 +8,7 @@ its object, or holds too little of it, does not find the object back where the s
 import torch
 from torch import Tensor
 
-from kshot.methods._cells import soft_ious
+from kshot.methods._support_tokens import soft_ious
 from kshot.methods.base import Support
 from kshot.methods.density import Seen, Settings
 from kshot.ops.geometry import FeatureMap

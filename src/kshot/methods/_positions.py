@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.errors import SettingError
-from kshot.formats.learned import Learned
+from kshot.io.tensor_file import Learned
 from kshot.ops.geometry import FeatureMap
 
 NAME = "positions"  # of the directions among learned tensors

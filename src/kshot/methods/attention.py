@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kshot.methods import base
-from kshot.methods._cells import Cells, base_rates, gather, log_ratios
+from kshot.methods._support_tokens import Cells, base_rates, gather, log_ratios
 from kshot.ops.geometry import FeatureMap
 from kshot.ops.similarity import cosines
 

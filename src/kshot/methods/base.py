@@ -19,8 +19,7 @@ from torch import Tensor
 
 from kshot import _plugins
 from kshot.errors import BackboneMismatchError, SettingError, ShapeError, SupportError, TaskFileError
-from kshot.formats.learned import Learned, read_learned
-from kshot.formats.task_file import digest, read_task, write_task
+from kshot.io.tensor_file import Learned, digest, read_learned, read_task, write_task
 from kshot.ops.geometry import FeatureMap, Frame
 from kshot.ops.presence import presence
 from kshot.types import Shot

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from kshot.errors import SettingError
-from kshot.methods import _vectors, base
-from kshot.methods._vectors import Vectors
+from kshot.methods import _class_embeddings, base
+from kshot.methods._class_embeddings import Vectors
 from kshot.ops.geometry import FeatureMap
 
 
@@ -33,7 +33,7 @@ class Settings:
     least: float = 0.5
 
     def __post_init__(self) -> None:
-        _vectors.check_share(self.text_share)
+        _class_embeddings.check_share(self.text_share)
         if not 0.5 < self.delta < 1:
             raise SettingError(f"delta {self.delta}: expected a probability above 0.5 and below 1")
 
@@ -46,7 +46,7 @@ class Task(base.Task):
     reads_text = True
 
     def _fitted(self) -> Vectors:
-        return _vectors.fit_vectors(self.supports, self.settings.text_share)
+        return _class_embeddings.fit_vectors(self.supports, self.settings.text_share)
 
     def _score(self, features: FeatureMap) -> Tensor:
         settings, fitted = self.settings, self.fitted

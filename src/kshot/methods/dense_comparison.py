@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kshot.errors import SettingError
-from kshot.formats.learned import Learned
+from kshot.io.tensor_file import Learned
 from kshot.methods import base
 from kshot.methods._comparison import Comparison, Shape, Shown
 from kshot.ops.geometry import FeatureMap

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.formats.learned import Learned
+from kshot.io.tensor_file import Learned
 from kshot.methods import base
-from kshot.methods._cells import Cells, log_ratios
+from kshot.methods._support_tokens import Cells, log_ratios
 from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.similarity import vmf_means
 

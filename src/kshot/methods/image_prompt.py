@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kshot.errors import SettingError
-from kshot.methods import _vectors, base
-from kshot.methods._vectors import Vectors
+from kshot.methods import _class_embeddings, base
+from kshot.methods._class_embeddings import Vectors
 from kshot.ops.geometry import FeatureMap
 
 _PROMPTS = ("whole", "object", "mask")
@@ -34,7 +34,7 @@ class Settings:
     least: float = 0.5
 
     def __post_init__(self) -> None:
-        _vectors.check_share(self.text_share)
+        _class_embeddings.check_share(self.text_share)
         if self.prompt not in _PROMPTS:
             raise SettingError(f"prompt {self.prompt!r} of image-prompt: use {', '.join(_PROMPTS)}")
 
@@ -49,16 +49,16 @@ class Task(base.Task):
     def _fitted(self) -> Vectors:
         settings, supports = self.settings, self.supports
         if settings.prompt != "mask":
-            supports = tuple(_vectors.as_salient(support) for support in supports)
+            supports = tuple(_class_embeddings.as_salient(support) for support in supports)
         if settings.prompt != "whole":
-            return _vectors.fit_vectors(supports, settings.text_share)
+            return _class_embeddings.fit_vectors(supports, settings.text_share)
         # A whole image lies between its object and its ground, and a token beside both: where zero is, the images say.
-        vectors = _vectors.fit_vectors(supports, settings.text_share, self._whole)
+        vectors = _class_embeddings.fit_vectors(supports, settings.text_share, self._whole)
         return vectors.levelled(supports, settings.scale, settings.least)
 
     def _whole(self, support: base.Support) -> Tensor:
         """(N, c) the whole image as each of the classes that it shows, zero for the others."""
-        return _vectors.shows(support)[:, None] * _vectors.whole(support, self.settings.token)
+        return _class_embeddings.shows(support)[:, None] * _class_embeddings.whole(support, self.settings.token)
 
     def _score(self, features: FeatureMap) -> Tensor:
         logits: Tensor = self.fitted.logits(features.tokens, self.settings.scale, self.settings.least)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kshot.methods import base
-from kshot.methods._cells import gather
+from kshot.methods._support_tokens import gather
 from kshot.ops.clustering import vmf_mixture
 from kshot.ops.geometry import FeatureMap
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.methods import base
-from kshot.methods._cells import gather
+from kshot.methods._support_tokens import gather
 from kshot.ops.clustering import agglomerate, group_means
 from kshot.ops.geometry import FeatureMap
 from kshot.ops.pooling import masked_average

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from kshot import promptable
+from kshot import sam
 from kshot.errors import SettingError
 from kshot.methods import base
-from kshot.methods._cells import Cells, gather, log_ratios
+from kshot.methods._support_tokens import Cells, gather, log_ratios
 from kshot.ops.geometry import FeatureMap, Frame, cell_centres, coverage, to_grid
 from kshot.ops.regions import contrast
 from kshot.ops.similarity import vmf_means
@@ -45,7 +45,7 @@ class Settings:
 
 def prepare(settings: Settings) -> None:
     """Load the SAM, which is kept; raises `WeightsNotFoundError` and `BackboneError`."""
-    promptable.load(settings.model)
+    sam.load(settings.model)
 
 
 class Task(base.Task):
@@ -74,7 +74,7 @@ class Task(base.Task):
         logits = log_ratios(densities).T.reshape(-1, *features.grid_hw)
         winner = logits.argmax(0)
         if bool((winner > 0).any()):
-            model = promptable.load(self.settings.model)
+            model = sam.load(self.settings.model)
             seen = model.see(picture)
             for row in range(1, len(logits)):
                 if bool((winner == row).any()):
@@ -87,7 +87,7 @@ def _correct(
     row: int,
     won: Tensor,
     frame: Frame,
-    sight: tuple[promptable.Promptable, promptable.Seen],
+    sight: tuple[sam.Promptable, sam.Seen],
     settings: Settings,
 ) -> None:
     """Let the components' masks that raise the contrast replace cells of class `row`, which `won` (gh, gw)."""
@@ -111,7 +111,7 @@ def _correct(
     _write(logits, row, others, won, shown, settings.strength)
 
 
-def _masks(sight: tuple[promptable.Promptable, promptable.Seen], points: Tensor, frame: Frame) -> Tensor:
+def _masks(sight: tuple[sam.Promptable, sam.Seen], points: Tensor, frame: Frame) -> Tensor:
     """(p, gh, gw) in 0..1: the part of each cell in each point's mask, of its three the one SAM expects most of."""
     model, seen = sight
     proposals = model.propose(seen, points[:, None], torch.ones(len(points), 1), out_hw=frame.inner_hw)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kshot.methods import _vectors, base
-from kshot.methods._vectors import Vectors
+from kshot.methods import _class_embeddings, base
+from kshot.methods._class_embeddings import Vectors
 from kshot.ops.geometry import FeatureMap
 
 
@@ -27,7 +27,7 @@ class Settings:
     least: float = 0.5
 
     def __post_init__(self) -> None:
-        _vectors.check_share(self.text_share)
+        _class_embeddings.check_share(self.text_share)
 
 
 class Task(base.Task):
@@ -38,7 +38,7 @@ class Task(base.Task):
     reads_text = True
 
     def _fitted(self) -> Vectors:
-        return _vectors.fit_vectors(self.supports, self.settings.text_share)
+        return _class_embeddings.fit_vectors(self.supports, self.settings.text_share)
 
     def _score(self, features: FeatureMap) -> Tensor:
         logits: Tensor = self.fitted.logits(features.tokens, self.settings.scale, self.settings.least)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from kshot import promptable
+from kshot import sam
 from kshot.ops.geometry import Frame, cell_centres, coverage, to_grid, to_pixels
 from kshot.ops.regions import contrast, peaks
 
@@ -38,7 +38,7 @@ class Settings:
 
 def prepare(settings: Settings) -> None:
     """Load the SAM, which is kept; raises `WeightsNotFoundError` and `BackboneError`."""
-    promptable.load(settings.model)
+    sam.load(settings.model)
 
 
 class _Part(NamedTuple):
@@ -55,7 +55,7 @@ def refine(logits: Tensor, frame: Frame, picture: NDArray[np.uint8], settings: S
     Raises `WeightsNotFoundError` and `BackboneError` for a SAM that is not there.
     """
     plain = to_pixels(logits, frame)
-    model = promptable.load(settings.model)
+    model = sam.load(settings.model)
     parts = _parts(logits, settings)
     if not parts:
         return plain

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from statistics import median
 from typing import Any
 
-from kshot.report.run import Record, Run, facts_of
+from kshot.report.labelling import Record, Run, facts_of
 
 UNIT = 10_000  # shares go as whole numbers of this part: shorter, and what the manifest rounds to
 _FACTS = (("present", UNIT), ("pixels", 1), ("regions", 1), ("score", UNIT))

@@ -11,11 +11,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kshot import __version__
-from kshot.formats.writing import write_text
+from kshot._version import __version__
+from kshot.io.atomic import write_text
 from kshot.report.columns import columns_of
+from kshot.report.labelling import Record, Run, hex_colour, read_run
 from kshot.report.pictures import data_uri, drawn_mask, score_map, thumbnail
-from kshot.report.run import Record, Run, hex_colour, read_run
 from kshot.report.supports import read_supports
 
 REPORT = "report.html"
@@ -40,7 +40,7 @@ def write_report(out: Path, *, embed_limit: int = EMBED_LIMIT) -> Path:
 def render(template: str, context: dict[str, Any]) -> str:
     """A page of the package's templates, everything escaped."""
     environment = Environment(
-        loader=PackageLoader("kshot", "templates"),
+        loader=PackageLoader("kshot", "report/templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

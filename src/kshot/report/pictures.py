@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from kshot.errors import KshotError
-from kshot.formats import rasters, scores
-from kshot.formats._tiff import Page, is_tiff, pages
-from kshot.formats.images import image_size, read_image, read_mask
+from kshot.formats import scores
 from kshot.formats.overlay import draw
+from kshot.io import rasters
+from kshot.io.images import image_size, read_image, read_mask
+from kshot.io.tiff import Page, is_tiff, pages
 from kshot.types import Prediction
 
 log = logging.getLogger(__name__)

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from kshot.formats.images import MAX_PIXELS, name_of, read_image, read_mask
 from kshot.formats.overlay import colour_of
-from kshot.formats.rasters import Look
-from kshot.formats.writing import atomic_path, write_text
+from kshot.io.atomic import atomic_path, write_text
+from kshot.io.images import MAX_PIXELS, name_of, read_image, read_mask
+from kshot.io.rasters import Look
 from kshot.methods.base import Support, Task
 from kshot.ops.geometry import to_pixels
+from kshot.report.labelling import read_json
 from kshot.report.pictures import outlined
-from kshot.report.run import read_json
 from kshot.types import IGNORE, ImageLike, Shot, SupportSet
 
 FOLDER, LIST = "supports", "supports.json"

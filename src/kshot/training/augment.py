@@ -14,12 +14,12 @@ from PIL import Image, ImageOps
 
 from kshot.data.base import Dataset
 from kshot.errors import SettingError
-from kshot.evaluation.held import Held
 from kshot.features import FeatureCache
-from kshot.formats.images import read_image
+from kshot.features.lru import Held
+from kshot.io.images import read_image
 from kshot.ops.geometry import FeatureMap
 from kshot.segmenter import Segmenter
-from kshot.training.photos import recolour, rng
+from kshot.training.unlabelled import recolour, rng
 
 KINDS = ("flip", "scale", "colour", "copy-paste")
 _VARIANT = 12  # what chance is asked for

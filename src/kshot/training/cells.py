@@ -19,10 +19,10 @@ from kshot.backbones.base import Backbone, Encoding
 from kshot.backbones.headed import carrier_of
 from kshot.backbones.hub import HubBackbone
 from kshot.errors import OutputError
-from kshot.formats.images import read_image
-from kshot.formats.writing import write_text
+from kshot.io.atomic import write_text
+from kshot.io.images import read_image
 from kshot.training.objects import object_of
-from kshot.training.photos import cut, mask_of, to_pixels
+from kshot.training.unlabelled import cut, mask_of, to_pixels
 
 
 @dataclass(frozen=True)

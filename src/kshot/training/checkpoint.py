@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kshot.errors import OutputError, TrainingError
-from kshot.formats.writing import atomic_path
+from kshot.io.atomic import atomic_path
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 _FACTS = "kshot"

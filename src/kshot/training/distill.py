@@ -20,11 +20,11 @@ from torch.nn import functional as F
 
 from kshot.backbones._net import Net, Output
 from kshot.backbones.base import IMAGENET_MEAN, IMAGENET_STD
-from kshot.evaluation.held import Held
-from kshot.formats.images import read_image
-from kshot.training import teachers
-from kshot.training.photos import cut, recolour, rng, to_pixels
-from kshot.training.teachers import Targets
+from kshot.features.lru import Held
+from kshot.io.images import read_image
+from kshot.training import teacher_features
+from kshot.training.teacher_features import Targets
+from kshot.training.unlabelled import cut, recolour, rng, to_pixels
 
 _SHUFFLE, _SIDE, _VIEW = 1, 2, 3  # what chance is asked for
 _BATCH = 32
@@ -66,7 +66,7 @@ class Distill:
         photos: Sequence[Path],
         held: int,
         targets: Targets,
-        plan: teachers.Plan,
+        plan: teacher_features.Plan,
         settings: Settings,
         device: torch.device,
         steps: int,
@@ -143,7 +143,7 @@ class Distill:
         plan, path = self.plan, self.photos[photo]
         # The thread that makes batches is the memory's only user.
         picture = read_image(path) if chance is None else self.held_pictures.get(photo, lambda: read_image(path))
-        place = teachers.boxes((picture.shape[0], picture.shape[1]), plan, photo, view)
+        place = teacher_features.boxes((picture.shape[0], picture.shape[1]), plan, photo, view)
         seen = cut(picture, place, side)
         dense = _float(self.targets.dense[photo, view]).T.reshape(plan.dim, plan.grid, plan.grid)
         objects = _float(self.targets.objects[photo])

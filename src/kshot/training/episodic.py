@@ -11,20 +11,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from kshot.data.episodes import Episodes
+from kshot.episodes.sampler import Episodes
 from kshot.errors import SettingError, UnknownNameError
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.evaluation.result import Result
-from kshot.formats.learned import Learned
+from kshot.io.tensor_file import Learned
 from kshot.methods import _comparison
 from kshot.methods.base import Origin, Support
 from kshot.methods.dense_comparison import shown
 from kshot.methods.prototype import compare, project, prototypes
 from kshot.ops.geometry import FeatureMap
-from kshot.training.base_novel import Sampler
-from kshot.training.episode_examples import Example, Examples
+from kshot.training.class_splits import Sampler
+from kshot.training.episode_batches import Example, Examples
 from kshot.training.episode_losses import Cells, alignment, cells_of, cross_entropy
-from kshot.training.recipes import Recipe
+from kshot.training.episodic_recipes import Recipe
 
 SCALE = 20.0  # of cosines, as the method's default
 

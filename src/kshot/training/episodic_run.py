@@ -10,20 +10,20 @@ from typing import Any
 import torch
 
 from kshot.data.base import Dataset
-from kshot.data.episodes import Episodes
-from kshot.data.episodes import episodes as draw
+from kshot.episodes.sampler import Episodes
+from kshot.episodes.sampler import episodes as draw
 from kshot.errors import SettingError, TrainingError
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.features import FeatureCache
-from kshot.formats.learned import FILE, write_learned
-from kshot.formats.writing import write_text
+from kshot.io.atomic import write_text
+from kshot.io.tensor_file import FILE, write_learned
 from kshot.segmenter import Segmenter
-from kshot.training import checkpoint, loop
+from kshot.training import checkpoint, trainer
 from kshot.training.augment import Augmenter
-from kshot.training.base_novel import Sampler, base_view, facts_of, novel_view, split_classes
-from kshot.training.episode_examples import Examples
+from kshot.training.class_splits import Sampler, base_view, facts_of, novel_view, split_classes
+from kshot.training.episode_batches import Examples
 from kshot.training.episodic import Episodic, channels_of, make_head
-from kshot.training.recipes import Recipe
+from kshot.training.episodic_recipes import Recipe
 
 NOVEL, SUMMARY, _BEFORE = "novel.csv", "result.json", "before.json"
 
@@ -77,7 +77,7 @@ def learn(
     *,
     cache: Path | None = None,
     resume: bool = False,
-    progress: loop.Progress | None = None,
+    progress: trainer.Progress | None = None,
 ) -> Found:
     """Train, and write OUT/head.safetensors, OUT/novel.csv (episodes to test on) and OUT/result.json.
 
@@ -96,7 +96,7 @@ def learn(
     settings = json.loads(json.dumps({"recipe": how, "choices": asdict(choices), **job.told}))
     first = os.environ.get("RANK", "0") == "0"
     before = _untrained(job, out, resume) if first else math.nan
-    outcome = loop.train(job, schedule, out, settings, resume=resume, progress=progress)
+    outcome = trainer.train(job, schedule, out, settings, resume=resume, progress=progress)
     if first:  # the others may be done before the best state is written
         write_learned(out / FILE, job.learned(checkpoint.weights_of(outcome.path)[1], segmenter.origin))
         _test_episodes(data, job, choices).write(out / NOVEL)

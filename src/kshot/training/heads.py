@@ -22,7 +22,7 @@ from kshot.backbones._heads import GAMMA, Heads
 from kshot.backbones.base import Backbone
 from kshot.training import checkpoint
 from kshot.training.cells import Cells, Seen
-from kshot.training.photos import rng
+from kshot.training.unlabelled import rng
 
 BACKBONE = "backbone"  # folder of the result in a run
 _SHUFFLE, _MIRROR = 1, 2

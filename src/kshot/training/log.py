@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kshot.errors import OutputError
-from kshot.formats.writing import write_text
+from kshot.io.atomic import write_text
 
 LOG, SETTINGS, EVENTS = "log.jsonl", "training.json", "tensorboard"
 TRAIN, VALIDATION, END = "train", "val", "end"  # kinds of lines

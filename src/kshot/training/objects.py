@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kshot.ops.geometry import FeatureMap, Frame, to_grid
-from kshot.ops.seeds import salient
+from kshot.ops.prompt_masks import salient
 
 _PATCH = 8  # of a frame that is as square as the view; any number does
 

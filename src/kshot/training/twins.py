@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.formats.folders import list_images
-from kshot.formats.images import read_image
+from kshot.io.images import read_image
+from kshot.io.paths import list_images
 
 # Of 1.36 million pairs of COCO's and other photographs 25 lay above it, copies all, two of them slightly cropped; the
 # twelve pairs that followed, at 0.86 and less, were different scenes. Wide plain scenes may lie above it by themselves.

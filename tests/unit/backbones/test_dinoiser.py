@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kshot import weights
 from kshot.backbones import dinoiser
 from kshot.backbones._heads import git_blob_hash, read_heads
 from kshot.backbones.base import load_backbone
 from kshot.backbones.dinoiser import Dinoiser
 from kshot.errors import BackboneError, SettingError, WeightsNotFoundError
+from kshot.io import hub
 from tests.unit.backbones import tiny_clip
 
 
@@ -149,7 +149,7 @@ class _Answer:
 
 
 def test_a_download_with_another_hash_is_not_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "hub_answers", lambda: True)
+    monkeypatch.setattr(hub, "hub_answers", lambda: True)
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: _Answer(b"other"))
     with pytest.raises(BackboneError, match=f"git blob {git_blob_hash(b'other')}, expected {dinoiser.BLOB}"):
         dinoiser.fetch_heads("clip-dinoiser")
@@ -160,7 +160,7 @@ def test_a_download_with_the_right_hash_is_kept_and_checked_again(home: Path, mo
     data = b"the heads"
     expected = hashlib.sha1(b"blob 9\0the heads", usedforsecurity=False).hexdigest()
     monkeypatch.setattr(dinoiser, "BLOB", expected)
-    monkeypatch.setattr(weights, "hub_answers", lambda: True)
+    monkeypatch.setattr(hub, "hub_answers", lambda: True)
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: _Answer(data))
     path = dinoiser.fetch_heads("clip-dinoiser")
     assert path.read_bytes() == data and path == dinoiser.fetch_heads("clip-dinoiser")

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from kshot.data.base import load_dataset
-from kshot.data.episodes import PROTOCOLS, episodes, read_episodes
+from kshot.episodes.sampler import PROTOCOLS, episodes, read_episodes
 from kshot.errors import DatasetError, SettingError, UnknownNameError
 
 from .layouts import from_areas, whole_coco, whole_voc

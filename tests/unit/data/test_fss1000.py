@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kshot.data.base import load_dataset
-from kshot.data.episodes import episodes
+from kshot.episodes.sampler import episodes
 from kshot.errors import DatasetError
 
 from .layouts import HALF, labels, make_class_folders, make_fss, save, save_picture

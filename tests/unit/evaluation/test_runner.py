@@ -15,11 +15,11 @@ import pytest
 
 import kshot
 from kshot.data.base import Dataset, load_dataset
-from kshot.data.episodes import episodes, read_episodes
+from kshot.episodes.sampler import episodes, read_episodes
 from kshot.errors import DatasetError, SettingError
 from kshot.evaluation import Result, evaluate, load_result
-from kshot.evaluation.held import Held
-from kshot.evaluation.rows import read_rows
+from kshot.evaluation.records import read_rows
+from kshot.features.lru import Held
 from tests.unit.evaluation.made_up import make_discs
 
 COUNT = 12

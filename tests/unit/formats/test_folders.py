@@ -5,8 +5,9 @@ import pytest
 
 from kshot import _plugins
 from kshot.errors import InputError, MaskError, SupportError
-from kshot.formats import folders
-from kshot.formats.images import read_mask
+from kshot.formats import base
+from kshot.io.images import read_mask
+from kshot.io.paths import list_images
 from kshot.types import SupportSet
 
 from .makers import mask, picture, square, text
@@ -57,14 +58,14 @@ def test_each_layout_is_recognised_and_named(layout, tmp_path):
 @pytest.mark.parametrize(("first", "second"), list(itertools.pairwise(LAYOUTS)))
 def test_where_two_layouts_fit_the_documented_order_decides(first, second, tmp_path):
     of_layout(of_layout(tmp_path, second), first)
-    assert folders.read_support(tmp_path).source.startswith(f"{first} in ")
+    assert base.read_support(tmp_path).source.startswith(f"{first} in ")
 
 
 def test_every_reader_says_what_it_looks_for_in_one_line():
-    names = [module.__name__.rsplit(".", 1)[1] for module in folders.readers()]
+    names = [module.__name__.rsplit(".", 1)[1] for module in base.readers()]
     assert names[:4] == ["support_yaml", "kshot_run", "voc", "coco"] and names[-2:] == ["index_masks", "class_folders"]
     assert set(names) < set(_plugins.names("formats"))
-    for module in folders.readers():
+    for module in base.readers():
         assert ": " in module.LAYOUT and "\n" not in module.LAYOUT
 
 
@@ -75,13 +76,13 @@ def test_helpers_are_no_formats():
 
 def test_missing_folders_files_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(SupportError, match="nowhere: no such folder; check the path"):
-        folders.read_support(tmp_path / "nowhere")
+        base.read_support(tmp_path / "nowhere")
     with pytest.raises(SupportError, match="a file, where"):
-        folders.read_support(picture(tmp_path / "a.jpg"))
+        base.read_support(picture(tmp_path / "a.jpg"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/.hidden").touch()
     with pytest.raises(SupportError, match="empty: the folder is empty"):
-        folders.read_support(tmp_path / "empty")
+        base.read_support(tmp_path / "empty")
 
 
 def test_an_unknown_layout_lists_what_was_looked_for_and_what_is_there(tmp_path):
@@ -89,8 +90,8 @@ def test_an_unknown_layout_lists_what_was_looked_for_and_what_is_there(tmp_path)
         text(tmp_path / f"{i}.txt", "notes")
     (tmp_path / "0 sub").mkdir()
     with pytest.raises(SupportError) as refused:
-        folders.read_support(tmp_path)
-    for module in folders.readers():
+        base.read_support(tmp_path)
+    for module in base.readers():
         assert module.LAYOUT in str(refused.value)
     assert "found 0 sub/, 0.txt, 1.txt, 2.txt, 3.txt and 3 more" in str(refused.value)
 
@@ -99,7 +100,7 @@ def test_a_layout_without_a_single_shot_is_refused_by_its_name(tmp_path):
     of_layout(tmp_path, "index masks")
     mask(tmp_path / "masks/a.png", square(255))
     with pytest.raises(SupportError, match="no shot in index masks in "):
-        folders.read_support(tmp_path)
+        base.read_support(tmp_path)
 
 
 def two_classes(root):
@@ -115,14 +116,14 @@ def two_classes(root):
 
 def test_classes_keep_the_order_of_their_labels_and_those_that_nobody_shows_are_left_out(tmp_path):
     two_classes(tmp_path)
-    support = folders.read_support(tmp_path)
+    support = base.read_support(tmp_path)
     assert support.classes == ("cat", "dog", "cow")
     assert [shot.label for shot in support] == [{1: "cat", 2: "dog"}, {3: "cow"}, {2: "dog"}]
 
 
 def test_wanted_classes_come_alone_in_their_order_and_others_become_background(tmp_path):
     both = two_classes(tmp_path)
-    support = folders.read_support(tmp_path, ["cow", "dog"])
+    support = base.read_support(tmp_path, ["cow", "dog"])
     assert support.classes == ("cow", "dog")
     a, b, c = support
     assert (a.label, b.label, c.label) == ({2: "dog"}, {3: "cow"}, {2: "dog"})
@@ -134,13 +135,13 @@ def test_wanted_classes_come_alone_in_their_order_and_others_become_background(t
 def test_wanted_classes_choose_among_class_folders(tmp_path):
     for name in ("cat", "dog"):
         picture(tmp_path / name / "a.jpg")
-    assert [shot.label for shot in folders.read_support(tmp_path, ("dog",))] == ["dog"]
+    assert [shot.label for shot in base.read_support(tmp_path, ("dog",))] == ["dog"]
 
 
 def test_a_wanted_class_that_nobody_shows_is_refused_with_those_that_are_shown(tmp_path):
     two_classes(tmp_path)
     with pytest.raises(SupportError, match="no shot shows yak; it has cat, dog, cow"):
-        folders.read_support(tmp_path, ["cat", "yak"])
+        base.read_support(tmp_path, ["cat", "yak"])
 
 
 def test_undeclared_labels_stay_for_the_fit_to_refuse(tmp_path):
@@ -149,7 +150,7 @@ def test_undeclared_labels_stay_for_the_fit_to_refuse(tmp_path):
     labels[5] = [2, 2, 9, 9, 255, 0, 0, 0]
     mask(tmp_path / "a.png", labels)
     text(tmp_path / "support.yaml", "- {image: a.jpg, mask: a.png, label: {1: cat, 2: dog}}")
-    (shot,) = folders.read_support(tmp_path, ["cat"])
+    (shot,) = base.read_support(tmp_path, ["cat"])
     np.testing.assert_array_equal(shot.mask, np.where(labels == 2, 0, labels))
 
 
@@ -157,11 +158,11 @@ def test_index_masks_and_voc_refuse_labels_beyond_their_classes(tmp_path):
     of_layout(tmp_path / "index", "index masks")
     mask(tmp_path / "index/masks/a.png", square(7))
     with pytest.raises(MaskError, match=r"a\.png: holds labels that no class has: \[7\]; the classes are 1 = cat"):
-        folders.read_support(tmp_path / "index")
+        base.read_support(tmp_path / "index")
     of_layout(tmp_path / "voc", "VOC")
     mask(tmp_path / "voc/SegmentationClass/a.png", square(21))
     with pytest.raises(MaskError, match=r"\[21\]"):
-        folders.read_support(tmp_path / "voc")
+        base.read_support(tmp_path / "voc")
 
 
 def test_images_of_a_folder_come_sorted_from_all_depths_without_hidden_ones(tmp_path):
@@ -169,8 +170,8 @@ def test_images_of_a_folder_come_sorted_from_all_depths_without_hidden_ones(tmp_
         picture(tmp_path / name)
     text(tmp_path / "a/notes.txt", "no image")
     (tmp_path / "folder.jpg").mkdir()
-    assert stems(folders.list_images(tmp_path), tmp_path) == ["a-b.tif", "a/b/c.webp", "a/z.PNG", "b.jpg"]
-    assert folders.list_images(str(tmp_path)) == folders.list_images(tmp_path)
+    assert stems(list_images(tmp_path), tmp_path) == ["a-b.tif", "a/b/c.webp", "a/z.PNG", "b.jpg"]
+    assert list_images(str(tmp_path)) == list_images(tmp_path)
 
 
 def test_looped_and_broken_links_are_survived_and_each_folder_is_read_once(tmp_path):
@@ -178,8 +179,8 @@ def test_looped_and_broken_links_are_survived_and_each_folder_is_read_once(tmp_p
     (tmp_path / "real/up").symlink_to(tmp_path)
     (tmp_path / "real/self").symlink_to(tmp_path / "real")
     (tmp_path / "real/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    assert stems(folders.list_images(tmp_path), tmp_path) == ["real/a.jpg"]
-    assert stems(folders.list_images(f"{tmp_path}/**/*.jpg"), tmp_path) == ["real/a.jpg"]
+    assert stems(list_images(tmp_path), tmp_path) == ["real/a.jpg"]
+    assert stems(list_images(f"{tmp_path}/**/*.jpg"), tmp_path) == ["real/a.jpg"]
 
 
 def test_links_to_folders_and_files_elsewhere_are_followed(tmp_path):
@@ -187,20 +188,20 @@ def test_links_to_folders_and_files_elsewhere_are_followed(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images/more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "images/b.jpg").symlink_to(tmp_path / "elsewhere/a.jpg")
-    assert stems(folders.list_images(tmp_path / "images"), tmp_path / "images") == ["b.jpg", "more/a.jpg"]
+    assert stems(list_images(tmp_path / "images"), tmp_path / "images") == ["b.jpg", "more/a.jpg"]
 
 
 def test_a_glob_gives_the_images_that_match(tmp_path):
     for name in ("1.jpg", "2.jpg", "2.png", "sub/2.jpg", ".2.jpg"):
         picture(tmp_path / name)
     text(tmp_path / "2.txt", "no image")
-    assert stems(folders.list_images(f"{tmp_path}/2.*"), tmp_path) == ["2.jpg", "2.png"]
-    assert stems(folders.list_images(tmp_path / "**" / "2.jpg"), tmp_path) == ["2.jpg", "sub/2.jpg"]
+    assert stems(list_images(f"{tmp_path}/2.*"), tmp_path) == ["2.jpg", "2.png"]
+    assert stems(list_images(tmp_path / "**" / "2.jpg"), tmp_path) == ["2.jpg", "sub/2.jpg"]
 
 
 def test_a_single_file_is_itself_also_with_brackets_in_its_name(tmp_path):
     path = picture(tmp_path / "img[1].jpg")
-    assert folders.list_images(path) == [path]
+    assert list_images(path) == [path]
 
 
 @pytest.mark.parametrize(
@@ -210,4 +211,4 @@ def test_a_single_file_is_itself_also_with_brackets_in_its_name(tmp_path):
 def test_no_image_at_all_is_refused_with_what_was_looked_for(name, says, tmp_path):
     text(tmp_path / "notes.txt", "no image")
     with pytest.raises(InputError, match=says):
-        folders.list_images(tmp_path / name)
+        list_images(tmp_path / name)

@@ -14,8 +14,8 @@ from pycocotools import mask as coco_rle
 from pycocotools.coco import COCO
 from scipy.ndimage import binary_dilation
 
+from kshot.annotations.model import Export
 from kshot.formats import coco, cvat, geojson, geotiff, label_studio, labelme, voc, yolo
-from kshot.formats.trees import Export
 
 from .trees import CLASSES, tree
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kshot.errors import ImageReadError, ImageTooLargeError, ShapeError
-from kshot.formats.images import image_size, read_image, read_mask
+from kshot.io.images import image_size, read_image, read_mask
 
 from .makers import picture
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from kshot.annotations.model import Export
 from kshot.errors import SupportError
 from kshot.formats import coco, cvat, label_studio, labelme, voc, yolo
-from kshot.formats.folders import read_support
-from kshot.formats.trees import Export
+from kshot.formats.base import read_support
 
 from .makers import picture, text
 

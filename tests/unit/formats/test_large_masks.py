@@ -13,13 +13,15 @@ from PIL import Image
 from scipy.ndimage import find_objects
 from skimage.measure import label
 
+from kshot.annotations import model, polygons
+from kshot.annotations.model import Export, LabelTree, Part
 from kshot.errors import MaskError, ShapeError
-from kshot.formats import _shapes, coco, cvat, images, label_studio, labelme, trees, voc, yolo
+from kshot.formats import coco, cvat, label_studio, labelme, voc, yolo
 from kshot.formats.kshot_run import read_tree
 from kshot.formats.png import save_labels
-from kshot.formats.trees import Export, LabelTree, Part
-from kshot.ops import instances
-from kshot.ops.instances import components
+from kshot.io import images
+from kshot.ops import components
+from kshot.ops.components import connected_components
 
 SIDE = 3000
 LABELS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 1, 2, 255]))
@@ -41,10 +43,10 @@ def run_of(folder: Path, mask: np.ndarray, classes: tuple[str, ...]) -> LabelTre
 @given(mask=MASKS, at_once=st.sampled_from([1, 10, 100]))
 @settings(deadline=None)
 def test_edges_do_not_depend_on_the_rows_at_once(mask: np.ndarray, at_once: int) -> None:
-    whole = _shapes.rings(mask)
+    whole = polygons.rings(mask)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_shapes, "_AT_ONCE", at_once)
-        parts = _shapes.rings(mask)
+        patch.setattr(polygons, "_AT_ONCE", at_once)
+        parts = polygons.rings(mask)
     assert [ring.tolist() for ring in parts] == [ring.tolist() for ring in whole]
 
 
@@ -55,8 +57,8 @@ def test_edges_do_not_depend_on_the_rows_at_once(mask: np.ndarray, at_once: int)
 def test_components_are_those_of_skimage(mask: np.ndarray, corners: bool, at_once: int) -> None:
     parts = label(mask, connectivity=2 if corners else 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(instances, "_AT_ONCE", at_once)
-        found = list(components(mask, corners=corners))
+        patch.setattr(components, "_AT_ONCE", at_once)
+        found = list(connected_components(mask, corners=corners))
     assert [place for place, _ in found] == find_objects(parts)
     for index, (place, part) in enumerate(found, start=1):
         np.testing.assert_array_equal(part, parts[place] == index)
@@ -69,7 +71,7 @@ def test_components_are_those_of_skimage(mask: np.ndarray, corners: bool, at_onc
 def test_run_lengths_of_columns_are_those_of_the_whole(tmp_path_factory: pytest.TempPathFactory, labels) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(images, "_AT_ONCE", 20)
-        patch.setattr(trees, "_AT_ONCE", 20)
+        patch.setattr(model, "_AT_ONCE", 20)
         (image,) = run_of(tmp_path_factory.mktemp("run"), labels, ("one", "two")).images
         crops = [Part.of_crop(*_cropped(part), part.label) for part in image.parts]
     whole = [Part.of(labels == index, "") for index in (1, 2, 255) if (labels == index).any()]
@@ -112,7 +114,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> LabelTree:
 def test_a_large_mask_takes_a_few_bytes_a_pixel(
     large: LabelTree, writer, how: Export, bytes_a_pixel: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (_shapes, images, instances, trees):
+    for module in (polygons, images, components, model):
         monkeypatch.setattr(module, "_AT_ONCE", 2**17)
     tracemalloc.start()
     try:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kshot.errors import ImageReadError, ImageTooLargeError, SettingError, ShapeError
-from kshot.formats import _tiff, rasters
-from kshot.formats.images import image_size, read_image
-from kshot.formats.pieces import unique_stems
-from kshot.formats.rasters import Look
+from kshot.io import rasters, tiff
+from kshot.io.images import image_size, read_image
+from kshot.io.paths import unique_stems
+from kshot.io.rasters import Look
 
 
 def tif(path: Path, bands: np.ndarray, **more) -> Path:
@@ -108,7 +108,7 @@ def test_windows_show_the_colours_that_the_whole_shows(mode, tmp_path):
     image = Image.fromarray(picture)
     (image if mode == "RGBA" else image.convert("RGB").convert(mode)).save(tmp_path / "a.tif")
     whole = read_image(tmp_path / "a.tif")
-    (page,) = _tiff.pages(tmp_path / "a.tif")
+    (page,) = tiff.pages(tmp_path / "a.tif")
     with rasters.opened(tmp_path / "a.tif", page, Look(), "a.tif") as raster:
         np.testing.assert_array_equal(raster.window(slice(5, 20), slice(7, 50)), whole[5:20, 7:50])
         rows, columns = rasters.chosen(40, 50, 10), rasters.chosen(50, 50, 10)
@@ -126,7 +126,7 @@ def pages_of(path: Path, count: int = 3, **more) -> list[np.ndarray]:
 def test_pages_are_read_by_their_number_and_the_first_by_default(big, tmp_path):
     path = tmp_path / "scan.tif"
     pictures = pages_of(path, big_tiff=big)
-    assert [page.size_hw for page in _tiff.pages(path)] == [(20, 30), (21, 30), (22, 30)]
+    assert [page.size_hw for page in tiff.pages(path)] == [(20, 30), (21, 30), (22, 30)]
     np.testing.assert_array_equal(read_image(path), pictures[0])
     for number, picture in enumerate(pictures, 1):
         np.testing.assert_array_equal(read_image(path, page=number), picture)
@@ -139,7 +139,7 @@ def test_overviews_are_no_pages(tmp_path):
     path = tif(tmp_path / "scene.tif", np.zeros((1, 300, 300), np.uint8), tiled=True, blockxsize=64, blockysize=64)
     with rasterio.open(path, "r+") as file:
         file.build_overviews([2, 4])
-    assert len(_tiff.pages(path)) == 1
+    assert len(tiff.pages(path)) == 1
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Pillow's, on tags that make no sense
@@ -151,7 +151,7 @@ def test_damaged_directories_end_in_kshots_errors(tmp_path_factory, cut, place, 
     data = bytearray(path.read_bytes())
     data[place % len(data)] = value
     path.write_bytes(data[: len(data) - cut])
-    for number in range(1, len(_tiff.pages(path)) + 1):
+    for number in range(1, len(tiff.pages(path)) + 1):
         try:
             assert read_image(path, page=number, max_pixels=10_000).shape[2] == 3
         except (ImageReadError, ShapeError) as refused:
@@ -166,7 +166,7 @@ def test_a_chain_of_directories_that_bites_its_tail_ends(tmp_path):
     count = int.from_bytes(data[start : start + 2], "little")
     data[start + 2 + 12 * count : start + 6 + 12 * count] = start.to_bytes(4, "little")
     path.write_bytes(data)
-    assert len(_tiff.pages(path)) == 1
+    assert len(tiff.pages(path)) == 1
 
 
 def heic(path: Path) -> np.ndarray:

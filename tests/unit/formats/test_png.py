@@ -4,7 +4,7 @@ from PIL import Image
 
 from kshot.errors import ShapeError
 from kshot.formats import png
-from kshot.formats.images import read_mask
+from kshot.io.images import read_mask
 
 from .makers import prediction, square
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from kshot.errors import OutputError, SettingError
-from kshot.formats.writing import atomic_path, save, write_text
+from kshot.formats.base import save
+from kshot.io.atomic import atomic_path, write_text
 
 from .makers import prediction, square
 

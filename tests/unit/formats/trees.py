@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kshot.formats.trees import LabelledImage, LabelTree, Part
+from kshot.annotations.model import LabelledImage, LabelTree, Part
 from kshot.types import IGNORE
 
 CLASSES = ("one", "two", "three")

@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 
 import kshot
 from kshot.cli import app
-from kshot.formats.learned import Learned
-from kshot.methods import attention, auto, density, matching
-from kshot.methods._blend import Blend, Weighing, blended, scale_of
-from kshot.methods._cells import Cells
-from kshot.methods._left_out import TRIED, Held, Reading, Sought, _pool, _sought, _within, familiarity, hold
-from kshot.methods._presence import contested, rivals_of
+from kshot.io.tensor_file import Learned
+from kshot.methods import attention, density, matching
+from kshot.methods._leave_one_out import TRIED, Held, Reading, Sought, _pool, _sought, _within, familiarity, hold
+from kshot.methods._support_tokens import Cells
+from kshot.methods.auto import task as auto
+from kshot.methods.auto.ensemble import Blend, Weighing, blended, scale_of
+from kshot.methods.auto.presence import contested, rivals_of
 from kshot.methods.base import Support
 from kshot.types import Shot
 from tests.conftest import draw

@@ -13,11 +13,11 @@ import kshot
 from kshot.backbones.base import load_backbone
 from kshot.errors import SettingError
 from kshot.features import extract
-from kshot.formats.learned import FILE, Learned, write_learned
+from kshot.io.tensor_file import FILE, Learned, write_learned
 from kshot.methods import auto
 from kshot.methods._positions import background_without, directions, without
-from kshot.methods._universal import shipped
-from kshot.training.background import positions
+from kshot.methods.auto.background_prior import shipped
+from kshot.training.background_prior import positions
 from tests.conftest import draw
 from tests.golden.hand import ORIGIN, random_support, row, support
 

@@ -10,9 +10,9 @@ import kshot
 from kshot.backbones.base import Backbone
 from kshot.errors import SettingError, SupportError
 from kshot.features import extract, extract_many, prepare
-from kshot.methods import _vectors
+from kshot.methods import _class_embeddings
 from kshot.ops.geometry import FeatureMap, Frame
-from kshot.ops.seeds import salient
+from kshot.ops.prompt_masks import salient
 from kshot.prompts import BACKGROUND_WORDS
 from kshot.types import Shot
 from tests.conftest import draw
@@ -197,9 +197,9 @@ def test_salience_is_sought_in_those_images_alone_that_show_a_class(monkeypatch:
         seen.append(features)
         return salient(features)
 
-    monkeypatch.setattr(_vectors, "salient", noted)
+    monkeypatch.setattr(_class_embeddings, "salient", noted)
     shown, empty = (support(random_support(1).features, [part] * 20 + [0.0] * 40) for part in (1.0, 0.0))
-    marked, bare = _vectors.as_salient(shown), _vectors.as_salient(empty)
+    marked, bare = _class_embeddings.as_salient(shown), _class_embeddings.as_salient(empty)
     assert seen == [shown.features]
     assert torch.equal(marked.masks[0], salient(shown.features))
     assert not bare.masks.any() and torch.equal(bare.background, torch.ones(1, 60))

@@ -11,9 +11,9 @@ import kshot
 from kshot.backbones.base import load_backbone
 from kshot.cli import app
 from kshot.errors import BackboneMismatchError, SettingError
-from kshot.formats.learned import FILE, Learned, read_learned, write_learned
+from kshot.io.tensor_file import FILE, Learned, read_learned, write_learned
 from kshot.methods import auto, density, prototype
-from kshot.methods._universal import belief, shipped
+from kshot.methods.auto.background_prior import belief, shipped
 from kshot.methods.base import Support
 from kshot.ops.geometry import FeatureMap, Frame
 from tests.golden.hand import ORIGIN, row, support
@@ -122,7 +122,7 @@ def test_one_of_ones_own_goes_from_the_command_into_a_task_file(
         again.learned is not None and again.learned.facts["method"] == "density" and again.digest() == fitted.digest()
     )
     image = next(path for path in sorted(support_folder.rglob("*.png")) if "mask" not in path.as_posix())
-    features = toy.features(kshot.formats.images.read_image(image))
+    features = toy.features(kshot.io.images.read_image(image))
     torch.testing.assert_close(again.score(features), fitted.score(features))
 
 

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from kshot.backbones.base import load_backbone
 from kshot.features import extract
-from kshot.ops.affinity import tie
 from kshot.ops.geometry import FeatureMap, Frame, coverage, to_grid
-from kshot.ops.seeds import grow_boxes, grow_marks, salient
+from kshot.ops.prompt_masks import grow_boxes, grow_marks, salient
+from kshot.ops.random_walker import tie
 
 NONE = np.zeros((0, 2))
 PATCH = 8

@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 
 import kshot
-from kshot.formats.learned import FILE, Learned, write_learned
+from kshot.io.tensor_file import FILE, Learned, write_learned
 from kshot.methods.base import Support
-from kshot.training.episode_examples import Example
+from kshot.training.episode_batches import Example
 from kshot.training.episode_losses import cross_entropy
 from kshot.training.episodic import Comparing, make_head
-from kshot.training.recipes import Recipe
+from kshot.training.episodic_recipes import Recipe
 from kshot.types import Shot
 from tests.conftest import draw
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot.errors import KshotError
-from kshot.training.loop import Outcome, Schedule, train
+from kshot.training.trainer import Outcome, Schedule, train
 
 QUICK = {"steps": 12, "batch_size": 8, "lr": 0.02, "validate_every": 4, "save_every": 4}
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from kshot.backbones.base import load_backbone
 from kshot.cli import app
 from kshot.errors import TrainingError
-from kshot.training.background import cluster, sample
+from kshot.training.background_prior import cluster, sample
 from tests.conftest import draw
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from kshot.data.base import load_dataset
 from kshot.errors import DatasetError, SettingError
-from kshot.training.base_novel import Sampler, base_view, novel_view, split_classes
+from kshot.training.class_splits import Sampler, base_view, novel_view, split_classes
 from tests.unit.data.layouts import labels, make_index_masks
 
 BOX, CORNER = (0, 0, 32, 32), (40, 40, 60, 60)

@@ -13,14 +13,14 @@ from PIL import Image
 from kshot.backbones._net import Net
 from kshot.backbones.base import load_backbone
 from kshot.errors import OutputError
-from kshot.formats.images import read_image
-from kshot.training import distill, teachers
-from kshot.training.loop import Schedule, train
-from kshot.training.photos import cut, find_photos, to_pixels
+from kshot.io.images import read_image
+from kshot.training import distill, teacher_features
+from kshot.training.trainer import Schedule, train
+from kshot.training.unlabelled import cut, find_photos, to_pixels
 from tests.unit.backbones.test_net import SMALL
 from tests.unit.training.test_photos import folder_of
 
-PLAN = teachers.Plan(grid=6, views=2, dim=12)
+PLAN = teacher_features.Plan(grid=6, views=2, dim=12)
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def photos(tmp_path: Path) -> Path:
     return folder_of(tmp_path / "photos", 8)
 
 
-def prepared(photos: Path, plan: teachers.Plan = PLAN, count: int = 1, **more: Any) -> teachers.Targets:
+def prepared(photos: Path, plan: teacher_features.Plan = PLAN, count: int = 1, **more: Any) -> teacher_features.Targets:
     toys = [load_backbone("toy", layers=("1",)), load_backbone("toy")][:count]
-    return teachers.prepare(toys, photos, find_photos(photos), plan, photos.parent / "targets", **more)
+    return teacher_features.prepare(toys, photos, find_photos(photos), plan, photos.parent / "targets", **more)
 
 
 def job(photos: Path) -> distill.Distill:
@@ -43,7 +43,7 @@ def job(photos: Path) -> distill.Distill:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_targets_keep_the_mean_cosine_of_the_teachers(photos: Path, count: int) -> None:
-    targets = prepared(photos, teachers.Plan(grid=6, views=1, dim=16 * count), count)
+    targets = prepared(photos, teacher_features.Plan(grid=6, views=1, dim=16 * count), count)
     paths = find_photos(photos)
     wanted = torch.zeros(36, 36)
     for toy in [load_backbone("toy", layers=("1",)), load_backbone("toy")][:count]:
@@ -59,16 +59,16 @@ def test_targets_keep_the_mean_cosine_of_the_teachers(photos: Path, count: int) 
 def test_targets_are_made_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = np.asarray(prepared(photos).dense).copy()
     calls: list[int] = []
-    monkeypatch.setattr(teachers, "_Seer", lambda *_: calls.append(1))
+    monkeypatch.setattr(teacher_features, "_Seer", lambda *_: calls.append(1))
     assert np.array_equal(prepared(photos).dense, first) and not calls
     with pytest.raises(TypeError):  # another plan: the stand-in is called, and is no Seer
-        prepared(photos, teachers.Plan(grid=5, views=2, dim=12))
+        prepared(photos, teacher_features.Plan(grid=5, views=2, dim=12))
 
 
 def test_targets_go_on_where_they_were_stopped(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [np.asarray(array).copy() for array in prepared(photos)[:3]]
     (photos.parent / "targets" / "targets.json").unlink()
-    monkeypatch.setattr(teachers, "_SAVED", 2)
+    monkeypatch.setattr(teacher_features, "_SAVED", 2)
 
     def stop(done: int, total: int) -> None:
         if done == 5:

@@ -12,14 +12,14 @@ import torch
 import kshot
 from kshot.data.base import load_dataset
 from kshot.errors import BackboneMismatchError, SettingError, TrainingError
-from kshot.formats.learned import FILE, Learned, read_learned, write_learned
+from kshot.io.tensor_file import FILE, Learned, read_learned, write_learned
 from kshot.methods._comparison import Comparison, Shape, Shown
 from kshot.training import log
 from kshot.training.augment import cut_around, paste
-from kshot.training.episode_examples import Example
+from kshot.training.episode_batches import Example
 from kshot.training.episodic import Episodic, make_head
+from kshot.training.episodic_recipes import RECIPES, recipe
 from kshot.training.episodic_run import Choices, Found, learn
-from kshot.training.recipes import RECIPES, recipe
 from kshot.types import Shot
 from tests.unit.training.discs import disc, example, make_colours, train_head
 
@@ -84,7 +84,7 @@ def test_only_the_head_learns_and_novel_episodes_can_be_evaluated(colours: Path,
     learned = read_learned(tmp_path / "a" / FILE)
     assert set(learned.tensors) == {"projection.weight"}
     assert not torch.equal(learned.tensors["projection.weight"], torch.eye(16))
-    drawn = kshot.data.episodes.read_episodes(tmp_path / "a" / "novel.csv", load_dataset("folder", colours))
+    drawn = kshot.episodes.sampler.read_episodes(tmp_path / "a" / "novel.csv", load_dataset("folder", colours))
     assert len(drawn) == 3 and {c for episode in drawn for c in episode.classes} <= {2, 3}
 
 

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from kshot.backbones.base import load_backbone
 from kshot.cli import app
 from kshot.features import extract
-from kshot.formats.images import read_image
+from kshot.io.images import read_image
 from kshot.ops.geometry import Frame, to_grid
 from kshot.training import log
 from kshot.training.cells import Seen, View
 from kshot.training.heads import LearnHeads
-from kshot.training.loop import Schedule, train
-from kshot.training.photos import Photos, find_photos, to_pixels
+from kshot.training.trainer import Schedule, train
+from kshot.training.unlabelled import Photos, find_photos, to_pixels
 from tests.conftest import draw
 from tests.unit.backbones import with_heads
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from kshot.errors import SettingError, TrainingError
 from kshot.training import checkpoint, log
-from kshot.training.loop import Schedule, _deciding, train
 from kshot.training.optimizer import make_optimizer
+from kshot.training.trainer import Schedule, _deciding, train
 from tests.unit.training.jobs import QUICK, Curve, run
 
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kshot.errors import TrainingError
-from kshot.evaluation.charts import _ticks, curves
+from kshot.report.charts import _ticks, curves
+from kshot.report.training import write_report
 from kshot.training import checkpoint, log
-from kshot.training.ahead import Ahead
-from kshot.training.report import write_report
+from kshot.training.prefetch import Ahead
 from tests.unit.training.jobs import QUICK, run
 
 

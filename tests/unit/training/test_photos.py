@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kshot.errors import KshotError, TrainingError
-from kshot.training.photos import Photos, cut, find_photos, mask_of, recolour, region, rng, to_pixels
+from kshot.training.unlabelled import Photos, cut, find_photos, mask_of, recolour, region, rng, to_pixels
 from tests.conftest import draw
 
 

@@ -1,0 +1,178 @@
+"""Which images a run takes, in which order, and what their results are called."""
+
+import time
+import zlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kshot.errors import InputError, KshotError, SettingError
+from kshot.io.paths import list_images, unique_stems
+from kshot.io.tiff import pages
+from kshot.io.videos import SUFFIXES as VIDEOS
+from kshot.io.videos import Frame, check_every, frames, is_video
+
+_WATCH_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image: its name in the manifest (relative to the input folder), its path, its outputs' stem.
+
+    page: from 1, where it is one of several in a TIFF. frame: where it is one of a video. problem: why there is no
+    image.
+    """
+
+    name: str
+    path: Path
+    stem: str
+    page: int = 0
+    frame: Frame | None = None
+    problem: KshotError | None = None
+
+    @property
+    def part(self) -> bool:
+        """Whether it is one of several images of its file."""
+        return bool(self.page) or self.frame is not None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `number` (from 1) of `count` parts of a folder.
+
+    An image's name decides its part, so machines agree whatever else lies in the folder. Raises `SettingError`.
+    """
+
+    number: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise SettingError(f"shard {self}: expected I/N with 1 <= I <= N, such as 1/4")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def holds(self, job: Job) -> bool:
+        """Whether the job belongs to this part."""
+        return zlib.crc32(job.name.encode("utf-8", "surrogateescape")) % self.count == self.number - 1
+
+
+class Jobs:
+    """The jobs of a run as they come; with `watch` there is always a next one to wait for.
+
+    skip: resolved paths of images to leave out. every: of a video each `every`-th frame is an image. Pages and frames
+    are found out when their file comes, so the length grows. Raises `InputError` when there is no image, except with
+    `watch`, and `SettingError`.
+    """
+
+    def __init__(
+        self,
+        images: str | Path,
+        out: Path,
+        *,
+        limit: int | None = None,
+        watch: bool = False,
+        shard: Shard | None = None,
+        skip: Collection[Path] = (),
+        every: int = 1,
+    ):
+        check_every(every)
+        self.images, self.out, self.limit, self.watch = images, out, limit, watch
+        self.shard, self.skip, self.every = shard, skip, every
+        self.files = [] if watch else self._wanted(plan(images, out))
+        self.given, self.left = 0, len(self.files)
+
+    def __len__(self) -> int:
+        known = self.given + self.left
+        return known if self.limit is None else min(known, self.limit)
+
+    def __iter__(self) -> Iterator[Job | None]:
+        """Each job; None says that nobody knows when the next one comes."""
+        yield from self._images(list(self.files))
+        while self.watch and not self._enough():
+            yield from self._images(self._new())
+            yield None
+            time.sleep(_WATCH_SECONDS)
+
+    def _images(self, files: list[Job]) -> Iterator[Job]:
+        """The images of this run in some files."""
+        for file in files:
+            if self._enough():
+                return
+            if self.watch:
+                self.files.append(file)
+                self.left += 1
+            self.left -= 1
+            for job in split(file, self.every):
+                if self._enough():
+                    return
+                if self.shard is None or self.shard.holds(job):
+                    self.given += 1
+                    yield job
+
+    def _enough(self) -> bool:
+        return self.limit is not None and self.given >= self.limit
+
+    def _wanted(self, jobs: list[Job]) -> list[Job]:
+        ours = [job for job in jobs if self.shard is None or _may_hold_several(job.path) or self.shard.holds(job)]
+        return [job for job in ours if job.path.resolve() not in self.skip] if self.skip else ours
+
+    def _new(self) -> list[Job]:
+        try:
+            jobs = self._wanted(plan(self.images, self.out))
+        except InputError:  # an empty folder may fill
+            return []
+        seen, settled = {job.name for job in self.files}, time.time() - _WATCH_SECONDS
+        # A file that was written to just now may still be on its way.
+        return [job for job in jobs if job.name not in seen and job.path.stat().st_mtime < settled]
+
+
+def plan(images: str | Path, out: Path) -> list[Job]:
+    """The files that a run over `images` will read, in order; what lies in `out` itself is left out.
+
+    Raises `InputError` when there is no image, or when all of them lie in `out`.
+    """
+    inside, found = out.resolve(), list_images(images, VIDEOS)
+    paths = [path for path in found if inside not in path.resolve().parents]
+    if not paths:
+        raise InputError(f"{images}: lies in the output folder {out}, where results are written; give another -o")
+    root = root_of(Path(images))
+    names = [path.relative_to(root).as_posix() for path in paths]
+    # a.jpg beside a.png: both keep their suffix, so that neither overwrites the other's results.
+    stems = unique_stems(names)
+    return [Job(name, path, stems[name]) for name, path in zip(names, paths, strict=True)]
+
+
+def split(file: Job, every: int = 1) -> Iterator[Job]:
+    """The images of a file: itself, the pages of a TIFF that has several, or frames of a video, one at a time.
+
+    A video that cannot be decoded, or not to its end, gives a job with a problem.
+    """
+    if is_video(file.path):
+        try:
+            for frame in frames(file.path, every):
+                number = f"{frame.number:06}"
+                yield replace(file, name=f"{file.name}#{number}", stem=f"{file.stem}/{number}", frame=frame)
+        except KshotError as error:
+            yield replace(file, problem=error)
+        return
+    count = len(pages(file.path)) if _may_hold_several(file.path) else 1
+    if count < 2:
+        yield file
+        return
+    for page in range(1, count + 1):
+        yield replace(file, name=f"{file.name}#page{page:04}", stem=f"{file.stem}/page{page:04}", page=page)
+
+
+def _may_hold_several(path: Path) -> bool:
+    return path.suffix.lower() in {".tif", ".tiff"} or is_video(path)
+
+
+def root_of(images: Path) -> Path:
+    """The folder that output paths are relative to; of a glob pattern, the part before the first wildcard."""
+    if images.is_dir():
+        return images
+    parts = images.parent.parts
+    fixed = next((i for i, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
+    return Path(*parts[:fixed])

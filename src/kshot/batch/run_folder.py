@@ -1,0 +1,208 @@
+"""The output folder of a run: who may write into it, what is done already, and its manifest."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
+
+from kshot.batch.inputs import Shard
+from kshot.batch.statistics import Record
+from kshot.errors import OutputError, SettingError
+from kshot.io.atomic import write_text
+
+log = logging.getLogger(__name__)
+MANIFEST, SETTINGS, TIMING = "manifest.jsonl", "settings.json", "timing.jsonl"
+_LOCK, _SHARDS, _ABANDONED = ".lock", "manifest-*-of-*.jsonl", ".kshot-*"
+_CLOSING_SECONDS = 600
+# Options that decide the files of a run, and how a person sets them.
+_BINDING = {
+    "formats": "--format",
+    "export": "--instances, --polygons, --tolerance, --copy-images",
+    "refiner": "--refiner",
+    "refiner_settings": "--set",
+    "dtype": "--dtype",
+    "tiling": "--tile, --overlap",
+    "look": "--bands, --stretch",
+    "every": "--every",
+}
+
+
+class RunFolder:
+    """One run's hold on an output folder, or one shard's.
+
+    Whoever enters it is alone: another run of the whole, or of the same shard, gets an `OutputError`. The hold ends
+    with the process, however it ends, so a killed run leaves no lock that somebody has to remove.
+    """
+
+    def __init__(self, out: Path, shard: Shard | None = None):
+        self.out, self.shard = out, shard
+        part = f"-{shard.number}-of-{shard.count}" if shard else ""
+        self.manifest, self.timing = out / f"manifest{part}.jsonl", out / f"timing{part}.jsonl"
+        self.own: set[str] = set()
+        self._whole = FileLock(out / _LOCK, timeout=0)
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> "RunFolder":
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            with contextlib.ExitStack() as held:
+                self._lock(held)
+                self._held = held.pop_all()
+        except Timeout as error:
+            raise OutputError(
+                f"{self.out}: another run is writing into it; wait until it ends, or choose another folder with -o"
+            ) from error
+        except OSError as error:
+            raise _refused(self.out, error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def _lock(self, held: contextlib.ExitStack) -> None:
+        """A run of the whole holds all locks; a shard holds its own, and that of the whole until it is open."""
+        held.enter_context(self._whole)
+        for manifest in [self.manifest] if self.shard else self.out.glob(_SHARDS):
+            held.enter_context(FileLock(self.out / f"{_LOCK}{manifest.stem.removeprefix('manifest')}", timeout=0))
+        if not self.shard:
+            # Half-written files of a killed run; nobody else can be writing here now.
+            for path in self.out.rglob(_ABANDONED):
+                path.unlink(missing_ok=True)
+
+    def open(self, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> dict[str, Record]:
+        """Records of earlier runs that count, by input, after refusing to mix two runs. Raises `SettingError`."""
+        shards = any(self.out.glob(_SHARDS))
+        begun = shards or (self.out / MANIFEST).exists()
+        if self.shard and overwrite:
+            raise SettingError(f"--overwrite with --shard {self.shard}: others may be at work; remove {self.out} first")
+        # Other shards' results are no reason to stop; what a run of the whole left is.
+        ours = self.manifest.exists() or (begun and not shards) if self.shard else begun
+        if ours and not (resume or overwrite):
+            raise SettingError(f"{self.out}: holds the results of a run; continue it with --resume, or --overwrite it")
+        if begun and not overwrite:
+            self._check_same(settings)
+        else:
+            self.timing.unlink(missing_ok=True)
+            write_text(self.out / SETTINGS, json.dumps(settings, indent=2) + "\n")
+        done = {} if overwrite else {r["input"]: r for r in self._records() if r["status"] != "failed"}
+        self.own = {r["input"] for r in read_lines(self.manifest)} & set(done) if self.shard else set(done)
+        write_text(self.manifest, _lines(done[name] for name in self.own))
+        if self.shard:
+            self._whole.release()
+        else:
+            self._forget_shards()
+        return done
+
+    def close(self, records: Iterable[Record]) -> list[Record]:
+        """Put the manifest in the order of the inputs' names, shards together; returns what the folder holds now."""
+        write_text(self.manifest, _lines(records))
+        if self.shard:
+            write_text(self.out / MANIFEST, _lines(self._records()))
+        return read_lines(self.out / MANIFEST)
+
+    @contextlib.contextmanager
+    def merging(self) -> Iterator[None]:
+        """The time in which a shard may write what belongs to all shards; a run of the whole always may."""
+        if not self.shard:
+            yield
+            return
+        try:
+            self._whole.acquire(timeout=_CLOSING_SECONDS)
+        except Timeout as error:
+            raise OutputError(f"{self.out}: another run has held it for {_CLOSING_SECONDS} s") from error
+        yield
+        self._whole.release()
+
+    def _check_same(self, now: Mapping[str, Any]) -> None:
+        """Refuse settings that would make other files than those that are there."""
+        before: Any = {}
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            before = json.loads((self.out / SETTINGS).read_text(encoding="utf-8"))
+        now = json.loads(json.dumps(now))  # tuples become lists, as in the file
+        if not isinstance(before, dict) or before.get("task") != now["task"]:
+            raise SettingError(
+                f"{self.out}: holds the results of another task; choose another folder, or --overwrite it"
+            )
+        # The images' folder may be mounted elsewhere on each of several machines.
+        for name, options in (_BINDING | ({} if self.shard else {"images": "the folder of images"})).items():
+            if before.get(name) != now.get(name):
+                raise SettingError(
+                    f"{self.out}: the run in it had {name} {before.get(name)}, now it is {now.get(name)}; "
+                    f"give the same again ({options}), choose another folder, or --overwrite it"
+                )
+
+    def _records(self) -> list[Record]:
+        """The records of the whole folder, those of all shards included."""
+        paths = [self.out / MANIFEST, *sorted(self.out.glob(_SHARDS))]
+        return list({record["input"]: record for path in paths for record in read_lines(path)}.values())
+
+    def _forget_shards(self) -> None:
+        for path in self.out.glob(_SHARDS):
+            path.unlink(missing_ok=True)
+
+
+class Journal:
+    """A file that grows by lines, whole ones even on a full disk."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self._file: BinaryIO = path.open("ab", buffering=0)
+        except OSError as error:
+            raise _refused(path, error) from error
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, value: Mapping[str, Any]) -> None:
+        """Add a line. Raises `OutputError`."""
+        data = json.dumps(value).encode() + b"\n"
+        end = self._file.seek(0, 2)
+        try:
+            if self._file.write(data) != len(data):  # a disk takes what fits, without an error
+                raise OSError("no space left on the disk")
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(end)
+            raise _refused(self.path, error) from error
+
+
+def read_manifest(out: Path) -> list[Record]:
+    """The records of an output folder, the last one of each input; a line that a crash cut off is left out.
+
+    Those of shards that still run are among them. Raises `SettingError` when there is no manifest.
+    """
+    if not (out / MANIFEST).exists() and not any(out.glob(_SHARDS)):
+        raise SettingError(f"{out}: no {MANIFEST} in it; give a folder that `kshot label` wrote")
+    return RunFolder(out)._records()
+
+
+def read_lines(path: Path) -> list[Record]:
+    """The records of one manifest, the last one of each input; none when there is no such file."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    records: dict[str, Record] = {}
+    for line in lines:
+        try:
+            record = json.loads(line)
+            records[record["input"]] = record
+        except (ValueError, KeyError, TypeError):
+            log.warning("%s: a damaged line was left out", path)
+    return list(records.values())
+
+
+def _lines(records: Iterable[Record]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in sorted(records, key=lambda record: record["input"]))
+
+
+def _refused(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written ({error.strerror or error})")

@@ -1,0 +1,1 @@
+"""Which images make an episode: the field's protocols, the sampler, and its CSV files."""

@@ -1,0 +1,59 @@
+"""Write files so that a killed run leaves the old one or the new one, never half of one."""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from kshot.errors import OutputError
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; renamed to it when the block ends well, removed when it does not.
+
+    Missing parent folders are made. Raises `OutputError` that names the path when the disk refuses.
+    """
+    # A short name of its own: the target's may already be as long as the file system allows.
+    beside = path.parent / f".kshot-{secrets.token_hex(8)}{path.suffix}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not tempfile, whose 0600 would keep results from the user's group; the umask applies to this mode.
+        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from error
+    try:
+        yield beside
+        beside.replace(path)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def place_image(source: Path, target: Path, *, copy: bool = False) -> None:
+    """A link to an image, or a copy where it is wanted or links are not to be had. Raises `OutputError`.
+
+    What is there already is left when it is the image itself or a copy of its size; another file is not replaced.
+    """
+    if target.exists() and not target.is_symlink():
+        if target.samefile(source) or target.stat().st_size == source.stat().st_size:
+            return
+        raise OutputError(f"{target}: another file than {source} is in its place; choose another folder")
+    with atomic_path(target) as beside:
+        if not copy:
+            with contextlib.suppress(OSError, NotImplementedError):
+                beside.unlink()
+                beside.symlink_to(source.resolve())
+                return
+        shutil.copyfile(source, beside)

@@ -1,0 +1,273 @@
+"""Decode pictures and masks of every common kind into plain arrays.
+
+Orientation tags are applied, alpha is laid over white, and deeper images come down to 8 bits by their bit
+depth (10, 12, 14 or 16, the smallest that holds the brightest pixel), not by a stretch per image, so that
+two frames of one camera keep their relation. TIFFs of many bands, or of more than one band and 8 bits, go through
+rasterio (extra `geo`), HEIC through pillow-heif (extra `heic`).
+"""
+
+import io
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from kshot.errors import ImageReadError, ImageTooLargeError, MaskError, ShapeError
+from kshot.io import rasters, tiff
+from kshot.io.bit_depth import converter, extremes
+from kshot.io.rasters import Look
+from kshot.types import ImageLike, MaskLike, check_same_size
+
+SUFFIXES = frozenset(
+    {
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".jp2",
+        ".tga",
+        ".heic",
+        ".heif",
+    }
+)
+MAX_PIXELS = 200_000_000
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    IndexError,
+    KeyError,
+    TypeError,
+)
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_AS_IT_IS = Look()
+_GREY, _INDEX, _LOSSY = {"1", "L"}, {"P", "I", "F"}, {"JPEG", "MPO"}
+_AT_ONCE = 2**22  # pixels of a mask that are taken at once
+_pillow_limit = threading.Lock()
+
+
+def read_image(
+    image: ImageLike, *, max_pixels: int = MAX_PIXELS, page: int = 1, look: Look = _AS_IT_IS
+) -> NDArray[np.uint8]:
+    """Read a path, encoded bytes, a PIL image or an array into (h, w, 3) uint8 RGB.
+
+    Arrays may be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4); uint8, uint16, bool, or floats in 0..1.
+    page: from 1, of a TIFF with several; of other files with several pictures the first is read. look: bands and
+    stretch of TIFFs.
+    Raises `ImageReadError` (missing, not an image, damaged, no such page or band), `ImageTooLargeError` and
+    `ShapeError`.
+    """
+    if isinstance(image, np.ndarray):
+        return _from_array(image, name_of(image))
+    pages = tiff.pages(image) if tiff.is_tiff(image) else []
+    if page != 1 and not 1 <= page <= len(pages):
+        raise ImageReadError(f"{name_of(image)}: no page {page}, it has {max(1, len(pages))}")
+    if pages and _many_bands(pages[page - 1], look):
+        return rasters.read(image, pages[page - 1], look, max_pixels, name_of(image))
+    try:
+        with _opened(image, max_pixels, pages[page - 1].place if pages else 0) as picture:
+            return _rgb(ImageOps.exif_transpose(picture), name_of(image))
+    except ImageReadError as error:
+        if not pages or not isinstance(error.__cause__, UnidentifiedImageError):
+            raise
+        return rasters.read(image, pages[page - 1], look, max_pixels, name_of(image))
+
+
+def _many_bands(page: tiff.Page, look: Look) -> bool:
+    """Whether Pillow would lose bands or bits of a page, or somebody chose among them."""
+    deep = page.bands > 1 and page.bits > 8
+    return not page.damaged and (deep or page.bands > 4 or bool(look.bands) or look.stretch is not None)
+
+
+def read_mask(mask: MaskLike, *, drawn: bool = True, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Read a label map into (h, w) uint8: palette indices, grey values or truth values, never colours.
+
+    A grey picture that was drawn in black and white, hard or with soft edges, or any JPEG, is cut at 128 into 0 and 1.
+    In palette images and arrays, and in grey pictures that hold other labels, 255 keeps its meaning, ignore.
+    drawn: False says that a picture is known to hold labels, so that a grey 255 is always ignore.
+    Raises `ImageReadError` and `ShapeError`.
+    """
+    name = name_of(mask)
+    if isinstance(mask, np.ndarray):
+        return _labels(mask, name)
+    with _opened(mask, max_pixels) as opened:
+        lossy = opened.format in _LOSSY
+        picture = _index(ImageOps.exif_transpose(opened), name)
+        labels = _labels(np.asarray(picture), name)
+    if lossy and labels.max() < 128 and labels.any():
+        raise ShapeError(f"{name}: labels do not survive in a JPEG; save the mask as PNG")
+    if lossy or (drawn and picture.mode in _GREY and _looks_drawn(labels)):
+        return (labels > 127).astype(np.uint8)
+    return labels
+
+
+def label_columns(path: Path, size_hw: tuple[int, int], max_pixels: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """The columns of a mask of this size, known to hold labels: from the left, where they begin and (h, some) of them.
+
+    Takes one byte a pixel. Raises as `read_mask` does.
+    """
+    name, step = str(path), max(1, _AT_ONCE // size_hw[0])
+    with _opened(path, max_pixels) as picture:
+        ImageOps.exif_transpose(picture, in_place=True)
+        check_same_size((picture.height, picture.width), size_hw, name)
+        if picture.format in _LOSSY:
+            raise ShapeError(f"{name}: labels do not survive in a JPEG; save the mask as PNG")
+        for left in range(0, picture.width, step):
+            columns = picture.crop((left, 0, min(left + step, picture.width), picture.height))
+            yield left, _labels(np.asarray(_index(columns, name)), name)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(h, w) of an image file as displayed, from its header alone."""
+    with _opened(path, MAX_PIXELS) as picture:
+        width, height = picture.size
+        turned = picture.getexif().get(0x0112, 1) in {5, 6, 7, 8}
+    return (width, height) if turned else (height, width)
+
+
+def name_of(image: Any) -> str:
+    """What to call an image in a message."""
+    if isinstance(image, str | Path):
+        return str(image)
+    return {bytes: "the image given as bytes", np.ndarray: "the image array"}.get(type(image), "the image")
+
+
+@contextmanager
+def _opened(image: Any, max_pixels: int, place: int = 0) -> Iterator[Image.Image]:
+    """An open PIL image whose size was checked; whatever goes wrong inside is said in kshot's words.
+
+    place: of its directory in a TIFF with several.
+    """
+    name, ours = name_of(image), ExitStack()
+    try:
+        picture = image if isinstance(image, Image.Image) else ours.enter_context(_open(image))
+        if place:
+            picture.seek(place)
+        width, height = picture.size
+        if width * height > max_pixels:
+            raise ImageTooLargeError(
+                f"{name}: {width} x {height} = {width * height:,} pixels, over the limit of {max_pixels:,}; "
+                "raise the limit (--max-pixels, or KSHOT_MAX_PIXELS), cut it up, or read a TIFF in windows (--tile)"
+            )
+        if min(width, height) < 1:
+            raise ImageReadError(f"{name}: the image is empty ({width} x {height})")
+        yield picture
+    except (ImageReadError, MaskError, ShapeError):
+        raise
+    except FileNotFoundError as error:
+        raise ImageReadError(f"{name}: no such file; check the path") from error
+    except IsADirectoryError as error:
+        raise ImageReadError(f"{name}: a folder, where an image file was expected") from error
+    except PermissionError as error:
+        raise ImageReadError(f"{name}: not readable for this user; check its permissions") from error
+    except MemoryError as error:
+        raise ImageTooLargeError(f"{name}: does not fit the memory; cut it into tiles") from error
+    except _DAMAGE as error:
+        reason = str(error) or type(error).__name__
+        if "cannot identify" in reason:
+            reason = "not an image, or of a kind that cannot be read"
+        raise ImageReadError(f"{name}: {reason}; open it in a viewer and save it again, or leave it out") from error
+    finally:
+        ours.close()
+
+
+def _open(image: Any) -> Image.Image:
+    source: Any = io.BytesIO(image) if isinstance(image, bytes | bytearray | memoryview) else image
+    if not isinstance(source, str | Path | io.BytesIO):
+        raise ShapeError(f"expected a path, bytes, a PIL image or an array as the image, got {type(image).__name__}")
+    # Pillow's own bomb limit is a global that raises before our size check can name the file and the setting.
+    with _pillow_limit:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(source)
+        except UnidentifiedImageError:
+            if not _is_heif(source):
+                raise
+            _heif(name_of(image)).register_heif_opener()
+            return Image.open(source)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _is_heif(source: str | Path | io.BytesIO) -> bool:
+    """Whether a file begins like HEIF: a box called ftyp and one of its brands (ISO/IEC 23008-12, annex B)."""
+    if isinstance(source, io.BytesIO):
+        head = source.getvalue()[:12]
+    else:
+        with Path(source).open("rb") as file:
+            head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def _heif(name: str) -> Any:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageReadError(f"{name}: a HEIC picture is read by pillow-heif; pip install 'kshot[heic]'") from error
+    return pillow_heif
+
+
+def _rgb(picture: Image.Image, name: str) -> NDArray[np.uint8]:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _from_array(np.asarray(picture), name)
+    return rasters.rgb(picture)
+
+
+def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in {1, 3, 4} or 0 in array.shape:
+        raise ShapeError(f"{name}: expected the shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), got {array.shape}")
+    array = converter(array.dtype, lambda: extremes(array), name)(array)
+    if array.shape[2] == 4:
+        alpha = array[..., 3:].astype(np.float32) / 255
+        array = np.rint(array[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
+def _labels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim != 2 or 0 in array.shape:
+        raise ShapeError(f"{name}: expected a mask of shape (h, w), got {array.shape}")
+    if array.dtype.kind not in "biu":
+        raise ShapeError(f"{name}: expected a mask of truth values or integer labels, got {array.dtype}")
+    if array.size and (array.min() < 0 or array.max() > 255):
+        raise ShapeError(f"{name}: expected labels in 0..255, got {array.min()}..{array.max()}")
+    return array.astype(np.uint8)
+
+
+def _looks_drawn(labels: NDArray[np.uint8]) -> bool:
+    """Whether a grey picture is black and white, with soft edges or without, rather than labels and 255 for ignore."""
+    between = set(np.unique(labels).tolist()) - {0, 255}
+    # A brush leaves many greys up to the brightest; a list of classes seldom gets to 192, and not in one picture.
+    return not between or (len(between) >= 8 and max(between) >= 192)
+
+
+def _index(picture: Image.Image, name: str) -> Image.Image:
+    """A picture of one band: itself, or the grey one that it is in colours. Raises `ShapeError`."""
+    if picture.mode in _GREY | _INDEX or picture.mode.startswith("I;"):
+        return picture
+    bands = np.asarray(picture.convert("RGB"))
+    if (bands != bands[..., :1]).any():
+        raise ShapeError(
+            f"{name}: a colour picture where a mask was expected; save the mask as an index (palette) or grey image"
+        )
+    return Image.fromarray(np.ascontiguousarray(bands[..., 0]))

@@ -1,0 +1,37 @@
+"""Pages of TIFFs and frames of videos by the names that runs give them: scan.tif#page0002, film.mp4#000010."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kshot.errors import ImageReadError
+from kshot.io.images import MAX_PIXELS, read_image
+from kshot.io.paths import PIECE
+from kshot.io.rasters import Look
+from kshot.io.videos import frames
+
+
+def pictures(
+    files: Mapping[str, Path], look: Look, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Each name with its picture (h, w, 3); a video is decoded once for all of its frames.
+
+    files: by the name, the file that it is of. Raises `ImageReadError`, also for a frame that a video does not have.
+    """
+    wanted: dict[Path, dict[int, str]] = {}
+    for name, path in files.items():
+        piece = PIECE.search(name)
+        if piece and not piece[2]:
+            wanted.setdefault(path, {})[int(piece[3])] = name
+        else:
+            yield name, read_image(path, max_pixels=max_pixels, page=int(piece[3]) if piece else 1, look=look)
+    for path, names in wanted.items():
+        for frame in frames(path):
+            if frame.number in names:
+                yield names.pop(frame.number), frame.picture(max_pixels)
+            if not names:
+                break
+        if names:
+            raise ImageReadError(f"{path}: has no frame {min(names)}; put back the video that the run read")

@@ -1,0 +1,103 @@
+"""Which files a folder, pattern or name means, and what the results of each are called."""
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from kshot.errors import InputError
+from kshot.io.images import SUFFIXES
+from kshot.io.videos import SUFFIXES as VIDEOS
+
+_SEVERAL = "|".join(re.escape(suffix) for suffix in sorted({".tif", ".tiff", *VIDEOS}))
+_MANY, PIECE = re.compile(f"({_SEVERAL})$", re.I), re.compile(f"({_SEVERAL})#(page)?(\\d+)$", re.I)
+
+
+def visible(folder: Path) -> list[Path]:
+    """Sorted entries of a folder without the hidden ones; none when it is no folder."""
+    return sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+
+
+def pictures(folder: Path) -> list[Path]:
+    """Sorted image files directly in a folder."""
+    return [path for path in visible(folder) if is_picture(path) and path.is_file()]
+
+
+def is_picture(path: Path, also: Collection[str] = ()) -> bool:
+    """Whether the name is that of an image, or has another of these suffixes, and is not hidden."""
+    suffix = path.suffix.lower()
+    return (suffix in SUFFIXES or suffix in also) and path.name[0] != "."
+
+
+def walk(folder: Path, wanted: Callable[[Path], bool] | None = None) -> Iterator[Path]:
+    """Files in a folder and all below it, images by default; each real folder once, so that looped links end."""
+    wanted = wanted or is_picture
+    seen = {folder.resolve()}
+    for place, below, files in os.walk(folder, followlinks=True):
+        kept = []
+        for name in sorted(below):
+            real = (Path(place) / name).resolve()
+            if name[0] != "." and real not in seen:
+                seen.add(real)
+                kept.append(name)
+        below[:] = kept
+        yield from (path for path in (Path(place) / name for name in files) if wanted(path) and path.is_file())
+
+
+def list_images(where: str | Path, also: Collection[str] = ()) -> list[Path]:
+    """Image files of a folder and all below it, of a glob pattern, or the one file; sorted by their path.
+
+    also: suffixes that count beside those of images.
+    Hidden files and folders are skipped; a folder's links are followed, each real folder once, a pattern's `**` follows
+    none. Raises `InputError` when there is none.
+    """
+    path = Path(where)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = list(walk(path, partial(is_picture, also=also)))
+    elif glob.has_magic(str(where)):
+        found = _matches(str(where), also)
+    else:
+        raise InputError(f"{where}: no such file or folder; check the path")
+    if not found:
+        raise InputError(f"{where}: no image there; looked for {', '.join(sorted(SUFFIXES.union(also)))}")
+    return sorted(found, key=lambda image: image.as_posix())
+
+
+def _matches(pattern: str, also: Collection[str]) -> list[Path]:
+    """Image files that match; `**` enters no linked folder, as links may lead in circles."""
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    base = Path(*parts[:fixed])
+    try:
+        found = [path for path in base.glob("/".join(parts[fixed:])) if is_picture(path, also) and path.is_file()]
+    except ValueError as error:
+        raise InputError(f"{pattern}: not a pattern ({error})") from error
+    return [path for path in found if not any(part[0] == "." for part in path.relative_to(base).parts)]
+
+
+def file_of(name: str) -> str:
+    """The file that a page or frame is of; any other name as it is."""
+    return PIECE.sub(r"\1", name)
+
+
+def unique_stems(names: Iterable[str]) -> dict[str, str]:
+    """{name: stem}: without the suffix, unless a.jpg stands beside a.png and both have to keep theirs.
+
+    Of a page or frame, such as a.tif#page0002 or a.mp4#000010, it is a/page0002 or a/000010; what may hold several
+    keeps its suffix beside a folder of its name too.
+    """
+    named = list(names)
+    files = {name: file_of(name) for name in named}
+    stems = {file: PurePosixPath(file).with_suffix("").as_posix() for file in files.values()}
+    counts = Counter(stems.values())
+    folders = {parent.as_posix() for file in stems for parent in PurePosixPath(file).parents}
+    kept = {file for file, stem in stems.items() if counts[stem] > 1 or (stem in folders and _MANY.search(file))}
+    return {
+        name: (file if file in kept else stems[file]) + name.removeprefix(file).replace("#", "/")
+        for name, file in files.items()
+    }

@@ -1,0 +1,230 @@
+"""Pictures of many bands or of great size, through rasterio: whole, or one window at a time. Needs the extra `geo`."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kshot.errors import ImageReadError, ImageTooLargeError, SettingError
+from kshot.io.bit_depth import Converter, Stretch, converter, extremes
+from kshot.io.tiff import Page
+
+log = logging.getLogger(__name__)
+# A header of a few bytes may promise any number of pixels; nobody waits for more than these (65,000 a side).
+MOST_PIXELS = 2**32
+# Of GDAL's blocks; by default it takes 5 % of the machine's memory.
+_CACHE_BYTES = 128 * 2**20
+_TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a[::-1].swapaxes(0, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a[:, ::-1].swapaxes(0, 1),
+}
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_told: set[int] = set()
+
+
+@dataclass(frozen=True)
+class Look:
+    """Which bands of a TIFF make the picture, and how their values become 8 bits.
+
+    bands: three band numbers from 1, red first, or one, which is shown grey; none for the file's own colours, or the
+    first three bands. stretch: (low, high), the values that become 0 and 255; None goes by the depth of the data.
+    Raises `SettingError`.
+    """
+
+    bands: tuple[int, ...] = ()
+    stretch: Stretch | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.bands) not in {0, 1, 3} or any(not isinstance(b, int) or b < 1 for b in self.bands):
+            raise SettingError(f"bands {self.bands}: expected one or three band numbers from 1, such as 4,3,2")
+        if self.stretch is not None:
+            low, high = self.stretch
+            if not (np.isfinite([low, high]).all() and low < high):
+                raise SettingError(f"stretch {low:g},{high:g}: expected two numbers LOW,HIGH with LOW < HIGH")
+
+    @classmethod
+    def of(cls, bands: Sequence[int] | None, stretch: Sequence[float] | None) -> "Look":
+        """The look of settings that may be lists, or None. Raises `SettingError`."""
+        if stretch is not None and len(stretch) != 2:
+            raise SettingError(f"stretch {tuple(stretch)}: expected two numbers LOW,HIGH")
+        return cls(tuple(bands or ()), None if stretch is None else (float(stretch[0]), float(stretch[1])))
+
+
+def load(name: str) -> Any:
+    """rasterio. Raises `ImageReadError` that names the image and the way to get it."""
+    try:
+        import rasterio
+        import rasterio.windows
+    except ImportError as error:
+        raise ImageReadError(f"{name}: such a TIFF is read by rasterio; pip install 'kshot[geo]'") from error
+    return rasterio
+
+
+def read(source: Any, page: Page, look: Look, max_pixels: int, name: str) -> NDArray[np.uint8]:
+    """A page of a path or of bytes as (h, w, 3) uint8. Raises `ImageReadError`s and `ShapeError`."""
+    with opened(source, page, look, name) as raster:
+        height, width = raster.size_hw
+        if height * width > max_pixels:
+            raise ImageTooLargeError(
+                f"{name}: {width} x {height} = {width * height:,} pixels, over the limit of {max_pixels:,}; "
+                "read it in windows with --tile 512, or raise the limit (--max-pixels, or KSHOT_MAX_PIXELS)"
+            )
+        picture = raster.whole()
+    return np.ascontiguousarray(_TURNS[page.turn](picture) if page.turn in _TURNS else picture)
+
+
+@contextmanager
+def opened(source: Any, page: Page, look: Look, name: str) -> Iterator["Raster"]:
+    """A page of a TIFF, open for reading windows. Raises `ImageReadError`."""
+    rasterio = load(name)
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES))
+        with _said(name):
+            if isinstance(source, bytes | bytearray | memoryview):
+                source = stack.enter_context(rasterio.MemoryFile(bytes(source))).name
+            where = f"GTIFF_DIR:{page.place + 1}:{source}" if page.place else str(source)
+            file = stack.enter_context(rasterio.open(where, driver="GTiff"))
+        yield Raster(file, look, name)
+
+
+@contextmanager
+def _said(name: str) -> Iterator[None]:
+    """What GDAL says of a file that it cannot read, in kshot's words."""
+    try:
+        yield
+    except load(name).errors.RasterioError as error:
+        reason = str(error.__cause__ or error).strip() or type(error).__name__
+        raise ImageReadError(f"{name}: {reason}; open it in a viewer and save it again, or leave it out") from error
+
+
+class Raster:
+    """An open page of a TIFF. Raises `ImageReadError` when it lacks a band that was asked for."""
+
+    def __init__(self, file: Any, look: Look, name: str):
+        self.file, self.look, self.name = file, look, name
+        self.size_hw: tuple[int, int] = (file.height, file.width)
+        self.bands = self._bands()
+
+    @property
+    def place(self) -> tuple[Any, Any]:
+        """(reference system, transform from pixels)."""
+        return self.file.crs, self.file.transform
+
+    @property
+    def block_hw(self) -> tuple[int, int]:
+        """Rows and columns of the blocks that the file is stored in."""
+        height, width = self.file.block_shapes[0]
+        return height, width
+
+    def whole(self) -> NDArray[np.uint8]:
+        """The picture (h, w, 3)."""
+        return self._picture(self._read(slice(0, self.size_hw[0]), slice(0, self.size_hw[1])))
+
+    def window(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
+        """A part of the picture (h, w, 3)."""
+        return self._picture(self._read(rows, columns))
+
+    def preview(self, side: int) -> NDArray[np.uint8]:
+        """The picture with no side longer than `side`, each pixel of it taken from the middle of those it stands for.
+
+        Read in rows, so that memory does not grow with the picture.
+        """
+        rows, columns = (chosen(length, max(self.size_hw), side) for length in self.size_hw)
+        lines = [self.window(slice(row, row + 1), slice(0, self.size_hw[1]))[0][columns] for row in rows]
+        return np.ascontiguousarray(np.stack(lines))
+
+    def _read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """The chosen bands (b, h, w) as they are stored."""
+        where = ((rows.start, rows.stop), (columns.start, columns.stop))
+        with _said(self.name):
+            planes: NDArray[Any] = self.file.read(list(self.bands), window=where)
+        return planes
+
+    def _bands(self) -> tuple[int, ...]:
+        count = self.file.count
+        wrong = [band for band in self.look.bands if band > count]
+        if wrong:
+            raise ImageReadError(
+                f"{self.name}: no band {wrong[0]}, it has {count}; choose among 1..{count} with --bands"
+            )
+        if self.look.bands:
+            return self.look.bands
+        if self._drawn:
+            return tuple(range(1, count + 1))
+        if count > 3 and count not in _told:
+            _told.add(count)
+            log.warning("%s: %d bands; 1, 2, 3 are taken as red, green, blue; --bands chooses others", self.name, count)
+        return (1, 2, 3) if count >= 3 else (1,)
+
+    @cached_property
+    def _drawn(self) -> str | None:
+        """The mode of Pillow that shows this file's colours, alpha and palette; None for plain bands."""
+        if set(self.file.dtypes) != {"uint8"} or self.look.bands or self.look.stretch or self.file.count > 4:
+            return None
+        seen = [colour.name for colour in self.file.colorinterp]
+        if seen == ["palette"]:
+            return "P"
+        if seen == ["cyan", "magenta", "yellow", "black"]:
+            return "CMYK"
+        alpha = seen[-1] == "alpha"
+        return _MODES[len(seen)] if alpha or len(seen) in {1, 3} else None
+
+    def _picture(self, planes: NDArray[Any]) -> NDArray[np.uint8]:
+        """(h, w, 3) of the chosen bands (b, h, w)."""
+        if self._drawn is None:
+            shown = self._to_8_bits(planes)
+            return np.ascontiguousarray(np.broadcast_to(shown, (3, *shown.shape[1:])).transpose(1, 2, 0))
+        layers = [Image.fromarray(np.ascontiguousarray(plane)) for plane in planes]
+        if self._drawn == "P":
+            colours = np.zeros((256, 3), np.uint8)
+            for index, colour in self.file.colormap(1).items():
+                colours[index] = colour[:3]
+            layers[0].putpalette(colours.tobytes())
+            return np.array(layers[0].convert("RGB"))
+        return rgb(layers[0] if len(layers) == 1 else Image.merge(self._drawn, layers))
+
+    @cached_property
+    def _to_8_bits(self) -> Converter:
+        return converter(np.dtype(self.file.dtypes[self.bands[0] - 1]), self._extremes, self.name, self.look.stretch)
+
+    def _extremes(self) -> tuple[float, float]:
+        """Of the chosen bands over the whole file, a row of blocks at a time."""
+        height, width = self.size_hw
+        step = max(self.block_hw[0], 2**24 // max(1, width * len(self.bands)))
+        found: list[tuple[float, float]] = []
+        for top in range(0, height, step):
+            planes = self._read(slice(top, min(top + step, height)), slice(0, width))
+            found.append(extremes(planes))
+        # Not min and max, which lose NaN.
+        low, high = np.array(found).T
+        return float(np.min(low)), float(np.max(high))
+
+
+def chosen(length: int, longest: int, side: int) -> NDArray[np.int64]:
+    """Which of `length` pixels a preview keeps when the longest side becomes at most `side`."""
+    count = max(1, round(length * min(1.0, side / longest)))
+    kept: NDArray[np.int64] = ((np.arange(count) + 0.5) * length / count).astype(np.int64)
+    return kept
+
+
+def rgb(picture: Image.Image) -> NDArray[np.uint8]:
+    """(h, w, 3) of an 8-bit picture, alpha laid over white."""
+    if picture.has_transparency_data:
+        opaque = Image.new("RGBA", picture.size, "white")
+        opaque.alpha_composite(picture.convert("RGBA"))
+        picture = opaque
+    return np.array(picture.convert("RGB"))

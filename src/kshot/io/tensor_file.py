@@ -1,0 +1,131 @@
+"""Tensors on disk: safetensors with a JSON header, of tasks and of what training leaves. No pickle anywhere."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kshot.errors import BackboneMismatchError, SettingError, TaskFileError, TaskVersionError
+from kshot.io.atomic import atomic_path
+
+LAYOUT = 1
+
+
+def write_task(path: Path, header: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write header and tensors atomically; raises `OutputError`."""
+    full = {"layout": LAYOUT, "digest": digest(tensors), **header}
+    with atomic_path(path) as beside:
+        save_file(tensors, beside, metadata={"kshot": json.dumps(full)})
+
+
+def read_task(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors. Raises `TaskFileError` (missing, no task, damaged) and `TaskVersionError`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header: dict[str, Any] = json.loads((file.metadata() or {})["kshot"])
+            # Cloned to where torch puts tensors: sums over memory that is not aligned may end in other bits.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except FileNotFoundError as error:
+        raise TaskFileError(f"{path}: no such file; `kshot fit SUPPORT -o {path}` makes one") from error
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise TaskFileError(f"{path}: not a kshot task, or damaged ({error}); fit it again") from error
+    if header.get("layout") != LAYOUT:
+        raise TaskVersionError(
+            f"{path}: a task file of layout {header.get('layout')}, this kshot reads layout {LAYOUT}; "
+            "fit again from the supports, or use the version that wrote it"
+        )
+    if digest(tensors) != header.get("digest"):
+        raise TaskFileError(f"{path}: damaged (its contents do not match its checksum); copy or fit it again")
+    return header, tensors
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names and bytes."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(tensors[name].contiguous().numpy().data)
+    return total.hexdigest()
+
+
+FILE = "head.safetensors"
+_LEARNED_FACTS = "kshot-learned"
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """facts: what JSON holds. tensors: by name, never changed after reading, so threads and tasks share them."""
+
+    facts: Mapping[str, Any]
+    tensors: Mapping[str, Tensor] = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over facts and tensors."""
+        told = json.dumps(dict(self.facts), sort_keys=True)
+        return hashlib.sha256((told + digest(self.tensors)).encode()).hexdigest()
+
+    def tensor(self, name: str) -> Tensor:
+        """One of the tensors; raises `SettingError` where it is not among them."""
+        if name not in self.tensors:
+            raise SettingError(
+                f"these weights of {self.facts['method']} lack {name!r} and hold {', '.join(self.tensors) or 'none'}; "
+                "copy or train them again"
+            )
+        return self.tensors[name]
+
+    def check_for(self, method: str, identity: str, backbone: str) -> None:
+        """Raise `SettingError` for another method's tensors, `BackboneMismatchError` for another backbone's."""
+        if self.facts["method"] != method:
+            raise SettingError(
+                f"these weights were learned for the method {self.facts['method']}, not for {method}; use "
+                f"--method {self.facts['method']}, or train others"
+            )
+        if self.facts["identity"] != identity:
+            raise BackboneMismatchError(
+                f"these weights were learned on features of {self.facts['backbone']} "
+                f"({self.facts['identity'][:12]}), the features here come from {backbone} ({identity[:12]}); use the "
+                "same backbone and layers, or train anew on this one"
+            )
+
+
+def write_learned(path: Path, learned: Learned) -> None:
+    """Write atomically; raises `OutputError`."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in learned.tensors.items()}
+    with atomic_path(path) as beside:
+        save_file(tensors, beside, {_LEARNED_FACTS: json.dumps(dict(learned.facts))})
+
+
+def read_learned(place: str | Path) -> Learned:
+    """Read a file, or the folder of a training run. Raises `SettingError`; an unchanged file is read only once."""
+    path = Path(place).expanduser()
+    path = path / FILE if path.is_dir() else path
+    try:
+        stamp = path.stat()
+    except OSError as error:
+        raise SettingError(
+            f"{path}: no weights here; `kshot train` episodic or background writes RUN/{FILE}"
+        ) from error
+    return _read_learned(path, stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read_learned(path: Path, changed: int, size: int) -> Learned:
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})[_LEARNED_FACTS])
+            # Cloned as a task file's are, so that both give the same bits.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        missing = {"method", "identity", "backbone"} - set(facts)
+        if missing:
+            raise KeyError(f"its facts lack {', '.join(sorted(missing))}")
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise SettingError(f"{path}: no weights of a method ({error}); give RUN/{FILE} of a training run") from error
+    return Learned(facts, tensors)

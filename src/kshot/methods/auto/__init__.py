@@ -1,0 +1,5 @@
+"""kshot's default method."""
+
+from kshot.methods.auto.task import Settings, Task
+
+__all__ = ["Settings", "Task"]

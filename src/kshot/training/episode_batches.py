@@ -1,0 +1,89 @@
+"""Episodes as supports and queries on the grid, with features that were computed once."""
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kshot.data.base import Dataset
+from kshot.episodes.sampler import Episode
+from kshot.evaluation.episode import EpisodeRunner
+from kshot.features import FeatureCache
+from kshot.methods.base import Support
+from kshot.ops.geometry import coverage, to_grid
+from kshot.segmenter import Segmenter
+from kshot.training.augment import Augmented, Augmenter
+from kshot.types import IGNORE
+
+_HELD = 16384  # marks of queries, some kilobytes each
+
+
+class Example(NamedTuple):
+    """supports: of all ways. query: marked as a support would be; base classes that are no way are background."""
+
+    supports: tuple[Support, ...]
+    query: Support
+
+    def to(self, device: torch.device) -> "Example":
+        """The same on another device."""
+        return Example(tuple(_moved(each, device) for each in self.supports), _moved(self.query, device))
+
+
+class Examples:
+    """Makes examples of a data set's episodes. cache: a folder of features. augmenter: changes supports, or None."""
+
+    def __init__(self, segmenter: Segmenter, view: Dataset, cache: Path | None, augmenter: Augmenter | None = None):
+        self.segmenter, self.view, self.augmenter = segmenter, view, augmenter
+        self.runner = EpisodeRunner(segmenter, view, FeatureCache(cache))
+        self._marks = lru_cache(maxsize=_HELD)(self._make_marks)
+
+    def make(self, episode: Episode, number: int) -> Example:
+        """The example of an episode. number: of the example in training; with the augmenter it chooses the variants."""
+        if self.augmenter is None:
+            return Example(self.runner.supports(episode), self._query(episode))
+        supports: list[Support] = []
+        for way, images in enumerate(episode.supports, 1):
+            for image in images:
+                made = self.augmenter.variant(image, episode.classes[way - 1], number)
+                if made is None:
+                    supports += self.runner.supports(_alone(episode, way, image))
+                else:
+                    supports.append(_marked(made, way, episode.classes))
+        return Example(tuple(supports), self._query(episode))
+
+    def _query(self, episode: Episode) -> Support:
+        return Support(self.runner.features(episode.query), *self._marks(episode.query, episode.classes))
+
+    def _make_marks(self, image: str, classes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """(N, gh, gw) and (gh, gw): soft masks of the ways, and what is labelled."""
+        frame = self.runner.features(image).frame
+        labels, part = torch.from_numpy(self.view.way_mask(image, classes)), coverage(frame)
+        masks = torch.stack([(labels == way).float() for way in range(1, len(classes) + 1)])
+        return to_grid(masks, frame) * part, to_grid((labels != IGNORE).float(), frame) * part
+
+
+def _alone(episode: Episode, way: int, image: str) -> Episode:
+    """The episode with this support only."""
+    supports = tuple((image,) if number == way else () for number in range(1, len(episode.classes) + 1))
+    return replace(episode, supports=supports)
+
+
+def _marked(made: Augmented, way: int, classes: tuple[int, ...]) -> Support:
+    """A changed picture as the support of one way; pixels of other ways are ignored, as in evaluation."""
+    features, part = made.features, coverage(made.features.frame)
+    others = [c for c in classes if c != classes[way - 1]]
+    ignored = np.isin(made.labels, others) | (made.labels == IGNORE)
+    masks: Tensor = torch.zeros(len(classes), *features.grid_hw)
+    masks[way - 1] = to_grid(torch.from_numpy(made.labels == classes[way - 1]).float(), features.frame) * part
+    return Support(features, masks, to_grid(torch.from_numpy(~ignored).float(), features.frame) * part)
+
+
+def _moved(support: Support, device: torch.device) -> Support:
+    if device.type == "cpu":
+        return support
+    features = replace(support.features, features=support.features.features.to(device), token=None, objectness=None)
+    return replace(support, features=features, masks=support.masks.to(device), known=support.known.to(device))
