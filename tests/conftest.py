@@ -13,6 +13,7 @@ from PIL import Image
 
 import kshot
 from kshot.types import Shot
+from tests.support.drawing import draw
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -27,19 +28,6 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def vit_tiny(shared: Path) -> str:
     return str(shared / "weights" / "vit-tiny-patch16-224")
-
-
-def draw(seed: int, size_hw: tuple[int, int] = (96, 128), disc: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """A noisy green picture with a red disc in it, and the disc's mask."""
-    rng = np.random.default_rng(seed)
-    height, width = size_hw
-    radius = min(size_hw) // 4
-    y, x = rng.integers(radius, height - radius), rng.integers(radius, width - radius)
-    rows, columns = np.mgrid[:height, :width]
-    mask = ((rows - y) ** 2 + (columns - x) ** 2 < radius**2) & disc
-    picture = np.where(mask[..., None], (200, 40, 40), (40, 160, 60)).astype(np.float64)
-    picture += rng.normal(0, 12, picture.shape)
-    return picture.clip(0, 255).astype(np.uint8), mask
 
 
 @pytest.fixture
@@ -105,7 +93,7 @@ def sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def comparison_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small head of `dense-comparison`, trained here for some steps on discs of many colours."""
-    from tests.unit.training.discs import trained_head
+    from tests.support.disc_episodes import trained_head
 
     return trained_head(tmp_path_factory.mktemp("head"))
 

@@ -10,27 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 import kshot
 from kshot.cli import app, main, read_config
 from kshot.errors import SettingError
 from kshot.io.images import read_mask
-from tests.conftest import draw
-from tests.unit.backbones import tiny_clip
-
-TOY = ["--backbone", "toy", "--size", "96"]
+from tests.support import tiny_clip
+from tests.support.commands import TOY, run
+from tests.support.drawing import draw
 
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
 
 
 def as_process(*arguments: object) -> subprocess.CompletedProcess[str]:

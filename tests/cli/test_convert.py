@@ -8,7 +8,7 @@ import pytest
 
 import kshot
 from kshot.io.images import read_mask
-from tests.cli.test_commands import TOY, run
+from tests.support.commands import TOY, run
 
 FOLDERS = {"coco": "", "voc": "voc", "yolo": "yolo", "labelme": "labelme", "label-studio": "", "cvat": "", "png": ""}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from kshot.errors import DatasetError, SettingError
-from tests.cli.test_commands import TOY, run
-from tests.unit.data.layouts import HALF, labels, make_fss, make_voc, whole_coco
-from tests.unit.evaluation.made_up import make_discs
+from tests.support.commands import TOY, run
+from tests.support.dataset_layouts import HALF, labels, make_fss, make_voc, whole_coco
+from tests.support.disc_folders import make_discs
 
 EVAL = [*TOY, "--device", "cpu", "--workers", "1", "--cache", "cache"]
 

@@ -7,19 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from kshot.cli import app
 from kshot.errors import SupportError
 from kshot.io.images import read_mask
-
-TOY = ["--backbone", "toy", "--size", "96"]
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
+from tests.support.commands import TOY, run
 
 
 def test_accepted_masks_become_supports(

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 import kshot
 from kshot.cli import app
 from kshot.errors import SettingError, TrainingError
-from tests.conftest import draw
-from tests.unit.training.test_photos import folder_of
+from tests.support.drawing import draw
+from tests.support.photographs import folder_of
 
 SMALL = [
     *("--teacher", "toy", "--views", "1", "--grid", "6", "--dim", "12", "--width", "64", "--blocks", "0"),

@@ -8,8 +8,8 @@ import pytest
 import kshot
 from kshot.cli import app
 from kshot.errors import SettingError, TrainingError, UnknownNameError
-from tests.cli.test_commands import TOY, run
-from tests.unit.training.discs import make_colours
+from tests.support.commands import TOY, run
+from tests.support.disc_episodes import make_colours
 
 TRAIN = ["train", "episodic", "auto", "--device", "cpu", "--cache", "cache", *TOY]
 SHORT = ["--epochs", 2, "--episodes-per-epoch", 4, "--validation", 2, "--test", 3, "--novel", "red,blue"]

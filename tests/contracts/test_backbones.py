@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kshot.backbones.base import Backbone, fingerprint, load_backbone, specs
 from kshot.errors import SettingError
 from kshot.features import extract, extract_many
-from tests.unit.backbones import tiny_clip, with_heads
+from tests.support import tiny_clip, with_heads
 
 _SMALL = {
     "hidden_size": 32,

@@ -10,13 +10,13 @@ from kshot import _plugins
 from kshot.data.base import Dataset, load_dataset
 from kshot.episodes.sampler import PROTOCOLS, episodes
 from kshot.errors import DatasetError
-from tests.unit.data import layouts
+from tests.support import dataset_layouts
 
 MAKERS = {
-    "voc": lambda root: layouts.whole_voc(root, per_class=4),
-    "coco": lambda root: layouts.whole_coco(root, 2014, per_class=4),
-    "fss1000": lambda root: layouts.make_fss(root / "fss", 12),
-    "folder": lambda root: layouts.make_class_folders(root, {"cat": 5, "dog": 6, "cow": 7}),
+    "voc": lambda root: dataset_layouts.whole_voc(root, per_class=4),
+    "coco": lambda root: dataset_layouts.whole_coco(root, 2014, per_class=4),
+    "fss1000": lambda root: dataset_layouts.make_fss(root / "fss", 12),
+    "folder": lambda root: dataset_layouts.make_class_folders(root, {"cat": 5, "dog": 6, "cow": 7}),
 }
 SHARED = {"voc": "VOCdevkit", "coco-mini": "coco-mini", "wbc": "wbc", "crack": "crack"}
 

@@ -13,7 +13,7 @@ from kshot import _plugins
 from kshot.errors import BackboneMismatchError
 from kshot.ops.geometry import FeatureMap
 from kshot.types import Shot
-from tests.conftest import draw
+from tests.support.drawing import draw
 
 METHODS = _plugins.names("methods")
 

@@ -8,7 +8,7 @@ import torch
 
 from kshot import _plugins
 from kshot.ops.geometry import Frame
-from tests.conftest import draw
+from tests.support.drawing import draw
 
 
 class Refiner:

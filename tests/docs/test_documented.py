@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from kshot.cli import app
 from kshot.errors import KshotError
 from kshot.formats.base import read_support
-from tests.conftest import draw
+from tests.support.drawing import draw
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kshot.methods import mixture, regions
 from kshot.ops.clustering import agglomerate, group_means, vmf_mixture
-from tests.golden.hand import ORIGIN, random_support, row, support
+from tests.support.hand import ORIGIN, random_support, row, support
 
 
 def test_one_prototype_each_is_a_difference_of_cosines() -> None:

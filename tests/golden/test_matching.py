@@ -8,7 +8,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from kshot.methods import attention, matching
-from tests.golden.hand import ORIGIN, random_support, row, support
+from tests.support.hand import ORIGIN, random_support, row, support
 
 
 def test_attention_is_a_difference_of_cosines_over_the_temperature() -> None:

@@ -8,7 +8,7 @@ import torch
 from kshot.methods import clip_dinoiser, density, image_prompt, prototype, text
 from kshot.methods.base import Support
 from kshot.ops.geometry import FeatureMap
-from tests.golden.hand import ORIGIN, row, support
+from tests.support.hand import ORIGIN, row, support
 
 
 def test_prototype_is_20_times_the_difference_of_cosines() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kshot.episodes.sampler import PROTOCOLS, episodes, read_episodes
 from kshot.errors import DatasetError
-from tests.unit.data.layouts import from_areas
+from tests.support.dataset_layouts import from_areas
 
 FEW = settings(max_examples=25, deadline=None)
 

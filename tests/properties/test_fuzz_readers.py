@@ -20,8 +20,8 @@ from kshot.formats import base, coco, cvat, label_studio, labelme, voc, yolo
 from kshot.formats.scores import read as read_scores
 from kshot.io.images import read_image, read_mask
 from kshot.io.paths import unique_stems
-from tests.unit.formats.makers import mask, picture, square, text
-from tests.unit.formats.trees import tree
+from tests.support.annotation_sets import tree
+from tests.support.files import mask, picture, square, text
 
 LABELS = np.pad(np.full((4, 5), 1, np.uint8), 2)
 LABELS[3, 4], LABELS[7:, 7:] = 0, 2

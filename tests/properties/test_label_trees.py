@@ -15,7 +15,7 @@ from kshot.annotations.polygons import bridged, polygons, rings, rle_of
 from kshot.formats import coco, cvat, index_masks, label_studio, labelme, voc, yolo
 from kshot.formats._brush import decode, encode
 from kshot.ops.components import METHODS, split
-from tests.unit.formats.trees import masks, tree
+from tests.support.annotation_sets import masks, tree
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=20)
 MASKS = arrays(np.bool_, SHAPES)

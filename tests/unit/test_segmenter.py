@@ -26,7 +26,7 @@ from kshot.errors import (
 )
 from kshot.io.tensor_file import read_task, write_task
 from kshot.types import Shot
-from tests.conftest import draw
+from tests.support.drawing import draw
 
 
 def encoded(picture: np.ndarray) -> bytes:

@@ -16,7 +16,7 @@ from kshot.backbones.clip import Clip
 from kshot.backbones.hub import HubBackbone
 from kshot.errors import BackboneError, SettingError
 from kshot.features import extract_words
-from tests.unit.backbones import tiny_clip
+from tests.support import tiny_clip
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from kshot.backbones.base import load_backbone
 from kshot.backbones.dinoiser import Dinoiser
 from kshot.errors import BackboneError, SettingError, WeightsNotFoundError
 from kshot.io import hub
-from tests.unit.backbones import tiny_clip
+from tests.support import tiny_clip
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from kshot.backbones import headed
 from kshot.backbones.base import TextEncoder, load_backbone
 from kshot.errors import BackboneError, SettingError
-from tests.unit.backbones.with_heads import make, put_heads
+from tests.support.with_heads import make, put_heads
 
 
 @pytest.mark.parametrize("kind", ["vit", "dinov2", "clip", "classic", "toy"])

@@ -4,9 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kshot.backbones._net import Block, Net, Plan
-
-SMALL = Plan(dim=12, quarter=4, eighth=6, sixteenth=16, residuals=(1, 1, 1), blocks=1, heads=2)
+from kshot.backbones._net import Block, Net
+from tests.support.nets import SMALL
 
 
 @settings(max_examples=15, deadline=None)

@@ -11,7 +11,7 @@ from kshot.backbones import tiny
 from kshot.backbones._net import Net
 from kshot.backbones.base import DEFAULT, load_backbone, specs
 from kshot.errors import BackboneError, SettingError
-from tests.unit.backbones.test_net import SMALL
+from tests.support.nets import SMALL
 
 
 def test_it_is_the_default_and_needs_nothing_else() -> None:

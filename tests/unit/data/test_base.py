@@ -7,8 +7,16 @@ import pytest
 from kshot.data import _areas
 from kshot.data.base import find_datasets, load_dataset, looks_for, recognise
 from kshot.errors import DatasetError, ImageReadError, OutputError, SettingError, UnknownNameError
-
-from .layouts import HALF, labels, make_class_folders, make_coco, make_fss, make_index_masks, make_voc, save
+from tests.support.dataset_layouts import (
+    HALF,
+    labels,
+    make_class_folders,
+    make_coco,
+    make_fss,
+    make_index_masks,
+    make_voc,
+    save,
+)
 
 
 @pytest.fixture

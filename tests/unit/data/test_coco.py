@@ -6,8 +6,7 @@ import pytest
 from kshot.data import coco
 from kshot.data.base import load_dataset
 from kshot.errors import DatasetError
-
-from .layouts import (
+from tests.support.dataset_layouts import (
     CATEGORIES,
     HALF,
     SIDE,

@@ -3,8 +3,7 @@ import pytest
 
 from kshot.data.base import load_dataset
 from kshot.errors import DatasetError
-
-from .layouts import HALF, labels, make_class_folders, make_index_masks, save, save_picture
+from tests.support.dataset_layouts import HALF, labels, make_class_folders, make_index_masks, save, save_picture
 
 TWO = {"1": "cat", "2": "dog"}
 

@@ -4,8 +4,7 @@ import pytest
 from kshot.data.base import load_dataset
 from kshot.episodes.sampler import episodes
 from kshot.errors import DatasetError
-
-from .layouts import HALF, labels, make_class_folders, make_fss, save, save_picture
+from tests.support.dataset_layouts import HALF, labels, make_class_folders, make_fss, save, save_picture
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,7 @@ import pytest
 from kshot.data import voc
 from kshot.data.base import load_dataset
 from kshot.errors import DatasetError, SettingError
-
-from .layouts import HALF, labels, make_voc, save, save_picture, whole_voc
+from tests.support.dataset_layouts import HALF, labels, make_voc, save, save_picture, whole_voc
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from kshot.errors import DatasetError, SettingError
 from kshot.evaluation import Result, evaluate, load_result
 from kshot.evaluation.records import read_rows
 from kshot.features.lru import Held
-from tests.unit.evaluation.made_up import make_discs
+from tests.support.disc_folders import make_discs
 
 COUNT = 12
 

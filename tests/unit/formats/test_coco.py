@@ -8,8 +8,7 @@ from pycocotools.coco import COCO
 
 from kshot.errors import ImageReadError, MaskError
 from kshot.formats import coco, kshot_run, png
-
-from .makers import prediction, square
+from tests.support.files import prediction, square
 
 
 def foreign(path):

@@ -6,8 +6,7 @@ from pycocotools import mask as rle
 
 from kshot.errors import SupportError
 from kshot.formats import coco
-
-from .makers import picture, text
+from tests.support.files import picture, text
 
 H, W = 6, 8
 BOX = [2, 1, 5, 1, 5, 4, 2, 4]  # the polygon of rows 1..3, columns 2..4

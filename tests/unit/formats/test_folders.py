@@ -9,8 +9,7 @@ from kshot.formats import base
 from kshot.io.images import read_mask
 from kshot.io.paths import list_images
 from kshot.types import SupportSet
-
-from .makers import mask, picture, square, text
+from tests.support.files import mask, picture, square, text
 
 
 def stems(paths, root):

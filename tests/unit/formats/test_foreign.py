@@ -16,8 +16,7 @@ from scipy.ndimage import binary_dilation
 
 from kshot.annotations.model import Export
 from kshot.formats import coco, cvat, geojson, geotiff, label_studio, labelme, voc, yolo
-
-from .trees import CLASSES, tree
+from tests.support.annotation_sets import CLASSES, tree
 
 SIZE = (40, 56)
 

@@ -3,8 +3,7 @@ import pytest
 
 from kshot.errors import ShapeError, SupportError
 from kshot.formats import index_masks, voc
-
-from .makers import mask, picture, square, text
+from tests.support.files import mask, picture, square, text
 
 
 def make(root, masks, classes="cat\ndog", name="classes.txt", mode="P"):

@@ -9,8 +9,7 @@ from kshot.annotations.model import Export
 from kshot.errors import SupportError
 from kshot.formats import coco, cvat, label_studio, labelme, voc, yolo
 from kshot.formats.base import read_support
-
-from .makers import picture, text
+from tests.support.files import picture, text
 
 H, W = 20, 40
 SQUARE = [[4, 2], [10, 2], [10, 8], [4, 8]]

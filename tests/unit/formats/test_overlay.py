@@ -7,8 +7,7 @@ from PIL import Image
 from kshot.errors import OutputError, SettingError
 from kshot.formats import overlay
 from kshot.formats.png import palette
-
-from .makers import prediction
+from tests.support.files import prediction
 
 
 def block(size_hw=(40, 60), label=1):

@@ -5,8 +5,7 @@ from PIL import Image
 from kshot.errors import ShapeError
 from kshot.formats import png
 from kshot.io.images import read_mask
-
-from .makers import prediction, square
+from tests.support.files import prediction, square
 
 
 def test_the_palette_is_that_of_the_voc_devkit():

@@ -4,8 +4,7 @@ import pytest
 from kshot.errors import InputError
 from kshot.formats import scores
 from kshot.types import Prediction
-
-from .makers import prediction, square
+from tests.support.files import prediction, square
 
 
 def test_the_file_holds_sixteen_bit_scores_that_plain_numpy_reads(tmp_path):

@@ -2,8 +2,7 @@ import pytest
 
 from kshot.errors import SupportError
 from kshot.formats import support_yaml
-
-from .makers import mask, picture, square, text
+from tests.support.files import mask, picture, square, text
 
 
 def make(root, content):

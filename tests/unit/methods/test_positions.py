@@ -18,8 +18,8 @@ from kshot.methods import auto
 from kshot.methods._positions import background_without, directions, without
 from kshot.methods.auto.background_prior import shipped
 from kshot.training.background_prior import positions
-from tests.conftest import draw
-from tests.golden.hand import ORIGIN, random_support, row, support
+from tests.support.drawing import draw
+from tests.support.hand import ORIGIN, random_support, row, support
 
 FOUND = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # squared lengths 4 and 1
 

@@ -15,9 +15,9 @@ from kshot.ops.geometry import FeatureMap, Frame
 from kshot.ops.prompt_masks import salient
 from kshot.prompts import BACKGROUND_WORDS
 from kshot.types import Shot
-from tests.conftest import draw
-from tests.golden.hand import random_support, support
-from tests.unit.backbones import tiny_clip
+from tests.support import tiny_clip
+from tests.support.drawing import draw
+from tests.support.hand import random_support, support
 
 SAYS = Shot(text="cat", label="disc")
 READERS = ("text", "image-prompt", "clip-dinoiser")

@@ -17,8 +17,8 @@ from kshot.io.images import read_image
 from kshot.training import distill, teacher_features
 from kshot.training.trainer import Schedule, train
 from kshot.training.unlabelled import cut, find_photos, to_pixels
-from tests.unit.backbones.test_net import SMALL
-from tests.unit.training.test_photos import folder_of
+from tests.support.nets import SMALL
+from tests.support.photographs import folder_of
 
 PLAN = teacher_features.Plan(grid=6, views=2, dim=12)
 

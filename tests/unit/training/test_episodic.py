@@ -21,7 +21,7 @@ from kshot.training.episodic import Episodic, make_head
 from kshot.training.episodic_recipes import RECIPES, recipe
 from kshot.training.episodic_run import Choices, Found, learn
 from kshot.types import Shot
-from tests.unit.training.discs import disc, example, make_colours, train_head
+from tests.support.disc_episodes import disc, example, make_colours, train_head
 
 QUICK = replace(RECIPES["quick"], epochs=2, lr=1e-2)
 CHOICES = Choices(novel=("red", "blue"), validation=4, test=3, episodes_per_epoch=8)

@@ -20,8 +20,8 @@ from kshot.training.cells import Seen, View
 from kshot.training.heads import LearnHeads
 from kshot.training.trainer import Schedule, train
 from kshot.training.unlabelled import Photos, find_photos, to_pixels
-from tests.conftest import draw
-from tests.unit.backbones import with_heads
+from tests.support import with_heads
+from tests.support.drawing import draw
 
 
 @pytest.fixture(scope="module")

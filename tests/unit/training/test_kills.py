@@ -13,10 +13,10 @@ import torch
 
 from kshot.errors import TrainingError
 from kshot.training import checkpoint, log
-from tests.unit.training.jobs import run
+from tests.support.training_jobs import run
 
 ROOT = Path(__file__).resolve().parents[3]
-JOBS = ["-m", "tests.unit.training.jobs"]
+JOBS = ["-m", "tests.support.training_jobs"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
 
 

@@ -16,7 +16,7 @@ from kshot.report.charts import _ticks, curves
 from kshot.report.training import write_report
 from kshot.training import checkpoint, log
 from kshot.training.prefetch import Ahead
-from tests.unit.training.jobs import QUICK, run
+from tests.support.training_jobs import QUICK, run
 
 
 @settings(max_examples=20, deadline=None)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from kshot.training.twins import without
-from tests.conftest import draw
+from tests.support.drawing import draw
 
 
 def test_another_size_and_compression_hide_nothing(tmp_path: Path) -> None:

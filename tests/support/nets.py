@@ -1,0 +1,5 @@
+"""An encoder small enough for tests."""
+
+from kshot.backbones._net import Plan
+
+SMALL = Plan(dim=12, quarter=4, eighth=6, sixteenth=16, residuals=(1, 1, 1), blocks=1, heads=2)

@@ -1,0 +1,240 @@
+"""Folders: a line per image whatever happens, and runs that can be stopped and continued."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+import kshot
+from kshot.batch import inputs, label_folder, plan, read_manifest
+from kshot.errors import InputError, OutputError, SettingError, UnknownNameError
+from kshot.io.images import read_mask
+from kshot.types import Shot
+from tests.support.drawing import draw
+
+ALL = ("png", "overlay", "scores", "coco")
+
+
+@pytest.fixture
+def task(toy: kshot.Segmenter, shots: list[Shot]) -> kshot.Task:
+    return toy.fit(shots)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    files = {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+    files.pop("timing.jsonl")
+    return files
+
+
+def test_outputs_mirror_the_inputs(toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = label_folder(toy, task, image_folder, out, formats=ALL)
+    assert (summary.processed, summary.empty, summary.failed, summary.total) == (4, 1, 0, 4)
+    assert summary.objects >= 3
+    for name in ("a", "b", "none", "sub/a"):
+        for folder, suffix in (("masks", ".png"), ("overlays", ".jpg"), ("scores", ".npz")):
+            assert (out / folder / f"{name}{suffix}").is_file()
+    assert np.array_equal(
+        read_mask(out / "masks" / "sub" / "a.png"), toy.predict(task, image_folder / "sub/a.jpg").mask
+    )
+    assert not list(out.rglob(".kshot-*"))
+
+
+def test_the_manifest_says_it_all(toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path) -> None:
+    label_folder(toy, task, image_folder, tmp_path / "out", notes={"command": "kshot label"})
+    records = {record["input"]: record for record in read_manifest(tmp_path / "out")}
+    assert list(records) == ["a.jpg", "b.png", "none.jpg", "sub/a.jpg"]
+    assert records["none.jpg"]["status"] == "empty" and records["a.jpg"]["status"] == "done"
+    facts = records["a.jpg"]["classes"]["disc"]
+    assert facts["present"] > 0.5 and facts["pixels"] > 1000 and facts["regions"] == 1 and 0.5 < facts["score"] <= 1
+    assert len(records["a.jpg"]["sha256"]) == 64 and records["a.jpg"]["size_hw"] == [96, 128]
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert (
+        settings["command"] == "kshot label" and settings["task"] == task.digest() and settings["classes"] == ["disc"]
+    )
+
+
+def test_coco_is_read_back_by_pycocotools(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
+) -> None:
+    label_folder(toy, task, image_folder, tmp_path / "out", formats=["coco"])
+    coco = COCO(tmp_path / "out" / "coco.json")
+    by_name = {image["file_name"]: image["id"] for image in coco.dataset["images"]}
+    (annotation,) = coco.loadAnns(coco.getAnnIds(by_name["sub/a.jpg"]))
+    assert annotation["iscrowd"] == 0 and 0.5 < annotation["score"] <= 1
+    assert np.array_equal(coco.annToMask(annotation), read_mask(tmp_path / "out" / "masks" / "sub" / "a.png"))
+
+
+def test_a_broken_image_is_one_failed_line(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
+) -> None:
+    data = (image_folder / "a.jpg").read_bytes()
+    (image_folder / "cut.jpg").write_bytes(data[: len(data) // 2])
+    (image_folder / "text.png").write_text("no image")
+    summary = label_folder(toy, task, image_folder, tmp_path / "out", formats=ALL)
+    assert (summary.processed, summary.failed) == (6, 2)
+    failed = {r["input"]: r["reason"] for r in read_manifest(tmp_path / "out") if r["status"] == "failed"}
+    assert "truncated" in failed["cut.jpg"] and "not an image" in failed["text.png"]
+
+
+def test_an_unforeseen_error_is_a_failed_line_too(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(toy), "decide", lambda *_: 1 / 0)
+    summary = label_folder(toy, task, image_folder, tmp_path / "out")
+    assert summary.failed == 4 and "unexpected ZeroDivisionError" in summary.failures[0]["reason"]
+
+
+def test_the_same_stem_twice_keeps_both(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
+) -> None:
+    Image.fromarray(draw(8)[0]).save(image_folder / "a.png")
+    stems = [job.stem for job in plan(image_folder, tmp_path / "out")]
+    assert stems == ["a.jpg", "a.png", "b", "none", "sub/a"]
+    label_folder(toy, task, image_folder, tmp_path / "out")
+    assert (tmp_path / "out/masks/a.jpg.png").is_file() and (tmp_path / "out/masks/a.png.png").is_file()
+
+
+def test_what_lies_in_the_output_is_no_input(toy: kshot.Segmenter, task: kshot.Task, image_folder: Path) -> None:
+    label_folder(toy, task, image_folder, image_folder / "out")
+    assert label_folder(toy, task, image_folder, image_folder / "out", overwrite=True).total == 4
+
+
+def test_a_second_run_needs_leave(toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path) -> None:
+    label_folder(toy, task, image_folder, tmp_path / "out")
+    with pytest.raises(SettingError, match="--resume, or --overwrite"):
+        label_folder(toy, task, image_folder, tmp_path / "out")
+    other = task.with_shots([Shot(draw(9)[0], mask=draw(9)[1], label="disc")], toy)
+    with pytest.raises(SettingError, match="another task"):
+        label_folder(toy, other, image_folder, tmp_path / "out", resume=True)
+    assert label_folder(toy, other, image_folder, tmp_path / "out", overwrite=True).processed == 4
+
+
+def test_resume_redoes_what_is_missing_or_failed(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (image_folder / "late.jpg").write_text("still copying")
+    label_folder(toy, task, image_folder, out, formats=ALL)
+    Image.fromarray(draw(8)[0]).save(image_folder / "late.jpg")
+    (out / "masks" / "b.png").unlink()
+    summary = label_folder(toy, task, image_folder, out, formats=ALL, resume=True)
+    assert (summary.processed, summary.skipped, summary.failed) == (2, 3, 0)
+    whole = tmp_path / "whole"
+    label_folder(toy, task, image_folder, whole, formats=ALL)
+    assert contents(out) == contents(whole)
+
+
+def test_interrupted_and_resumed_equals_undisturbed(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
+) -> None:
+    def stop(record: dict, through: int, total: int) -> None:
+        if through == 2:
+            raise KeyboardInterrupt
+
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    summary = label_folder(toy, task, image_folder, out, formats=ALL, progress=stop)
+    assert summary.interrupted and summary.processed == 2 and len(read_manifest(out)) == 2
+    label_folder(toy, task, image_folder, out, formats=ALL, resume=True)
+    label_folder(toy, task, image_folder, whole, formats=ALL)
+    assert contents(out) == contents(whole)
+
+
+def test_a_manifest_line_that_was_cut_off_is_done_again(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
+) -> None:
+    label_folder(toy, task, image_folder, tmp_path / "out")
+    manifest = tmp_path / "out" / "manifest.jsonl"
+    manifest.write_text(manifest.read_text()[:-30])
+    assert label_folder(toy, task, image_folder, tmp_path / "out", resume=True).processed == 1
+
+
+def test_limit_and_single_files(toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path) -> None:
+    assert label_folder(toy, task, image_folder, tmp_path / "a", limit=2).total == 2
+    assert label_folder(toy, task, image_folder / "sub/a.jpg", tmp_path / "b").total == 1
+    label_folder(toy, task, image_folder / "s*" / "*.jpg", tmp_path / "c")
+    assert (tmp_path / "c" / "masks" / "sub" / "a.png").is_file()
+
+
+def test_a_limit_drops_nothing_that_was_done(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
+) -> None:
+    label_folder(toy, task, image_folder, tmp_path / "out", formats=ALL)
+    before = contents(tmp_path / "out")
+    summary = label_folder(toy, task, image_folder, tmp_path / "out", formats=ALL, resume=True, limit=1)
+    assert (summary.processed, summary.skipped) == (0, 1)
+    assert contents(tmp_path / "out") == before and len(read_manifest(tmp_path / "out")) == 4
+
+
+def test_where_it_cannot_write_it_says_so(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        label_folder(toy, task, image_folder, tmp_path / "file" / "out")
+
+
+def test_nothing_to_label_is_refused(toy: kshot.Segmenter, task: kshot.Task, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for images in (tmp_path / "empty", tmp_path / "nowhere", tmp_path / "*.tif"):
+        with pytest.raises(InputError):
+            label_folder(toy, task, images, tmp_path / "out")
+    with pytest.raises(UnknownNameError, match="no format"):
+        label_folder(toy, task, tmp_path / "empty", tmp_path / "out", formats=["bmp"])
+    with pytest.raises(SettingError, match=r"no manifest\.jsonl"):
+        read_manifest(tmp_path / "empty")
+
+
+def test_watching_takes_what_appears(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    for path in image_folder.rglob("*.*"):
+        os.utime(path, (1, 1))  # what was written to just now may be half a file, and is left for the next round
+
+    def tick(seconds: float) -> None:
+        if "new.jpg" in seen:
+            raise KeyboardInterrupt
+        Image.fromarray(draw(8)[0]).save(image_folder / "new.jpg")
+        os.utime(image_folder / "new.jpg", (1, 1))
+
+    monkeypatch.setattr(inputs.time, "sleep", tick)
+    summary = label_folder(
+        toy, task, image_folder, tmp_path / "out", watch=True, progress=lambda record, *_: seen.append(record["input"])
+    )
+    assert seen[-1] == "new.jpg" and summary.processed == 5 and not summary.interrupted
+
+
+def test_ctrl_c_ends_the_command_in_order(support_folder: Path, image_folder: Path, tmp_path: Path) -> None:
+    """A real SIGINT to a real process: summary on stdout, exit code 130, and --resume finishes the run."""
+    # Far more than are done before the signal arrives, however busy the machine is.
+    Image.fromarray(draw(20, (600, 800))[0]).save(image_folder / "big.png")
+    for number in range(400):
+        (image_folder / f"{number:03}.png").hardlink_to(image_folder / "big.png")
+    # A background shell hands down an ignored SIGINT; a person's terminal does not.
+    start = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from kshot.cli import main; main()"
+    )
+    command = [sys.executable, "-c", start, "label", str(support_folder), str(image_folder)]
+    command += ["-o", str(tmp_path / "out"), "--backbone", "toy"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    manifest = tmp_path / "out" / "manifest.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (manifest.exists() and manifest.read_text().count("\n") >= 2):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "processed" in stdout and "continue with: kshot label" in stderr
+    before = len(read_manifest(tmp_path / "out"))
+    done = subprocess.run([*command, "--resume", "--limit", "3"], capture_output=True, text=True, check=True)
+    assert "done before" in done.stdout and 2 <= before < 400
+    assert len(read_manifest(tmp_path / "out")) >= before

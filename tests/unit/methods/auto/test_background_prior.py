@@ -1,0 +1,157 @@
+"""The universal background: what it does to densities by hand, when it is believed, and how it travels."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import kshot
+from kshot.backbones.base import load_backbone
+from kshot.cli import app
+from kshot.errors import BackboneMismatchError, SettingError
+from kshot.io.tensor_file import FILE, Learned, read_learned, write_learned
+from kshot.methods import auto, density, prototype
+from kshot.methods.auto.background_prior import belief, shipped
+from kshot.methods.base import Support
+from kshot.ops.geometry import FeatureMap, Frame
+from tests.support.hand import ORIGIN, row, support
+
+PLAIN = density.Settings(kappa=1.0, affinity=0.0, share=0.0)
+WEIGHTS = Path(__file__).parents[5] / "shared/weights/vit-tiny-patch16-224"
+
+
+def background(*means: tuple[float, float], shares: list[float] | None = None, method: str = "density") -> Learned:
+    facts = {"method": method, "identity": "hand", "backbone": "hand"}
+    told = torch.tensor(shares or [1 / len(means)] * len(means))
+    return Learned(facts, {"means": torch.tensor(means).half(), "shares": told})
+
+
+def test_the_universal_background_counts_as_so_many_supports() -> None:
+    """Cosines of the query (1, 0): 1 with the class, 0 with the own background, 0.5 and -0.25 with the universal."""
+    shown, query = support(row((1, 0), (0, 1)), [1, 0]), row((1, 0))
+    beside = background((0.5, 0.0), (-0.25, 0.0), shares=[0.75, 0.25])
+    universal = 0.75 * math.exp(-0.5) + 0.25 * math.exp(-1.25)
+    for count, shots, part in ((0.0, 1, 0.0), (1.0, 1, 1 / 2), (1.0, 4, 1 / 5), (3.0, 2, 3 / 5)):
+        settings = density.Settings(kappa=1.0, affinity=0.0, share=0.0, universal=count)
+        task = density.Task(("a",), (shown,) * shots, ORIGIN, settings, beside)
+        expected = -math.log((1 - part) * math.exp(-1) + part * universal)
+        assert float(task.score(query)[1, 0, 0]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_without_any_background_the_universal_one_is_all_of_it() -> None:
+    whole, query = support(row((1, 0)), [1]), row((1, 0), (0, 1))
+    task = density.Task(("a",), (whole,), ORIGIN, PLAIN, background((0.0, 1.0)))
+    assert task.score(query)[1, 0].tolist() == pytest.approx([1.0, -1.0])
+
+
+def lone(columns: int, turned: bool) -> Support:
+    """One row whose last cell is the class; the background is alike all over, or turns round once."""
+    angles = torch.linspace(0, 2 * math.pi if turned else 0.0, columns)
+    features = torch.stack([angles.cos(), angles.sin()])[:, None]
+    mask = torch.zeros(1, 1, columns)
+    mask[..., -1] = 1
+    size = (8, 8 * columns)
+    return Support(FeatureMap(features, Frame(size, size, 8), "hand"), mask, torch.ones(1, columns))
+
+
+def test_it_is_believed_where_backgrounds_are_of_many_places() -> None:
+    everything = background((0.1, 0.0), (0.0, 0.1), (-0.1, 0.0), (0.0, -0.1))
+    assert belief([lone(40, turned=True)], everything, 20.0) > 0.99
+    assert belief([lone(40, turned=False)], everything, 20.0) < 0.01
+    here, there = support(row((1, 0), (0, 1)), [1, 0]), support(row((1, 0), (0, -1)), [1, 0])
+    assert belief([here, there], everything, 20.0) > 0.99
+    again = support(row((1, 0), (0, 1)), [1, 0])
+    assert belief([here, again], everything, 20.0) < 0.01
+    assert belief([support(row((1, 0)), [1])], everything, 20.0) == 1
+
+
+def test_a_query_moves_the_threshold_as_far_as_it_is_believed() -> None:
+    shown, beside = lone(40, turned=True), background((0.1, 0.0), (0.0, 0.1), (-0.1, 0.0), (0.0, -0.1))
+    still, moved = (
+        auto.Task(("a",), (shown,), ORIGIN, auto.Settings(lean=lean, shift=0.0, calibration=False, scale=1.0), beside)
+        for lean in (0.0, 0.5)
+    )
+    plane = still.score(shown.features)[1].flatten()
+    best, worst = plane.topk(1).values.mean(), plane.quantile(0.2)  # 40 cells: a fortieth of the image is one
+    expected = plane - 0.5 * moved.fitted.believed * (best + worst) / 2
+    torch.testing.assert_close(moved.score(shown.features)[1].flatten(), expected, atol=1e-4, rtol=1e-4)
+    two = auto.Task(("a",), (shown, shown), ORIGIN, auto.Settings(calibration=False, scale=1.0), beside)
+    assert two._moved(shown.features, two.score(shown.features)).tolist() == [0.0]
+
+
+def test_it_can_be_switched_off() -> None:
+    shown, beside = lone(40, turned=True), background((0.9, 0.0))
+    off = auto.Task(("a",), (shown,), ORIGIN, auto.Settings(universal=False), beside)
+    never = auto.Task(("a",), (shown,), ORIGIN, auto.Settings())
+    assert torch.equal(off.score(shown.features), never.score(shown.features))
+
+
+def test_the_embedded_encoder_has_one_and_strangers_have_none() -> None:
+    identity = load_backbone("tiny", device="cpu").identity
+    found = shipped(identity)
+    assert found is not None and found.facts["identity"] == identity and shipped("0" * 64) is None
+    assert float(found.tensors["shares"].sum()) == pytest.approx(1, abs=1e-4)
+    assert float(found.tensors["means"].float().norm(dim=1).max()) <= 1.001
+
+
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs ../shared/weights")
+def test_vit_tiny_has_one() -> None:
+    identity = load_backbone(str(WEIGHTS), device="cpu").identity
+    found = shipped(identity)
+    assert found is not None and found.facts["identity"] == identity
+
+
+def test_one_of_ones_own_goes_from_the_command_into_a_task_file(
+    support_folder: Path, tmp_path: Path, toy: kshot.Segmenter
+) -> None:
+    out, file = tmp_path / "background", tmp_path / "disc.kshot"
+    run = CliRunner().invoke(
+        app, ["train", "background", str(support_folder), "--backbone", "toy", "--clusters", "8", "-o", str(out)]
+    )
+    assert run.exit_code == 0, run.output
+    assert f"{FILE}: " in run.output and f"method.weights={out}" in run.output.replace("\n", "")
+    own = ["--backbone", "toy", "--size", "96", "--set", f"method.weights={out}"]
+    run = CliRunner().invoke(app, ["fit", str(support_folder), "-o", str(file), *own])
+    assert run.exit_code == 0, run.output
+    fitted = kshot.load_task(file)
+    (out / FILE).unlink()
+    again = kshot.load_task(file)
+    assert (
+        again.learned is not None and again.learned.facts["method"] == "density" and again.digest() == fitted.digest()
+    )
+    image = next(path for path in sorted(support_folder.rglob("*.png")) if "mask" not in path.as_posix())
+    features = toy.features(kshot.io.images.read_image(image))
+    torch.testing.assert_close(again.score(features), fitted.score(features))
+
+
+def test_what_is_not_for_this_method_or_backbone_is_refused(tmp_path: Path) -> None:
+    shown = support(row((1, 0), (0, 1)), [1, 0])
+    with pytest.raises(SettingError, match="learned for the method prototype"):
+        auto.Task(("a",), (shown,), ORIGIN, auto.Settings(), background((1.0, 0.0), method="prototype"))
+    with pytest.raises(SettingError, match="learned for the method density"):
+        prototype.Task(("a",), (shown,), ORIGIN, prototype.Settings(), background((1.0, 0.0)))
+    stranger = background((1.0, 0.0))
+    write_learned(tmp_path / FILE, Learned(dict(stranger.facts) | {"identity": "x" * 64}, stranger.tensors))
+    assert read_learned(tmp_path).facts["identity"] == "x" * 64
+    with pytest.raises(BackboneMismatchError):
+        auto.Task(("a",), (shown,), ORIGIN, auto.Settings(weights=str(tmp_path)))
+    for name in ("auto", "density"):
+        with pytest.raises(SettingError, match="no weights here"):
+            kshot.Segmenter(backbone="toy", method=name, method_settings={"weights": str(tmp_path / "nowhere")})
+    shares_alone = Learned(stranger.facts, {"shares": torch.ones(1)})
+    with pytest.raises(SettingError, match="lack 'means' and hold shares"):
+        density.Task(("a",), (shown,), ORIGIN, density.Settings(), shares_alone)
+
+
+def test_belief_hangs_on_the_supports_and_not_on_their_order() -> None:
+    supports = [lone(columns, turned=columns % 2 == 0) for columns in range(12, 21)]
+    everything = background((0.1, 0.0), (0.0, 0.1), (-0.1, 0.0), (0.0, -0.1))
+    assert belief(supports, everything, 20.0) == belief(supports[::-1], everything, 20.0)
+
+
+def test_what_is_not_believed_costs_nothing() -> None:
+    shown = support(row((1, 0), (0, 1)), [1, 0])
+    settings = density.Settings(universal=0.0)
+    assert len(density.fit([shown], settings, background((0.5, 0.0))).tokens) == 2

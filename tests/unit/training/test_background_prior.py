@@ -1,0 +1,67 @@
+"""A universal background is learned from pictures: clusters counted by hand, pure chance, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from kshot.backbones.base import load_backbone
+from kshot.cli import app
+from kshot.errors import TrainingError
+from kshot.training.background_prior import cluster, sample
+from tests.support.drawing import draw
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(4):
+        Image.fromarray(draw(seed)[0]).save(folder / f"{seed}.png")
+    return folder
+
+
+def test_clusters_are_the_means_of_their_cells() -> None:
+    """Three cells about (1, 0) and one at (-1, 0), whichever two of them the clusters begin with."""
+    cells = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, -0.6], [-1.0, 0.0]])
+    ends = []
+    for seed in range(8):
+        means, shares = cluster(cells, 2, 8, seed)
+        assert float(shares.sum()) == 1
+        torch.testing.assert_close(shares @ means, cells.mean(0))
+        order = shares.argsort()
+        ends.append((means[order], shares[order].tolist()))
+    found = [means for means, shares in ends if shares == [0.25, 0.75] and float(means[0, 0]) == -1]
+    assert found
+    torch.testing.assert_close(found[0], torch.tensor([[-1.0, 0.0], [2.6 / 3, 0.0]]))
+
+
+def test_chance_hangs_on_the_seed_and_the_photograph_alone(photos: Path) -> None:
+    toy, files, told = load_backbone("toy", device="cpu"), sorted(photos.iterdir()), list[int]()
+    all_of_them = sample(toy, files, 96, 10, 0, told.append)
+    assert all_of_them.shape[0] == 40 and told == [1, 2, 3, 4]
+    torch.testing.assert_close(sample(toy, files[:1], 96, 10, 0, told.append), all_of_them[:10])
+    assert not torch.equal(sample(toy, files[:1], 96, 10, 1, told.append), all_of_them[:10])
+    torch.testing.assert_close(all_of_them.norm(dim=1), torch.ones(40), atol=2e-3, rtol=0)
+    first = [cluster(all_of_them, 5, 4, 3)[0] for _ in range(2)]
+    assert torch.equal(*first)
+
+
+def test_too_little_to_learn_from_is_told(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="3 cells for 4 clusters"):
+        cluster(torch.eye(3), 4, 1, 0)
+    command = ["train", "background", str(photos), "--backbone", "toy", "-o", str(tmp_path / "out")]
+    none_left = CliRunner().invoke(app, [*command, "--without", str(photos)])
+    assert none_left.exit_code == 1 and "no photograph is left" in str(none_left.exception)
+    few = CliRunner().invoke(app, [*command, "--cells", "2"])
+    assert few.exit_code == 1 and "8 cells for 1024 clusters" in str(few.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_what_it_made(photos: Path, tmp_path: Path) -> None:
+    command = ["train", "background", str(photos), "--backbone", "toy", "--clusters", "16", "-o", str(tmp_path / "out")]
+    told = CliRunner().invoke(app, [*command, "--json", "--limit", "3"])
+    assert told.exit_code == 0, told.output
+    assert '"photographs": 3' in told.output
