@@ -11,7 +11,7 @@ from PIL import Image
 
 from kshot import Segmenter
 from kshot.data.base import load_dataset
-from kshot.episodes.sampler import episodes
+from kshot.episodes.sampler import draw_episodes
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.features import FeatureCache
 from kshot.metrics import EpisodeCounts, IoUCounts, bootstrap, fss_miou, panet_miou, strict_miou
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path)
     given = parser.parse_args()
     data = load_dataset("voc", given.root)
-    drawn = episodes(data, given.protocol, given.way, given.shot, given.episodes, drop_small=True)
+    drawn = draw_episodes(data, given.protocol, given.way, given.shot, given.episodes, drop_small=True)
     runner = EpisodeRunner(Segmenter(backbone=given.backbone), data, FeatureCache(given.cache))
     parts: dict[str, list[EpisodeCounts]] = {"original": [], "void": [], "square": []}
     for episode in drawn:

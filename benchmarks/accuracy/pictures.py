@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from benchmarks.accuracy.methods import METHODS, SETS
 from benchmarks.settings import shared
 from kshot.data.base import Dataset, load_dataset
-from kshot.episodes.sampler import Episode, episodes
+from kshot.episodes.sampler import Episode, draw_episodes
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.features import FeatureCache
 from kshot.segmenter import Segmenter
@@ -25,7 +25,7 @@ _CELL, _TITLE = (168, 128), 14  # width and height of a picture, height of a lin
 def main() -> None:
     options = _options()
     data = load_dataset("voc" if options.set == "voc" else "auto", shared(SETS[options.set]))
-    drawn = list(episodes(data, "hsnet", 1, options.shot, options.count, options.seed, drop_small=True))
+    drawn = list(draw_episodes(data, "hsnet", 1, options.shot, options.count, options.seed, drop_small=True))
     columns = [("support", [_support(data, e) for e in drawn]), ("truth", [_truth(data, e) for e in drawn])]
     with tempfile.TemporaryDirectory() as folder:
         for method in options.methods:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from benchmarks.accuracy.methods import SETS
 from benchmarks.settings import facts, shared
 from kshot.data.base import Dataset, load_dataset
-from kshot.episodes.sampler import episodes
+from kshot.episodes.sampler import draw_episodes
 from kshot.features import extract
 from kshot.io.images import read_image
 from kshot.segmenter import Segmenter
@@ -52,7 +52,7 @@ def _asked(data: Dataset, segmenter: Segmenter, options: argparse.Namespace) -> 
     seen = lru_cache(maxsize=None)(lambda image, label: _vectors(data, segmenter, image, label))
     there: list[list[float]] = [[] for _ in CUES]
     absent: list[list[float]] = [[] for _ in CUES]
-    for episode in episodes(data, "fs-cs", 2, 1, options.episodes, options.seed, drop_small=True):
+    for episode in draw_episodes(data, "fs-cs", 2, 1, options.episodes, options.seed, drop_small=True):
         labels = data.way_mask(episode.query, episode.classes)
         shown = [way for way in (0, 1) if bool((labels == way + 1).any())]
         if len(shown) != 1:

@@ -17,7 +17,7 @@ import torch
 
 from kshot import Segmenter
 from kshot.data.base import load_dataset
-from kshot.episodes.sampler import episodes
+from kshot.episodes.sampler import draw_episodes
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.features import FeatureCache
 
@@ -36,7 +36,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     data = load_dataset("voc", given.root)
-    drawn = episodes(data, "hsnet", 1, given.shot, given.episodes + _WARM, drop_small=True)
+    drawn = draw_episodes(data, "hsnet", 1, given.shot, given.episodes + _WARM, drop_small=True)
     segmenter = Segmenter(backbone=given.backbone, method=given.method, device="cpu")
     with tempfile.TemporaryDirectory() as temporary:
         cache = given.cache or Path(temporary)

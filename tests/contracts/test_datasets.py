@@ -8,7 +8,8 @@ import pytest
 
 from kshot import _plugins
 from kshot.data.base import Dataset, load_dataset
-from kshot.episodes.sampler import PROTOCOLS, episodes
+from kshot.episodes.protocols import PROTOCOLS
+from kshot.episodes.sampler import draw_episodes
 from kshot.errors import DatasetError
 from tests.support import dataset_layouts
 
@@ -36,7 +37,7 @@ def dataset(request, tmp_path_factory) -> Dataset:
 
 def run(dataset: Dataset, protocol: str, way: int, shot: int):
     try:
-        return episodes(dataset, protocol, way, shot, count=40, drop_small=True)
+        return draw_episodes(dataset, protocol, way, shot, count=40, drop_small=True)
     except DatasetError as error:
         assert "can be drawn" in str(error)
         return None

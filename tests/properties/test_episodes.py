@@ -8,7 +8,9 @@ from pathlib import Path
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kshot.episodes.sampler import PROTOCOLS, episodes, read_episodes
+from kshot.episodes.csv import read_episodes, write_episodes
+from kshot.episodes.protocols import PROTOCOLS
+from kshot.episodes.sampler import draw_episodes
 from kshot.errors import DatasetError
 from tests.support.dataset_layouts import from_areas
 
@@ -34,7 +36,7 @@ def runs(draw, repeats=False):
         by_class=draw(st.booleans()),
     )
     try:
-        return dataset, episodes(
+        return dataset, draw_episodes(
             dataset,
             draw(st.sampled_from(sorted(PROTOCOLS))),
             way=draw(st.integers(1, min(2, n_classes))),
@@ -67,26 +69,26 @@ def test_law_1_an_episode_is_pure_in_seed_and_number(run, random):
 def test_law_1_a_csv_repeats_the_run(run):
     dataset, found = run
     with tempfile.TemporaryDirectory() as folder:
-        found.write(Path(folder) / "episodes.csv")
+        write_episodes(Path(folder) / "episodes.csv", found)
         again = read_episodes(Path(folder) / "episodes.csv", dataset)
-    assert list(again) == list(found) and again.plan == found.plan
+    assert list(again) == list(found) and again.settings == found.settings
 
 
 @FEW
 @given(runs())
 def test_law_2_the_query_is_no_support_and_supports_are_distinct(run):
     dataset, found = run
-    plan = found.plan
-    enough = {(p.image, p.class_id) for p in dataset.pairs(plan.support_split)}
-    holds = {(p.image, p.class_id) for p in dataset.areas(plan.split)}
+    settings = found.settings
+    enough = {(p.image, p.class_id) for p in dataset.pairs(settings.support_split)}
+    holds = {(p.image, p.class_id) for p in dataset.areas(settings.split)}
     for e in found:
-        assert len(set(e.classes)) == len(e.supports) == plan.way
+        assert len(set(e.classes)) == len(e.supports) == settings.way
         for class_id, images in zip(e.classes, e.supports, strict=True):
             assert e.query not in images
-            assert len(set(images)) == len(images) == plan.shot
+            assert len(set(images)) == len(images) == settings.shot
             assert all((image, class_id) in enough for image in images)
         assert e.present == tuple((e.query, c) in holds for c in e.classes)
-        assert plan.protocol == "fs-cs" or any(e.present)
+        assert settings.protocol == "fs-cs" or any(e.present)
 
 
 @FEW
@@ -104,5 +106,5 @@ def test_law_2_base_and_novel_classes_are_disjoint(n_folds, n_classes, data):
 @given(st.sampled_from(sorted(PROTOCOLS)), st.integers(0, 2**40), st.integers(1, 2**40))
 def test_another_seed_gives_other_episodes(protocol, seed, step):
     dataset = from_areas({f"i{n}": {n % 3 + 1: 5} for n in range(30)}, 3)
-    one, two = (episodes(dataset, protocol, way=2, shot=3, count=12, seed=s) for s in (seed, seed + step))
+    one, two = (draw_episodes(dataset, protocol, way=2, shot=3, count=12, seed=s) for s in (seed, seed + step))
     assert list(one) != list(two)

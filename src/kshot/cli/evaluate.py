@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kshot.cli import options as o
 from kshot.cli.output import print_json, say
 from kshot.data.base import Dataset, find_datasets, load_dataset, looks_for
-from kshot.episodes.sampler import PROTOCOLS, read_episodes
+from kshot.episodes.csv import read_episodes
+from kshot.episodes.protocols import PROTOCOLS
 from kshot.errors import DatasetError, SettingError
 from kshot.evaluation import sweep
 from kshot.evaluation.compare import compare_runs
@@ -89,7 +90,7 @@ def evaluate(
         _refuse_beside_csv(way, shot, episodes, seed, fold, allow_repeats)
         data = open_fold(None)
         drawn = read_episodes(episodes_from, data)
-        cells = [sweep.Cell(f"{drawn.plan.way}way-{drawn.plan.shot}shot", data, drawn)]
+        cells = [sweep.Cell(f"{drawn.settings.way}way-{drawn.settings.shot}shot", data, drawn)]
     else:
         cells = sweep.plan_cells(
             open_fold,

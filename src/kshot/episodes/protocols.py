@@ -2,86 +2,93 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.random import Generator
 
 from kshot.data.base import Dataset
 
-Rng = np.random.Generator
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
-class Draw(NamedTuple):
-    """queries: all images that must not be supports, as one protocol draws a query for each class."""
+class QueryDraw(NamedTuple):
+    """The query and the classes of one episode, and all images that must not be supports in it.
+
+    `panet` draws a query for each class at once, so `excluded` may hold more than the query.
+    """
 
     query: str
     classes: tuple[int, ...]
-    queries: tuple[str, ...]
+    excluded: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A protocol's rules; `about` says them in words.
-
-    default: episodes, unless the data set has a number of its own. seeds: of the published runs. query_per_way: each
-    set of supports serves N queries, one a way. any_area: a query may show its class as small as it likes.
-    own_supports: supports come from the data set's support split, not from the query split.
-    """
+    """The rules of a published protocol."""
 
     about: str
-    draw: "Callable[[Pool, Rng, int, int], Draw]"
-    default: int = 1000
+    """The rules in words, with their source."""
+    draw: "Callable[[Candidates, Generator, int, int], QueryDraw]"
+    """Draws the query and the classes from (candidates, rng, index of the episode, way)."""
+    default_count: int = 1000
+    """Episodes of a run, unless the data set has a number of its own."""
     seeds: tuple[int, ...] = (0,)
+    """Seeds of the published runs."""
     query_per_way: bool = False
+    """Each set of supports serves `way` episodes, one query for each class."""
     any_area: bool = False
+    """A query may show its class as small as it likes."""
     own_supports: bool = False
+    """Supports come from the data set's support split, not from the query split."""
 
 
 @dataclass(frozen=True)
-class Pool:
-    """What may be drawn.
+class Candidates:
+    """The queries, classes and supports that may be drawn."""
 
-    classes: those with a query, rising. entries: (query, class) in the order of the list; queries: its images.
-    by_class: {class: queries}. supports: {class: images}. present: {query: its classes}. uniform: queries are drawn
-    by class. shared: queries and supports come from lists that overlap.
-    """
-
-    names: tuple[str, ...]
-    classes: tuple[int, ...]
     entries: tuple[tuple[str, int], ...]
-    queries: tuple[str, ...]
-    by_class: Mapping[int, tuple[str, ...]]
+    """(query, class id), in the order of the data set's list."""
     supports: Mapping[int, tuple[str, ...]]
+    """{class id: images that show it}."""
     present: Mapping[str, frozenset[int]]
-    uniform: bool
-    shared: bool
+    """{query: all class ids that it shows, at any size}."""
+    by_class: bool
+    """Draw a class first and then a query of it, instead of going through the entries by turns."""
 
     @classmethod
-    def of(cls, dataset: Dataset, any_area: bool, support_split: str, fold: int | None) -> "Pool":
-        """Gather the pairs of a fold; reads the masks unless their areas are known."""
-        split = dataset.query_split
-        entries = tuple((p.image, p.class_id) for p in dataset.pairs(split, fold, 1 if any_area else None))
-        supports = ((p.image, p.class_id) for p in dataset.pairs(support_split, fold))
-        present = _grouped((p.class_id, p.image) for p in dataset.areas(split))
+    def of(cls, dataset: Dataset, rule: Protocol, support_split: str, fold: int | None) -> "Candidates":
+        """Gather the (image, class) pairs of a fold. Reads the masks, unless their areas are cached."""
+        queries = dataset.pairs(dataset.query_split, fold, 1 if rule.any_area else None)
+        supports = dataset.pairs(support_split, fold)
+        present = _grouped((pair.class_id, pair.image) for pair in dataset.areas(dataset.query_split))
         return cls(
-            names=dataset.classes,
-            classes=tuple(sorted({class_id for _, class_id in entries})),
-            entries=entries,
-            queries=tuple(dict.fromkeys(image for image, _ in entries)),
-            by_class=_grouped(entries),
-            supports=_grouped(supports),
+            entries=tuple((pair.image, pair.class_id) for pair in queries),
+            supports=_grouped((pair.image, pair.class_id) for pair in supports),
             present={image: frozenset(classes) for image, classes in present.items()},
-            uniform=dataset.by_class,
-            shared=not set(dataset.ids(split)).isdisjoint(dataset.ids(support_split)),
+            by_class=dataset.by_class,
         )
 
-    def without(self, classes: Collection[int]) -> "Pool":
-        """The pool without some classes."""
-        kept = tuple(c for c in self.classes if c not in classes)
-        entries = tuple(entry for entry in self.entries if entry[1] in set(kept))
-        return replace(self, classes=kept, entries=entries, queries=tuple(dict.fromkeys(i for i, _ in entries)))
+    @cached_property
+    def classes(self) -> tuple[int, ...]:
+        """Class ids that have a query, rising."""
+        return tuple(sorted(self.queries_of))
+
+    @cached_property
+    def queries(self) -> tuple[str, ...]:
+        """Every query once, in the order of the entries."""
+        return tuple(dict.fromkeys(image for image, _ in self.entries))
+
+    @cached_property
+    def queries_of(self) -> Mapping[int, tuple[str, ...]]:
+        """{class id: its queries}."""
+        return _grouped(self.entries)
+
+    def without(self, classes: Collection[int]) -> "Candidates":
+        """The candidates without the queries of some classes."""
+        return replace(self, entries=tuple(entry for entry in self.entries if entry[1] not in classes))
 
 
 def _grouped(pairs: Iterable[tuple[_V, _K]]) -> dict[_K, tuple[_V, ...]]:
@@ -91,59 +98,60 @@ def _grouped(pairs: Iterable[tuple[_V, _K]]) -> dict[_K, tuple[_V, ...]]:
     return {key: tuple(values) for key, values in found.items()}
 
 
-def _hsnet(pool: Pool, rng: Rng, index: int, way: int) -> Draw:
-    query, class_id = _entry(pool, rng, index)
-    return Draw(query, _with_others(pool, rng, class_id, way), (query,))
+def _hsnet(candidates: Candidates, rng: Generator, index: int, way: int) -> QueryDraw:
+    query, class_id = _entry(candidates, rng, index)
+    return QueryDraw(query, _with_others(candidates, rng, class_id, way), (query,))
 
 
-def _pfenet(pool: Pool, rng: Rng, index: int, way: int) -> Draw:
-    query = pool.queries[index % len(pool.queries)]
-    there = [c for c in pool.classes if c in pool.present[query]]
-    class_id = there[int(rng.integers(len(there)))]
-    return Draw(query, _with_others(pool, rng, class_id, way), (query,))
+def _pfenet(candidates: Candidates, rng: Generator, index: int, way: int) -> QueryDraw:
+    query = candidates.queries[index % len(candidates.queries)]
+    shown = [c for c in candidates.classes if c in candidates.present[query]]
+    class_id = shown[int(rng.integers(len(shown)))]
+    return QueryDraw(query, _with_others(candidates, rng, class_id, way), (query,))
 
 
-def _panet(pool: Pool, rng: Rng, index: int, way: int) -> Draw:
-    classes = _some(pool, rng, way)
-    queries = tuple(_one_of(rng, pool.by_class[c]) for c in classes)
-    return Draw(queries[index % way], classes, queries)
+def _panet(candidates: Candidates, rng: Generator, index: int, way: int) -> QueryDraw:
+    classes = _random_classes(candidates, rng, way)
+    queries = tuple(_one_of(rng, candidates.queries_of[c]) for c in classes)
+    return QueryDraw(queries[index % way], classes, queries)
 
 
-def _fs_cs(pool: Pool, rng: Rng, index: int, way: int) -> Draw:
-    query, class_id = _entry(pool, rng, index)
-    chances = np.full(len(pool.classes), 0.5 / max(len(pool.classes) - 1, 1))
-    chances[pool.classes.index(class_id)] = 0.5
-    places = rng.choice(len(chances), way, replace=False, p=chances / chances.sum())
-    return Draw(query, tuple(pool.classes[i] for i in places), (query,))
+def _fs_cs(candidates: Candidates, rng: Generator, index: int, way: int) -> QueryDraw:
+    query, class_id = _entry(candidates, rng, index)
+    classes = candidates.classes
+    weights = np.full(len(classes), 0.5 / max(len(classes) - 1, 1))
+    weights[classes.index(class_id)] = 0.5
+    places = rng.choice(len(weights), way, replace=False, p=weights / weights.sum())
+    return QueryDraw(query, tuple(classes[i] for i in places), (query,))
 
 
-def _seed(pool: Pool, rng: Rng, index: int, way: int) -> Draw:
-    classes = _some(pool, rng, way)
-    query = _one_of(rng, pool.by_class[classes[int(rng.integers(way))]])
-    return Draw(query, classes, (query,))
+def _seed(candidates: Candidates, rng: Generator, index: int, way: int) -> QueryDraw:
+    classes = _random_classes(candidates, rng, way)
+    query = _one_of(rng, candidates.queries_of[classes[int(rng.integers(way))]])
+    return QueryDraw(query, classes, (query,))
 
 
-def _entry(pool: Pool, rng: Rng, index: int) -> tuple[str, int]:
+def _entry(candidates: Candidates, rng: Generator, index: int) -> tuple[str, int]:
     """A query and its class: by turns from the list, or, on large data sets, by class and then within it."""
-    if not pool.uniform:
-        return pool.entries[index % len(pool.entries)]
-    class_id = pool.classes[int(rng.integers(len(pool.classes)))]
-    return _one_of(rng, pool.by_class[class_id]), class_id
+    if not candidates.by_class:
+        return candidates.entries[index % len(candidates.entries)]
+    class_id = candidates.classes[int(rng.integers(len(candidates.classes)))]
+    return _one_of(rng, candidates.queries_of[class_id]), class_id
 
 
-def _with_others(pool: Pool, rng: Rng, class_id: int, way: int) -> tuple[int, ...]:
+def _with_others(candidates: Candidates, rng: Generator, class_id: int, way: int) -> tuple[int, ...]:
     """The class among way - 1 others, in random order, so that its place tells nothing."""
-    others = [c for c in pool.classes if c != class_id]
+    others = [c for c in candidates.classes if c != class_id]
     extra = rng.choice(len(others), way - 1, replace=False).tolist() if way > 1 else []
     classes = [class_id, *(others[i] for i in extra)]
     return tuple(classes[i] for i in rng.permutation(way))
 
 
-def _some(pool: Pool, rng: Rng, way: int) -> tuple[int, ...]:
-    return tuple(pool.classes[i] for i in rng.choice(len(pool.classes), way, replace=False))
+def _random_classes(candidates: Candidates, rng: Generator, way: int) -> tuple[int, ...]:
+    return tuple(candidates.classes[i] for i in rng.choice(len(candidates.classes), way, replace=False))
 
 
-def _one_of(rng: Rng, images: tuple[str, ...]) -> str:
+def _one_of(rng: Generator, images: tuple[str, ...]) -> str:
     return images[int(rng.integers(len(images)))]
 
 
@@ -156,7 +164,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "pfenet": Protocol(
         "1-way K-shot (Tian et al. 2020): image i mod len of the list, and a random class of those that it holds.",
         _pfenet,
-        default=5000,
+        default_count=5000,
     ),
     "panet": Protocol(
         "N-way K-shot (Wang et al. 2019): N random classes, K supports and a query of each; episodes iN..iN+N-1 share "

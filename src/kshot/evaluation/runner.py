@@ -12,8 +12,8 @@ import torch
 
 from kshot._version import __version__
 from kshot.data.base import Dataset
-from kshot.episodes.sampler import Episodes
-from kshot.episodes.sampler import episodes as draw
+from kshot.episodes.csv import write_episodes
+from kshot.episodes.sampler import Episodes, draw_episodes
 from kshot.errors import SettingError
 from kshot.evaluation.records import read_rows
 from kshot.evaluation.result import Result
@@ -44,7 +44,7 @@ def evaluate(
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Evaluate on the episodes of a protocol (`kshot.episodes.sampler.PROTOCOLS`).
+    """Evaluate on the episodes of a protocol (`kshot.episodes.protocols.PROTOCOLS`).
 
     episodes: how many (default: the protocol's own), or an `Episodes`, such as one read from a CSV. score_size: score
     at this square size instead of the query's own. drop_small: leave out classes with too few images, and say so.
@@ -56,7 +56,7 @@ def evaluate(
         drawn = episodes
     else:
         how = {"allow_repeats": allow_repeats, "drop_small": drop_small}
-        drawn = draw(data, protocol, way, shot, episodes, seed, **how)
+        drawn = draw_episodes(data, protocol, way, shot, episodes, seed, **how)
     if out is None and place_in_world()[1] > 1:
         raise SettingError("several processes meet in the folder of the run: name one (out)")
     with tempfile.TemporaryDirectory(prefix="kshot-eval-") as temporary:
@@ -93,13 +93,13 @@ def _open(job: Job) -> dict[str, Any]:
                 f"{job.folder}: holds a run with other settings ({', '.join(differ)}); choose another folder"
             )
     else:
-        job.drawn.write(job.folder / EPISODES)
+        write_episodes(job.folder / EPISODES, job.drawn)
         write_text(path, json.dumps(run, indent=2) + "\n")
     return run
 
 
 def _described(job: Job) -> dict[str, Any]:
-    segmenter, plan = job.segmenter, asdict(job.drawn.plan)
+    segmenter, plan = job.segmenter, asdict(job.drawn.settings)
     settings = {
         "protocol": plan["protocol"],
         "backbone": asdict(segmenter.origin),
@@ -129,7 +129,7 @@ def _described(job: Job) -> dict[str, Any]:
 
 def _remarks(job: Job) -> list[str]:
     """What a reader must know before citing the figure."""
-    data, plan = job.data, job.drawn.plan
+    data, plan = job.data, job.drawn.settings
     told = [f"left out: {'; '.join(job.drawn.dropped)}"] if job.drawn.dropped else []
     told += [f"missing: {problem}" for problem in data.problems] + list(data.shortfalls(data))
     learned = _learned(job.segmenter)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from kshot.data.base import Dataset
-from kshot.episodes.sampler import PROTOCOLS, Episodes, episodes
+from kshot.episodes.protocols import PROTOCOLS
+from kshot.episodes.sampler import Episodes, draw_episodes
 from kshot.errors import SettingError
 from kshot.evaluation.result import Result, plain
 from kshot.evaluation.runner import evaluate, load_result, versions
@@ -133,7 +134,7 @@ def plan_cells(
     for way, shot in pairs:
         for fold in folds:
             for number in seeds:
-                drawn = episodes(opened[fold], protocol, way, shot, count, number, **how)
+                drawn = draw_episodes(opened[fold], protocol, way, shot, count, number, **how)
                 name = f"{way}way-{shot}shot" + ("" if fold is None else f"-fold{fold}")
                 cells.append(Cell(name + (f"-seed{number}" if len(seeds) > 1 else ""), opened[fold], drawn))
     return cells

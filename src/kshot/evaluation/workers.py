@@ -82,7 +82,7 @@ def _work(job: Job, rank: int, world: int, progress: Progress | None, meet: Call
         if world > 1 and job.cache:
             _encode_share(job, runner, rank, world, done)
             meet()
-        running = Running(job.drawn.plan.way, done.values())
+        running = Running(job.drawn.settings.way, done.values())
         for index in mine:
             row = runner.run(job.drawn[index])
             file.append(row)
@@ -137,7 +137,7 @@ def _share(job: Job, rank: int, world: int, count: Any, encoded: Any) -> None:
 
 def _wait(job: Job, alive: Callable[[], bool], progress: Progress | None) -> None:
     """Until every episode has its row, or nobody is left to write one."""
-    watch, running = Watch(job.folder), Running(job.drawn.plan.way)
+    watch, running = Watch(job.folder), Running(job.drawn.settings.way)
     while True:
         working = alive()
         fresh = watch.look()

@@ -13,8 +13,7 @@ from functools import partial
 import numpy as np
 
 from kshot.data.base import Dataset, Item, Labels
-from kshot.episodes.sampler import Episode, Episodes
-from kshot.episodes.sampler import episodes as draw
+from kshot.episodes.sampler import Episode, Episodes, draw_episodes
 from kshot.errors import DatasetError, SettingError
 from kshot.training.unlabelled import rng
 from kshot.types import IGNORE, MAX_CLASSES
@@ -116,7 +115,7 @@ class Sampler:
     @classmethod
     def of(cls, view: Dataset, protocol: str, way: int, shot: int, seed: int) -> "Sampler":
         """Raises `DatasetError` and `SettingError`."""
-        return cls(draw(view, protocol, way, shot, 2**31, seed), len(view.pairs()), seed)
+        return cls(draw_episodes(view, protocol, way, shot, 2**31, seed), len(view.pairs()), seed)
 
     def __getitem__(self, number: int) -> Episode:
         epoch, place = divmod(number, self.pairs)

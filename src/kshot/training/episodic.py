@@ -158,7 +158,7 @@ class Episodic:
         """mIoU and FB-IoU (0..1) of the novel classes, by the protocol of the validation."""
         self.runner.learned = self.learned(self.model.state_dict(), self.runner.segmenter.origin)
         rows = tuple(self.runner.run(episode) for episode in self.validation)
-        plan = self.validation.plan
+        plan = self.validation.settings
         classes = tuple(sorted({c for episode in self.validation for c in episode.classes}))
         result = Result(rows, self.validation.classes, classes, {"way": plan.way, "protocol": plan.protocol})
         return {"miou": result.miou, "fb_iou": result.fb_iou}

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from kshot.data.base import Dataset
-from kshot.episodes.sampler import Episodes
-from kshot.episodes.sampler import episodes as draw
+from kshot.episodes.csv import write_episodes
+from kshot.episodes.sampler import Episodes, draw_episodes
 from kshot.errors import SettingError, TrainingError
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.features import FeatureCache
@@ -99,7 +99,7 @@ def learn(
     outcome = trainer.train(job, schedule, out, settings, resume=resume, progress=progress)
     if first:  # the others may be done before the best state is written
         write_learned(out / FILE, job.learned(checkpoint.weights_of(outcome.path)[1], segmenter.origin))
-        _test_episodes(data, job, choices).write(out / NOVEL)
+        write_episodes(out / NOVEL, _test_episodes(data, job, choices))
     left = (f"left out of the base, with too few images: {', '.join(small)}",) if small else ()
     found = Found(
         before=before,
@@ -130,7 +130,7 @@ def _job(
     split = split_classes(data, base=choices.base, novel=choices.novel, **every)
     view, small = base_view(data, split, choices.split or data.support_split, choices.shot)
     novel = novel_view(data, split)
-    validation = draw(novel, "hsnet", 1, choices.shot, choices.validation, choices.seed, drop_small=True)
+    validation = draw_episodes(novel, "hsnet", 1, choices.shot, choices.validation, choices.seed, drop_small=True)
     augmenter = None
     if choices.augment:
         kept = FeatureCache(cache)
@@ -169,5 +169,5 @@ def _untrained(job: Episodic, out: Path, resume: bool) -> float:
 def _test_episodes(data: Dataset, job: Episodic, choices: Choices) -> Episodes:
     """Episodes that no validation drew, as rows of the whole data set, so that `kshot eval` runs them."""
     novel = job.runner.data
-    drawn = draw(novel, "hsnet", 1, choices.shot, choices.test, choices.seed + 1, drop_small=True)
-    return replace(drawn, plan=replace(drawn.plan, fold=data.fold))
+    drawn = draw_episodes(novel, "hsnet", 1, choices.shot, choices.test, choices.seed + 1, drop_small=True)
+    return replace(drawn, settings=replace(drawn.settings, fold=data.fold))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kshot.data.base import load_dataset
-from kshot.episodes.sampler import episodes
+from kshot.episodes.sampler import draw_episodes
 from kshot.errors import DatasetError
 from tests.support.dataset_layouts import HALF, labels, make_class_folders, make_fss, save, save_picture
 
@@ -19,7 +19,7 @@ def dataset(tmp_path_factory):
 def test_the_whole_layout(dataset):
     assert {name: len(ids) for name, ids in dataset.splits.items()} == {"train": 5200, "val": 2400, "test": 2400}
     assert dataset.report().shortfalls == () and dataset.report().problems == ()
-    found = episodes(dataset, "hsnet", shot=5)
+    found = draw_episodes(dataset, "hsnet", shot=5)
     assert len(found) == 2400
     assert sorted(episode.query for episode in found) == sorted(dataset.ids("test"))
     assert found[0].query == "class_0760/1" and found[9].query == "class_0760/10"

@@ -15,7 +15,8 @@ import pytest
 
 import kshot
 from kshot.data.base import Dataset, load_dataset
-from kshot.episodes.sampler import episodes, read_episodes
+from kshot.episodes.csv import read_episodes, write_episodes
+from kshot.episodes.sampler import draw_episodes
 from kshot.errors import DatasetError, SettingError
 from kshot.evaluation import Result, evaluate, load_result
 from kshot.evaluation.records import read_rows
@@ -130,7 +131,7 @@ def test_a_moved_data_set_is_the_same(toy: kshot.Segmenter, data: Dataset, root:
 
 
 def test_episodes_of_another_data_set_are_refused(data: Dataset, tmp_path: Path) -> None:
-    episodes(data, count=2).write(tmp_path / "episodes.csv")
+    write_episodes(tmp_path / "episodes.csv", draw_episodes(data, count=2))
     other = load_dataset("folder", make_discs(tmp_path / "other", count=5))
     with pytest.raises(DatasetError, match=r"episodes of|another copy"):
         read_episodes(tmp_path / "episodes.csv", other)

@@ -9,7 +9,7 @@ import torch
 import kshot
 from kshot.backbones.base import load_backbone
 from kshot.data.base import load_dataset
-from kshot.episodes.sampler import episodes
+from kshot.episodes.sampler import draw_episodes
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.features import FeatureCache, extract, with_mirror
 from kshot.types import Shot
@@ -70,7 +70,7 @@ def test_evaluation_sees_what_predict_sees(twice: kshot.Segmenter, tmp_path: Pat
     cache = FeatureCache(tmp_path / "cache")
     for again in range(2):
         runner = EpisodeRunner(twice, data, cache)
-        episode = episodes(data, "hsnet", 1, 1, 3)[2]
+        episode = draw_episodes(data, "hsnet", 1, 1, 3)[2]
         outcome = runner.outcome(episode)
         predicted = twice.predict(outcome.task, data.image_path(episode.query))
         np.testing.assert_array_equal(outcome.prediction.scores, predicted.scores)

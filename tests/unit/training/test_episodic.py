@@ -84,7 +84,7 @@ def test_only_the_head_learns_and_novel_episodes_can_be_evaluated(colours: Path,
     learned = read_learned(tmp_path / "a" / FILE)
     assert set(learned.tensors) == {"projection.weight"}
     assert not torch.equal(learned.tensors["projection.weight"], torch.eye(16))
-    drawn = kshot.episodes.sampler.read_episodes(tmp_path / "a" / "novel.csv", load_dataset("folder", colours))
+    drawn = kshot.episodes.csv.read_episodes(tmp_path / "a" / "novel.csv", load_dataset("folder", colours))
     assert len(drawn) == 3 and {c for episode in drawn for c in episode.classes} <= {2, 3}
 
 
