@@ -1,6 +1,7 @@
 """Fixtures for all tests: drawn pictures, tiny random transformers, and the development data when it is there."""
 
 import os
+import runpy
 from pathlib import Path
 
 # Set before the Hub's library is imported anywhere: no test may wait for a network.
@@ -14,6 +15,11 @@ from PIL import Image
 import kshot
 from kshot.types import Shot
 from tests.support.drawing import draw
+
+# Backbones for tests alone, such as `toy`: here, and in every process that a test starts.
+EXTRA = Path(__file__).parent / "support" / "extra"
+os.environ["PYTHONPATH"] = os.pathsep.join([str(EXTRA), *filter(None, [os.environ.get("PYTHONPATH")])])
+runpy.run_path(str(EXTRA / "sitecustomize.py"))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -68,7 +68,7 @@ def _start(images: Path, out: Path, workers: int) -> int:
         return child
     code = 1
     try:
-        segmenter = Segmenter(backbone="toy", size=64, device="cpu")
+        segmenter = Segmenter(backbone="classic", size=64, device="cpu")
         task = segmenter.fit([Shot(*_picture(seed), label="disc") for seed in (1, 2)])
         export = Export(instances="components")
         label_folder(segmenter, task, images, out, formats=FORMATS, export=export, resume=True, workers=workers)

@@ -97,7 +97,7 @@ def _draw_images(folder: Path, count: int) -> Path:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="toy")
+    parser.add_argument("--backbone", default="classic")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--images", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--engines", nargs="+", default=list(ENGINES))

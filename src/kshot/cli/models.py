@@ -19,7 +19,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 @app.command("list")
 def list_models(json: Json = False) -> None:
     """Every backbone with a short name, and whether it is on this machine."""
-    rows = [_facts(spec) for name, (_, spec) in sorted(specs().items()) if name != "toy"]
+    rows = [_facts(spec) for _, (_, spec) in sorted(specs().items())]
     if json:
         return print_json(rows)
     typer.echo(f"{'name':24}{'patch':>6}{'dim':>6}  {'here':6}licence")

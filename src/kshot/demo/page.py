@@ -12,7 +12,7 @@ from kshot.report.page import embed, render, support_views
 from kshot.segmenter import Segmenter
 
 _SIDE = 640  # pixels; the photographs are hardly larger
-_LEARNED_NOTHING = {"classic", "toy"}
+_LEARNED_NOTHING = {"classic"}
 
 
 def write_page(path: Path, results: Sequence[CaseResult], skipped: Mapping[str, str], segmenter: Segmenter) -> None:

@@ -1,4 +1,4 @@
-"""A tiny deterministic encoder for tests: patch means, contrasts and edges, seen through a fixed projection."""
+"""`toy`, a tiny deterministic encoder: patch means, contrasts and edges, seen through a fixed projection."""
 
 import torch
 from torch import Tensor
