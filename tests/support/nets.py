@@ -1,5 +1,5 @@
 """An encoder small enough for tests."""
 
-from kshot.backbones._net import Plan
+from kshot.backbones.tiny import NetSizes
 
-SMALL = Plan(dim=12, quarter=4, eighth=6, sixteenth=16, residuals=(1, 1, 1), blocks=1, heads=2)
+SMALL = NetSizes(dim=12, quarter=4, eighth=6, sixteenth=16, residuals=(1, 1, 1), blocks=1, heads=2)

@@ -6,8 +6,8 @@ import torch
 import transformers
 
 from kshot.backbones import headed
-from kshot.backbones._heads import Heads
 from kshot.backbones.base import load_backbone
+from kshot.backbones.headed import Heads
 from tests.support import tiny_clip
 
 SMALL = {
@@ -39,7 +39,7 @@ def put_heads(folder: Path, name: str, layers: tuple[str, ...] | None = None) ->
     """A folder with random heads for a backbone."""
     backbone = load_backbone(name, device="cpu", layers=layers)
     torch.manual_seed(4)
-    heads = Heads(headed.carrier_of(backbone).width)
+    heads = Heads(headed.head_backbone(backbone).width)
     headed.write(folder, name, backbone, heads.state_dict())
     return str(folder)
 

@@ -20,38 +20,44 @@ DEFAULT = "tiny"
 
 @dataclass(frozen=True)
 class Spec:
-    """Facts about a backbone.
-
-    patch: side of a cell, pixels. dim: channels of one layer. mean_rgb, std_rgb: of pixel values in 0..1.
-    layers: concatenated: "12" is the output of block 12, counted from 1, "k12" the keys of its attention, "v12" its
-    values (empty: the output of the last block).
-    licence: of the weights. source: Hub id or paper. sha256: of the weights file, when they come with kshot.
-    text: whether it embeds words in the space of its cells. size: side of the working area that suits it, pixels.
-    """
+    """Facts about a backbone."""
 
     name: str
+    """Short name, Hub id or folder: what `load_backbone` takes."""
     patch: int
+    """Side of a patch, pixels."""
     dim: int
+    """Channels of one layer."""
     mean_rgb: tuple[float, float, float] = IMAGENET_MEAN
+    """Mean that is taken from pixel values in 0..1."""
     std_rgb: tuple[float, float, float] = IMAGENET_STD
+    """Standard deviation that they are divided by."""
     layers: tuple[str, ...] = ()
+    """Layers that are concatenated: "12" is the output of block 12, counted from 1, "k12" the keys of its attention
+    and "v12" its values. Empty: the output of the last block."""
     licence: str = ""
+    """Licence of the weights."""
     source: str = ""
+    """Hub id or paper."""
     sha256: str = ""
+    """Hash of the weights file, when it comes with kshot."""
     note: str = ""
+    """What a user should know, in a line."""
     text: bool = False
+    """Whether it embeds words in the space of its patch tokens."""
     size: int = 448
+    """Default working size: images are resized to about size x size pixels of area."""
 
 
 class Encoding(NamedTuple):
-    """Output for a batch: dense (b, c, gh, gw); token (b, c) or None; objectness (b, gh, gw) in 0..1 or None.
-
-    The token stands for the whole image in the space of the cells, channel by channel.
-    """
+    """Output of a backbone for a batch of b images."""
 
     dense: Tensor
+    """Patch tokens, (b, c, gh, gw)."""
     token: Tensor | None = None
+    """One vector for the whole image, (b, c), in the space of the patch tokens, channel by channel."""
     objectness: Tensor | None = None
+    """(b, gh, gw) in 0..1: probability that a patch shows an object and not background."""
 
 
 class Backbone(Protocol):
@@ -69,15 +75,15 @@ class Backbone(Protocol):
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """A backbone that reads words too."""
+    """A backbone that embeds words too."""
 
     def encode_text(self, words: Sequence[str]) -> Tensor:
-        """Embed n texts: (n, c) of unit length, in the space of the cells."""
+        """Embed n texts: (n, c) of unit length, in the space of the patch tokens."""
         ...
 
 
-def readers_of_text() -> list[str]:
-    """Short names of the backbones that read words."""
+def text_backbones() -> list[str]:
+    """Short names of the backbones that embed words."""
     return sorted(name for name, (_, spec) in specs().items() if spec.text)
 
 
@@ -93,7 +99,8 @@ def load_backbone(
 ) -> Backbone:
     """Load a backbone by short name, Hub id ("owner/name") or local folder.
 
-    A file of this folder that knows a kind of model by its files says so with `reads(folder)`; `hub` takes the rest.
+    A module of this package that defines `reads(folder)` takes the folders for which that is true; `hub` takes the
+    rest.
 
     device: auto, cpu, cuda, cuda:1, ... dtype: float32 or bfloat16. layers: instead of the Spec's.
     Raises `UnknownNameError`, `WeightsNotFoundError`, `BackboneError` and `SettingError`.
@@ -101,13 +108,13 @@ def load_backbone(
     known = specs()
     if name not in known and "/" not in name and not Path(name).is_dir():
         raise UnknownNameError("backbones", name, [*known, "a Hub id (owner/name)", "a local folder"])
-    module = known[name][0] if name in known else _reader(hub.find_folder(name, name))
+    module = known[name][0] if name in known else _module_for(hub.find_folder(name, name))
     chosen = tuple(str(layer) for layer in layers) if layers is not None else None
     backbone: Backbone = module.load(name, pick_device(device), pick_dtype(dtype), chosen)
     return backbone
 
 
-def _reader(folder: Path) -> ModuleType:
+def _module_for(folder: Path) -> ModuleType:
     """The module that reads the model in a folder."""
     for module in _plugins.members("backbones").values():
         if getattr(module, "reads", None) and module.reads(folder):

@@ -1,10 +1,10 @@
 """Colour and texture, no learned weights: what there is to use without a network or a model.
 
-Every 8 x 8 cell is described by its colour at three scales and by the energy of oriented gradients at three scales
-(in the manner of Manjunath and Ma's texture features, PAMI 1996). Each number is then laid on a circle, as the cosine
-and sine of it at two frequencies, so that all cells have the same length and the cosine of two cells is an additive
-von Mises kernel over the numbers (random Fourier features with fixed frequencies; Rahimi and Recht, NeurIPS 2007).
-A kernel density over such features multiplies the numbers' kernels, which is what a filter bank wants.
+Every patch of 8 x 8 pixels is described by its colour at three scales and by the energy of oriented gradients at three
+scales (in the manner of Manjunath and Ma's texture features, PAMI 1996). Each number is then laid on a circle, as its
+cosine and sine at two frequencies, so that all patch tokens have the same length and the cosine of two of them is an
+additive von Mises kernel over the numbers (random Fourier features with fixed frequencies; Rahimi and Recht, NeurIPS
+2007). A kernel density over such features multiplies the numbers' kernels, which is what a filter bank wants.
 """
 
 import math
@@ -17,7 +17,7 @@ from kshot.backbones.base import Encoding, Spec, fingerprint
 from kshot.errors import SettingError
 
 _FREQUENCIES = (1.0, 2.0)
-_COLOUR_SCALES = (1, 3, 7)  # cells averaged over
+_COLOUR_SCALES = (1, 3, 7)  # side of the window, patches
 _TEXTURE_OCTAVES = 3
 _ORIENTATIONS = 4
 # Weight of a group of numbers in the kernel, and the differences that count as one radian.
@@ -74,14 +74,14 @@ def _opponent(rgb: Tensor) -> Tensor:
 
 
 def _colour(opponent: Tensor, patch: int) -> list[tuple[Tensor, float, float]]:
-    cells = F.avg_pool2d(opponent, patch)
+    means = F.avg_pool2d(opponent, patch)
     weight, units = _COLOUR
     groups = []
     for scale in _COLOUR_SCALES:
-        around = _blur(cells, scale)
+        around = _blur(means, scale)
         groups += [(around[:, i : i + 1], unit, weight / scale**0.5) for i, unit in enumerate(units)]
     lightness = opponent[:, :1]
-    spread = (F.avg_pool2d(lightness**2, patch) - cells[:, :1] ** 2).clamp(min=0).sqrt()
+    spread = (F.avg_pool2d(lightness**2, patch) - means[:, :1] ** 2).clamp(min=0).sqrt()
     return groups + [(_blur(spread, scale), _SPREAD[1], _SPREAD[0]) for scale in (1, 3)]
 
 
@@ -92,8 +92,10 @@ def _texture(lightness: Tensor, patch: int) -> list[tuple[Tensor, float, float]]
         energies = _blur(F.adaptive_avg_pool2d(_oriented(plane), grid_hw), 3)
         total = energies.sum(1, keepdim=True)
         groups.append(((total + 1e-4).log(), _ENERGY[1] * 2, _ENERGY[0]))
-        shares = energies / (total + 1e-3)
-        groups += [(shares[:, i : i + 1], _DIRECTION[1], _DIRECTION[0] / _ORIENTATIONS) for i in range(_ORIENTATIONS)]
+        fractions = energies / (total + 1e-3)
+        groups += [
+            (fractions[:, i : i + 1], _DIRECTION[1], _DIRECTION[0] / _ORIENTATIONS) for i in range(_ORIENTATIONS)
+        ]
         if octave + 1 < _TEXTURE_OCTAVES:
             plane = F.avg_pool2d(plane, 2)
     return groups
@@ -108,12 +110,12 @@ def _oriented(plane: Tensor) -> Tensor:
     return torch.cat([(across * math.cos(a) + down * math.sin(a)) ** 2 for a in angles], 1)
 
 
-def _blur(cells: Tensor, side: int) -> Tensor:
-    """Mean over `side` x `side` cells, borders repeated."""
+def _blur(planes: Tensor, side: int) -> Tensor:
+    """Mean over `side` x `side` patches, borders repeated."""
     if side == 1:
-        return cells
+        return planes
     reach = side // 2
-    return F.avg_pool2d(F.pad(cells, (reach,) * 4, mode="replicate"), side, stride=1)
+    return F.avg_pool2d(F.pad(planes, (reach,) * 4, mode="replicate"), side, stride=1)
 
 
 def _on_circles(numbers: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """CLIP with words: dense features that live in one space with texts, and the text encoder.
 
 CLIP (Radford et al., ICML 2021); the dense features are MaskCLIP's (Zhou et al., ECCV 2022, section 3.2): in the last
-block only the value path is kept, so that a cell says what it shows and not what the image as a whole does. A folder
-or Hub id with a whole CLIP model (both towers and projections) comes here; `layers` asks for its vision tower as any
-other transformer, which is `hub`'s, and so is a folder with the vision tower alone.
+block only the value path is kept, so that a patch token says what its patch shows and not what the image as a whole
+does. This module loads a folder or Hub id with a whole CLIP model (both towers and projections). `hub` loads a folder
+with the vision tower alone, and the tower of a whole model where `layers` are asked for.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.backbones import hub
-from kshot.backbones._heads import CHECKPOINT, INNER
 from kshot.backbones._templates import TEMPLATES
 from kshot.backbones.base import Encoding, Spec, fingerprint
+from kshot.backbones.headed import CHECKPOINT, INNER_BLOCK
 from kshot.errors import BackboneError, SettingError
 from kshot.io.hub import TOKENIZER, colours, find_folder, load_model, read_config
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_FEATURES = 1  # raised when the same weights give other features
+_FEATURES_VERSION = 1  # raised when the same weights give other features
 
 SPECS = {
     spec.name: spec
@@ -56,13 +56,13 @@ SPECS = {
 
 
 class Clip:
-    """Both towers of a CLIP model. Cells, token and texts are of unit length in its joint space."""
+    """Both towers of a CLIP model. Patch tokens, image token and texts are of unit length in its joint space."""
 
     def __init__(self, spec: Spec, model: Any, folder: Path, device: torch.device, dtype: torch.dtype):
         self.spec, self.folder, self.device, self.dtype = spec, folder, device, dtype
         self.depth = int(model.config.vision_config.num_hidden_layers)
         self.width = int(model.config.vision_config.hidden_size)
-        facts = "clip", _FEATURES, spec.patch, spec.mean_rgb, spec.std_rgb
+        facts = "clip", _FEATURES_VERSION, spec.patch, spec.mean_rgb, spec.std_rgb
         self.identity = fingerprint(dict(model.state_dict()), *facts)
         self.model = model.to(device, dtype).eval().requires_grad_(False)
 
@@ -70,13 +70,13 @@ class Clip:
         return load, (self.spec.name, self.device, self.dtype, None)
 
     def encode(self, pixels: Tensor) -> Encoding:
-        """Encode (b, 3, H, W) into cells (b, c, H / patch, W / patch) and image embeddings (b, c)."""
+        """Encode (b, 3, H, W) into features (b, c, H / patch, W / patch) and tokens (b, c)."""
         dense, token, _ = self.encode_inner(pixels)
         return Encoding(F.normalize(dense, dim=1), token)
 
     @torch.inference_mode()
     def encode_inner(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Cells (b, c, gh, gw) before they are brought to unit length, token (b, c), and what heads are put on.
+        """Features (b, c, gh, gw) before they are brought to unit length, token (b, c), and what heads are put on.
 
         The last is (b, width, gh, gw), the output of the second norm of the block `INNER` from the end.
         """
@@ -85,12 +85,12 @@ class Clip:
         hidden = vision.embeddings(pixels.to(self.device, self.dtype), interpolate_pos_encoding=True)
         hidden = inner = vision.pre_layrnorm(hidden)  # (b, 1 + gh * gw, width)
         for number, block in enumerate(vision.encoder.layers[:-1]):
-            if number == self.depth - INNER:
-                hidden, inner = _both(block, hidden)
+            if number == self.depth - INNER_BLOCK:
+                hidden, inner = _block_and_second_norm(block, hidden)
             else:
                 hidden = block(hidden, attention_mask=None)
         last = vision.encoder.layers[-1]
-        dense = self._project(_values(last, hidden[:, 1:]))  # (b, gh * gw, c)
+        dense = self._project(_values_only(last, hidden[:, 1:]))  # (b, gh * gw, c)
         token = F.normalize(self._project(last(hidden, attention_mask=None)[:, 0]), dim=-1)
         return _on_grid(dense, grid_hw), token, _on_grid(inner[:, 1:].float(), grid_hw)
 
@@ -100,13 +100,13 @@ class Clip:
 
         Raises `SettingError` for a text that is too long, `BackboneError` where the model came without a tokenizer.
         """
-        return torch.stack([self._ensemble(text) for text in words])
+        return torch.stack([self._embed(text) for text in words])
 
     def _project(self, hidden: Tensor) -> Tensor:
         projected: Tensor = self.model.visual_projection(self.model.vision_model.post_layernorm(hidden)).float()
         return projected
 
-    def _ensemble(self, text: str) -> Tensor:
+    def _embed(self, text: str) -> Tensor:
         tokens = self._tokenizer([template.format(text) for template in TEMPLATES], padding=True, return_tensors="pt")
         longest, most = tokens["input_ids"].shape[1], self.model.config.text_config.max_position_embeddings
         if longest > most:
@@ -165,7 +165,7 @@ def load_clip(source: str, name: str, known: Spec | None, device: torch.device, 
     return Clip(spec, model, folder, device, dtype)
 
 
-def _both(block: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def _block_and_second_norm(block: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """The output of a block and of its second norm."""
     attended, _ = block.self_attn(block.layer_norm1(hidden), attention_mask=None)
     hidden = hidden + attended
@@ -173,7 +173,7 @@ def _both(block: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     return hidden + block.mlp(normed), normed
 
 
-def _values(block: Any, hidden: Tensor) -> Tensor:
+def _values_only(block: Any, hidden: Tensor) -> Tensor:
     """The output of a block in which every token attends to itself alone."""
     attention = block.self_attn
     hidden = hidden + attention.out_proj(attention.v_proj(block.layer_norm1(hidden)))

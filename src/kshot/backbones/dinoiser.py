@@ -1,21 +1,19 @@
 """CLIP-DINOiser (Wysoczańska et al., ECCV 2024): MaskCLIP's features, pooled over what belongs together.
 
-Two small heads on the third block from the end give affinities and objectness, learned once from DINO and FOUND; the
-joint space with texts stays CLIP's own. The heads are the authors' (7 MB, downloaded and checked against their hash),
-or lie as `last.pt` beside the files of a whole CLIP model, which is also how heads of one's own are used.
+Two small heads on the third block from the end give affinities and objectness, learned from DINO and FOUND; the joint
+space with texts stays CLIP's own. The heads are the authors' (7 MB, downloaded and checked against their hash), or lie
+as `last.pt` beside the files of a whole CLIP model.
 """
 
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from kshot.backbones import clip
-from kshot.backbones._heads import CHECKPOINT, Headed, check_depth, git_blob_hash, read_heads
 from kshot.backbones.base import Spec
+from kshot.backbones.headed import CHECKPOINT, Headed, check_depth, git_blob_hash, read_checkpoint, with_heads
 from kshot.errors import BackboneError, SettingError, WeightsNotFoundError
 from kshot.io import hub
 from kshot.io.atomic import atomic_path
@@ -39,30 +37,20 @@ SPECS = {
 }
 
 
-class Dinoiser(Headed):
-    """CLIP with heads: the texts are CLIP's own."""
-
-    carrier: clip.Clip
-
-    def encode_text(self, words: Sequence[str]) -> Tensor:
-        """Embed n texts: (n, c)."""
-        return self.carrier.encode_text(words)
-
-
 def reads(folder: Path) -> bool:
     """Whether a folder holds a whole CLIP model with heads beside it."""
     return clip.is_whole(folder) and (folder / CHECKPOINT).is_file()
 
 
-def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Dinoiser:
+def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Headed:
     """The short name, or a folder with a whole CLIP model and `last.pt`; see `load_backbone` for the errors."""
     if layers:
         raise SettingError(f"{name} has no layers to choose from; leave --layers out")
     known = SPECS.get(name)
-    carrier = clip.load_clip(known.source if known else name, name, known, device, dtype)
-    check_depth(name, carrier.depth)
-    path = fetch_heads(name) if known else carrier.folder / CHECKPOINT
-    return Dinoiser(carrier, read_heads(path, carrier.width), carrier.spec, load)
+    model = clip.load_clip(known.source if known else name, name, known, device, dtype)
+    check_depth(name, model.depth)
+    path = fetch_heads(name) if known else model.folder / CHECKPOINT
+    return with_heads(model, read_checkpoint(path, model.width), model.spec, load)
 
 
 def pull(name: str) -> Path:

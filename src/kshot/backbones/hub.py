@@ -2,8 +2,8 @@
 
 ViT (Dosovitskiy et al., ICLR 2021), DINOv2 (Oquab et al., TMLR 2024) with and without registers (Darcet et al.,
 ICLR 2024), DINOv3 (Siméoni et al., 2025) and CLIP's vision tower alone (Radford et al., ICML 2021; a whole CLIP model
-is `clip`'s, unless layers of its tower are asked for). The pictures are prepared by kshot itself, from the mean and
-deviation beside the weights: no image processor is involved.
+is loaded by `clip`, unless layers of its tower are asked for). kshot prepares the images itself, from the mean and
+standard deviation beside the weights: no image processor is involved.
 """
 
 import math
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.backbones._heads import INNER, check_depth
 from kshot.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Encoding, Spec, fingerprint
+from kshot.backbones.headed import INNER_BLOCK, check_depth
 from kshot.errors import BackboneError, SettingError
 from kshot.io import hub
 
@@ -37,7 +37,7 @@ def _dinov3(size: str, letter: str, dim: int) -> Spec:
 
 
 _HALF = (0.5, 0.5, 0.5)
-_SHARP_SIZE = 512  # with attention kept sharp; 384, 576 and 640 are worse on photographs with ViT-Tiny
+_VIT_SIZE = 512  # with log_n_scaled_attention; 384, 576 and 640 are worse on photographs with ViT-Tiny
 SPECS = {
     spec.name: spec
     for spec in (
@@ -50,7 +50,7 @@ SPECS = {
             ("10", "12", "k10", "k12"),
             "Apache-2.0",
             "WinKawaks/vit-tiny-patch16-224",
-            size=_SHARP_SIZE,
+            size=_VIT_SIZE,
         ),
         *(_dinov2(size, dim) for size, dim in (("small", 384), ("base", 768), ("large", 1024))),
         *(_dinov2(size, dim, registers=True) for size, dim in (("small", 384), ("base", 768), ("large", 1024))),
@@ -59,12 +59,12 @@ SPECS = {
 }
 
 
-def sharpened(
+def log_n_scaled_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, **_: Any
 ) -> tuple[Tensor, None]:
-    """Attention (b, heads, n, d) that stays as sharp as in training where there are more cells than it was trained on.
+    """Attention (b, heads, n, d) that stays as sharp as in training where the image has more patches than there.
 
-    A softmax over more cells is flatter, so its logits grow with the logarithm of their number (Chiang & Cholak,
+    A softmax over more tokens is flatter, so its logits are scaled by the logarithm of their number (Chiang & Cholak,
     "Overcoming a theoretical limitation of self-attention", ACL 2022). At 448 pixels instead of 224 that is worth 2 to
     4 points of IoU on photographs with ViT-Tiny, and costs nothing.
     """
@@ -81,41 +81,49 @@ def _sides(side: Any) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """How transformers spells one architecture: its class, what it wants to be told, and where its parts are.
-
-    attend: attention other than its own. size: side of the working area that suits it, pixels.
-    """
+class _Architecture:
+    """What transformers calls the parts of one architecture, and how kshot runs it."""
 
     loader: str
+    """Class that loads it."""
     blocks: str
+    """Path of the list of its blocks."""
     before: str = "norm1"
+    """Norm of a block before the attention."""
     final: str = "layernorm"
+    """Norm after the last block."""
     attention: str = "attention"
+    """Attention of a block."""
     attend: Callable[..., Any] | None = None
+    """Attention function instead of its own."""
     size: int = 448
+    """Default working size, see `Spec.size`."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords of the loader."""
     call: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords of each forward pass."""
 
 
 _FACETS = {"k": "k_proj", "v": "v_proj"}  # keys and values of an attention
 # Raised when the same weights give other features or tokens: what was cached or fitted before is then foreign.
-_FEATURES = 3
+_FEATURES_VERSION = 3
 _RESAMPLED = {"interpolate_pos_encoding": True}
-_CLIP = _Kind("CLIPVisionModel", "encoder.layers", "layer_norm1", "post_layernorm", "self_attn", call=_RESAMPLED)
-_KINDS = {
-    "vit": _Kind(
+_CLIP = _Architecture(
+    "CLIPVisionModel", "encoder.layers", "layer_norm1", "post_layernorm", "self_attn", call=_RESAMPLED
+)
+_ARCHITECTURES = {
+    "vit": _Architecture(
         "ViTModel",
         "layers",
         "layernorm_before",
-        attend=sharpened,
-        size=_SHARP_SIZE,
+        attend=log_n_scaled_attention,
+        size=_VIT_SIZE,
         arguments={"add_pooling_layer": False},
         call=_RESAMPLED,
     ),
-    "dinov2": _Kind("Dinov2Model", "encoder.layer"),
-    "dinov2_with_registers": _Kind("Dinov2WithRegistersModel", "encoder.layer"),
-    "dinov3_vit": _Kind("DINOv3ViTModel", "model.layer", final="norm"),
+    "dinov2": _Architecture("Dinov2Model", "encoder.layer"),
+    "dinov2_with_registers": _Architecture("Dinov2WithRegistersModel", "encoder.layer"),
+    "dinov3_vit": _Architecture("DINOv3ViTModel", "model.layer", final="norm"),
     "clip": _CLIP,
     "clip_vision_model": _CLIP,
 }
@@ -124,14 +132,14 @@ _KINDS = {
 class HubBackbone:
     """A vision transformer that gives the patch tokens of one or several layers, side by side.
 
-    A layer is the output of block n ("12"), after the model's last norm, or the keys of its attention ("k12"), which
-    tell parts of things apart better than outputs do (Amir et al., "Deep ViT features as dense visual descriptors"), or
-    its values ("v12").
+    A layer is the output of a block after the model's last norm ("12"), the keys of its attention ("k12"), which tell
+    parts of things apart better than outputs do (Amir et al., "Deep ViT features as dense visual descriptors"), or its
+    values ("v12").
     """
 
     def __init__(self, spec: Spec, model: Any, device: torch.device, dtype: torch.dtype):
         self.spec, self.device, self.dtype = spec, device, dtype
-        self.kind = _KINDS[model.config.model_type]
+        self.kind = _ARCHITECTURES[model.config.model_type]
         self.depth = int(model.config.num_hidden_layers)
         self.layers = spec.layers or (str(self.depth),)
         self.width = int(model.config.hidden_size)
@@ -141,7 +149,7 @@ class HubBackbone:
                 f"{spec.name} has layers 1..{self.depth}, their keys k1..k{self.depth} and values v1..v{self.depth}, "
                 f"got {', '.join(self.layers)}"
             )
-        facts = self.layers, spec.patch, spec.mean_rgb, spec.std_rgb, _FEATURES
+        facts = self.layers, spec.patch, spec.mean_rgb, spec.std_rgb, _FEATURES_VERSION
         self.identity = fingerprint(dict(model.state_dict()), *facts)
         self.model = model.to(device, dtype).eval().requires_grad_(False)
 
@@ -153,20 +161,20 @@ class HubBackbone:
     def encode(self, pixels: Tensor) -> Encoding:
         """Encode (b, 3, H, W) into (b, dim * layers, H / patch, W / patch), each layer of unit length.
 
-        The token is the class token's own outputs and keys at the same layers, so that it compares with the cells.
+        The token is the class token at the same layers, so that it compares with the patch tokens.
         """
         return self._encoding(*self._run(pixels, self.layers != (str(self.depth),)))
 
     @torch.inference_mode()
     def encode_inner(self, pixels: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Cells and token as `encode` gives them, and what heads are put on: (b, width, gh, gw).
+        """Features and token as `encode` gives them, and what heads are put on: (b, width, gh, gw).
 
-        That is the output of the block `INNER` from the end after the model's last norm. Raises `BackboneError`.
+        That is the output of the block `INNER_BLOCK` from the end after the model's last norm. Raises `BackboneError`.
         """
         check_depth(self.spec.name, self.depth)
         out, grid_hw = self._run(pixels, True)
         dense, token, _ = self._encoding(out, grid_hw)
-        inner = self._tokens(out, str(self.depth + 1 - INNER), grid_hw[0] * grid_hw[1])[:, 1:].float()
+        inner = self._tokens(out, str(self.depth + 1 - INNER_BLOCK), grid_hw[0] * grid_hw[1])[:, 1:].float()
         return dense, token, _on_grid(inner, grid_hw)
 
     def values(self) -> "HubBackbone":
@@ -180,30 +188,30 @@ class HubBackbone:
         return self.model(pixel_values=pixels, output_hidden_states=inner, **self.kind.call), grid_hw
 
     def _encoding(self, out: Any, grid_hw: tuple[int, int]) -> Encoding:
-        cells = grid_hw[0] * grid_hw[1]
-        parts = [F.normalize(self._tokens(out, layer, cells).float(), dim=-1) for layer in self.layers]
-        tokens = torch.cat(parts, -1)  # (b, 1 + cells, dim * layers)
+        count = grid_hw[0] * grid_hw[1]
+        layers = [F.normalize(self._tokens(out, layer, count).float(), dim=-1) for layer in self.layers]
+        tokens = torch.cat(layers, -1)  # (b, 1 + count, dim * layers)
         return Encoding(_on_grid(tokens[:, 1:], grid_hw), F.normalize(tokens[:, 0], dim=-1))
 
-    def _tokens(self, out: Any, layer: str, cells: int) -> Tensor:
-        """(b, 1 + cells, dim) of one layer: the class token and the patches."""
+    def _tokens(self, out: Any, layer: str, count: int) -> Tensor:
+        """(b, 1 + count, dim) of one layer: the class token and the `count` patch tokens."""
         number = int(layer.lstrip("kv"))
         tokens: Tensor
         if layer == str(self.depth) and self.kind is not _CLIP:
-            tokens = _kept(out.last_hidden_state, cells)
+            tokens = _class_and_patches(out.last_hidden_state, count)
         elif layer[0] in _FACETS:
             block = self.model.get_submodule(self.kind.blocks)[number - 1]
-            normed = getattr(block, self.kind.before)(_kept(out.hidden_states[number - 1], cells))
+            normed = getattr(block, self.kind.before)(_class_and_patches(out.hidden_states[number - 1], count))
             tokens = getattr(getattr(block, self.kind.attention), _FACETS[layer[0]])(normed)
         else:  # CLIP leaves the last norm to the class token alone, so its outputs are normed here too
             hidden = out.last_hidden_state if number == self.depth else out.hidden_states[number]
-            tokens = self.model.get_submodule(self.kind.final)(_kept(hidden, cells))
+            tokens = self.model.get_submodule(self.kind.final)(_class_and_patches(hidden, count))
         return tokens
 
 
-def _kept(hidden: Tensor, cells: int) -> Tensor:
-    """Class and register tokens come first, so the patches are the last; the registers are left out."""
-    return torch.cat([hidden[:, :1], hidden[:, -cells:]], 1)
+def _class_and_patches(hidden: Tensor, count: int) -> Tensor:
+    """Leave out the register tokens, which lie between the class token and the patch tokens."""
+    return torch.cat([hidden[:, :1], hidden[:, -count:]], 1)
 
 
 def _on_grid(tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
@@ -219,7 +227,7 @@ def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str,
     if layers is None:
         layers = known.layers if known else _default_layers(config)
     spec = _spec(name, folder, config, layers)
-    kind = _KINDS[config["model_type"]]
+    kind = _ARCHITECTURES[config["model_type"]]
     return HubBackbone(spec, hub.load_model(folder, kind.loader, kind.attend, **kind.arguments), device, dtype)
 
 
@@ -234,8 +242,8 @@ def _default_layers(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _config(folder: Path) -> dict[str, Any]:
     config = hub.read_config(folder)
-    if config.get("model_type") not in _KINDS:
-        kinds = ", ".join(_KINDS)
+    if config.get("model_type") not in _ARCHITECTURES:
+        kinds = ", ".join(_ARCHITECTURES)
         raise BackboneError(f"{folder}: a model of type {config.get('model_type')!r}; kshot reads {kinds}")
     return config
 
@@ -253,5 +261,5 @@ def _spec(name: str, folder: Path, config: dict[str, Any], layers: tuple[str, ..
         layers=tuple(layers),
         licence=known.licence if known else "see the model's own page",
         source=known.source if known else name,
-        size=_KINDS[config["model_type"]].size,
+        size=_ARCHITECTURES[config["model_type"]].size,
     )

@@ -11,8 +11,8 @@ import typer
 from filelock import FileLock
 
 from kshot.backbones import tiny
-from kshot.backbones._net import Net, Plan
 from kshot.backbones.base import load_backbone
+from kshot.backbones.tiny import Net, NetSizes
 from kshot.cli import options as o
 from kshot.cli.output import print_json, say
 from kshot.cli.train import training_bar
@@ -113,7 +113,7 @@ def distil(
         seed=seed,
     )
     torch.manual_seed(seed)
-    net = Net(Plan(dim=dim, sixteenth=width, heads=max(1, width // _HEAD), residuals=(1, 1, 1), blocks=blocks))
+    net = Net(NetSizes(dim=dim, sixteenth=width, heads=max(1, width // _HEAD), residuals=(1, 1, 1), blocks=blocks))
     every = [*files.held, *files.learned]
     job = distill.Distill(net, every, len(files.held), targets, plan, settings, place, schedule.steps)
     facts: dict[str, Any] = {"what": "distill", "plan": asdict(plan), "distill": asdict(settings)}

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.backbones.base import Backbone, Spec, TextEncoder, readers_of_text
+from kshot.backbones.base import Backbone, Spec, TextEncoder, text_backbones
 from kshot.errors import SettingError
 from kshot.ops.geometry import FeatureMap, Frame
 
@@ -49,7 +49,7 @@ def extract_words(backbone: Backbone, words: Sequence[str]) -> FeatureMap:
     if not isinstance(backbone, TextEncoder):
         raise SettingError(
             f"the text {words[0]!r}: backbone {backbone.spec.name} reads no words; these do: "
-            f"{', '.join(readers_of_text())}, or any folder with a whole CLIP model. "
+            f"{', '.join(text_backbones())}, or any folder with a whole CLIP model. "
             "Or give an image of the class, with or without a mask"
         )
     vectors = F.normalize(backbone.encode_text(words).float().cpu(), dim=1)  # (n, c)

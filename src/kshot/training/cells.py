@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.backbones._heads import Carrier
 from kshot.backbones.base import Backbone, Encoding
-from kshot.backbones.headed import carrier_of
+from kshot.backbones.headed import HeadBackbone, head_backbone
 from kshot.backbones.hub import HubBackbone
 from kshot.errors import OutputError
 from kshot.io.atomic import write_text
@@ -50,7 +49,7 @@ class Seen:
     def __init__(
         self, backbone: Backbone, teacher: Backbone | None, folder: Path, photos: Sequence[Path], view: View, out: Path
     ):
-        self.carrier: Carrier = carrier_of(_at_values(backbone) if teacher is None else backbone)
+        self.carrier: HeadBackbone = head_backbone(_at_values(backbone) if teacher is None else backbone)
         self.teacher = None if teacher is None else _at_values(teacher)
         self.folder, self.photos, self.view = folder, photos, view
         self.grid = view.size // backbone.spec.patch
@@ -92,7 +91,7 @@ class Seen:
         values = F.normalize(told.dense[0].float().cpu(), dim=0)
         return Cells(inner[0], values, self._objects(index, values, told.objectness))
 
-    def _pixels(self, picture: NDArray[np.uint8], patch: int, seer: Carrier | Backbone) -> Tensor:
+    def _pixels(self, picture: NDArray[np.uint8], patch: int, seer: HeadBackbone | Backbone) -> Tensor:
         """The photograph in as many cells a side for any patch."""
         whole = (0, 0, picture.shape[1], picture.shape[0])
         view = cut(picture, whole, self.grid * patch)

@@ -18,8 +18,8 @@ from PIL import ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.backbones._net import Net, Output
 from kshot.backbones.base import IMAGENET_MEAN, IMAGENET_STD
+from kshot.backbones.tiny import Net, Output
 from kshot.features.lru import Held
 from kshot.io.images import read_image
 from kshot.training import teacher_features
@@ -81,7 +81,7 @@ class Distill:
             np.asarray(each[:held, 0], np.float32).reshape(-1, plan.dim) * self.scale for each in targets[:2]
         )
         self.spread, self.token_spread = (max(float(each.var(0).sum()), 1e-6) for each in (dense, token))
-        model.begin(torch.from_numpy(dense.mean(0)), torch.from_numpy(token.mean(0)))
+        model.init_output_bias(torch.from_numpy(dense.mean(0)), torch.from_numpy(token.mean(0)))
 
     def batch(self, step: int, part: int, size: int) -> Batch:
         """Views of `size` photographs; every photograph comes once before one comes again."""
@@ -129,7 +129,7 @@ class Distill:
             pairs[-1] += [out.token.float(), batch.token]
         found, wanted, token, wanted_token = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         dense_match, token_match = _match(found, wanted), _match(token, wanted_token)
-        self.model.stretch(dense_match, token_match)
+        self.model.match_variance(dense_match, token_match)
         return dense_match[0]
 
     def _held(self) -> Iterator[Batch]:

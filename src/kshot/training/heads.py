@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.backbones import headed
-from kshot.backbones._heads import GAMMA, Heads
 from kshot.backbones.base import Backbone
+from kshot.backbones.headed import AFFINITY_THRESHOLD, Heads
 from kshot.training import checkpoint
 from kshot.training.cells import Cells, Seen
 from kshot.training.unlabelled import rng
@@ -50,7 +50,7 @@ class LearnHeads:
         held: int,
         device: torch.device,
         *,
-        gamma: float = GAMMA,
+        gamma: float = AFFINITY_THRESHOLD,
         object_share: float = 200.0,
         seed: int = 0,
     ):
@@ -87,7 +87,9 @@ class LearnHeads:
             batch = self._stack([self.seen(index) for index in indices])
             found = {name: float(value) for name, value in self.losses(batch).items()}
             keys = self.model.keys(batch.inner)
-            found["pairs_right"] = float((((keys.transpose(1, 2) @ keys) >= GAMMA) == batch.alike).float().mean())
+            found["pairs_right"] = float(
+                (((keys.transpose(1, 2) @ keys) >= AFFINITY_THRESHOLD) == batch.alike).float().mean()
+            )
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value * len(indices) / self.held
         return sums
@@ -98,13 +100,13 @@ class LearnHeads:
         return Batch(inner, values.transpose(1, 2) @ values > self.gamma, objects)
 
 
-def write_backbone(out: Path, name: str, backbone: Backbone, pools: bool = True) -> Path:
+def write_backbone(out: Path, name: str, backbone: Backbone, guided_pooling: bool = True) -> Path:
     """The best heads of a run as a folder that `--backbone` takes. Raises `OutputError`.
 
-    pools: whether it pools its cells, or leaves them as they are and adds objectness alone.
+    guided_pooling: False leaves the features as they are and adds objectness alone.
     """
     _, weights = checkpoint.weights_of(out / checkpoint.BEST)
-    headed.write(out / BACKBONE, name, backbone, weights, pools)
+    headed.write(out / BACKBONE, name, backbone, weights, guided_pooling)
     return out / BACKBONE
 
 

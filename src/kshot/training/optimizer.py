@@ -16,7 +16,7 @@ def make_optimizer(
 
     Matrices and kernels decay; biases and norms do not. shares: what weights whose names begin so get of the rate.
     """
-    ends = tuple(getattr(model, "ends", ()))
+    ends = tuple(getattr(model, "input_and_output_layers", ()))
     groups: dict[tuple[float, str], list[Tensor]] = {}
     for name, weight in model.named_parameters():
         if weight.requires_grad:

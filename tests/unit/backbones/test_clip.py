@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from kshot.backbones._templates import TEMPLATES
-from kshot.backbones.base import load_backbone, readers_of_text
+from kshot.backbones.base import load_backbone, text_backbones
 from kshot.backbones.clip import Clip
 from kshot.backbones.hub import HubBackbone
 from kshot.errors import BackboneError, SettingError
@@ -101,7 +101,7 @@ def test_there_are_eighty_different_templates() -> None:
 def test_facts_come_from_the_folder(clip: Clip, folder: Path) -> None:
     assert (clip.spec.patch, clip.spec.dim, clip.spec.text) == (8, 24, True)
     assert clip.spec.mean_rgb == (0.48145466, 0.4578275, 0.40821073)
-    assert readers_of_text() == ["clip-dinoiser", "clip-vit-b16", "clip-vit-b16-laion2b"]
+    assert text_backbones() == ["clip-dinoiser", "clip-vit-b16", "clip-vit-b16-laion2b"]
 
 
 def test_layers_ask_for_the_vision_tower(folder: Path) -> None:

@@ -9,9 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from kshot.backbones import dinoiser
-from kshot.backbones._heads import git_blob_hash, read_heads
 from kshot.backbones.base import load_backbone
-from kshot.backbones.dinoiser import Dinoiser
+from kshot.backbones.headed import HeadedTextEncoder, git_blob_hash, read_checkpoint
 from kshot.errors import BackboneError, SettingError, WeightsNotFoundError
 from kshot.io import hub
 from tests.support import tiny_clip
@@ -23,14 +22,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def backbone(folder: Path) -> Dinoiser:
+def backbone(folder: Path) -> HeadedTextEncoder:
     return load_backbone(str(folder), device="cpu")
 
 
-def test_features_and_objectness_are_the_papers(backbone: Dinoiser, folder: Path) -> None:
+def test_features_and_objectness_are_the_papers(backbone: HeadedTextEncoder, folder: Path) -> None:
     state = torch.load(folder / "last.pt", weights_only=True)
     pixels = torch.randn(1, 3, 24, 40)
-    dense, token, inner = backbone.carrier.encode_inner(pixels)
+    dense, token, inner = backbone.backbone.encode_inner(pixels)
     padded = F.pad(inner, (1, 1, 1, 1), mode="replicate")
     keys = F.conv2d(padded, state["obj_proj.weight"], state["obj_proj.bias"])[0].flatten(1).T  # (15, 256)
     cells, expected = dense[0].flatten(1).T, []
@@ -47,13 +46,13 @@ def test_features_and_objectness_are_the_papers(backbone: Dinoiser, folder: Path
     assert torch.equal(found.token, token)
 
 
-def test_pooling_changes_what_it_should(backbone: Dinoiser) -> None:
+def test_pooling_changes_what_it_should(backbone: HeadedTextEncoder) -> None:
     pixels = torch.randn(1, 3, 48, 48)
-    plain = backbone.carrier.encode(pixels).dense
+    plain = backbone.backbone.encode(pixels).dense
     assert float((plain * backbone.encode(pixels).dense).sum(1).min()) < 0.999
 
 
-def test_a_batch_of_three_is_three_single_runs(backbone: Dinoiser) -> None:
+def test_a_batch_of_three_is_three_single_runs(backbone: HeadedTextEncoder) -> None:
     pixels = torch.randn(3, 3, 32, 24)
     together = backbone.encode(pixels)
     for index in range(3):
@@ -62,11 +61,11 @@ def test_a_batch_of_three_is_three_single_runs(backbone: Dinoiser) -> None:
             torch.testing.assert_close(one[0], several[index], atol=1e-5, rtol=1e-4)
 
 
-def test_words_are_clips_own(backbone: Dinoiser) -> None:
-    assert torch.equal(backbone.encode_text(["cat"]), backbone.carrier.encode_text(["cat"]))
+def test_words_are_clips_own(backbone: HeadedTextEncoder) -> None:
+    assert torch.equal(backbone.encode_text(["cat"]), backbone.backbone.encode_text(["cat"]))
 
 
-def test_identity_knows_the_heads(backbone: Dinoiser, tmp_path: Path) -> None:
+def test_identity_knows_the_heads(backbone: HeadedTextEncoder, tmp_path: Path) -> None:
     folder = tiny_clip.make_dinoiser(tmp_path)
     assert load_backbone(str(folder), device="cpu").identity == backbone.identity
     tiny_clip.make_heads(folder / "last.pt", **{"bkg_decoder.bias": torch.ones(1)})
@@ -76,18 +75,18 @@ def test_identity_knows_the_heads(backbone: Dinoiser, tmp_path: Path) -> None:
 def test_wrong_keys_are_named(tmp_path: Path) -> None:
     tiny_clip.make_heads(tmp_path / "x.pt", **{"obj_proj.bias": None, "extra.weight": torch.zeros(2)})
     with pytest.raises(BackboneError, match=r"x\.pt: .*missing obj_proj\.bias, foreign extra\.weight"):
-        read_heads(tmp_path / "x.pt", 32)
+        read_checkpoint(tmp_path / "x.pt", 32)
 
 
 def test_wrong_shapes_are_printed(tmp_path: Path) -> None:
     tiny_clip.make_heads(tmp_path / "x.pt", width=16)
     with pytest.raises(BackboneError, match=r"obj_proj\.weight \(256, 16, 3, 3\), not \(256, 32, 3, 3\)"):
-        read_heads(tmp_path / "x.pt", 32)
+        read_checkpoint(tmp_path / "x.pt", 32)
 
 
 def test_the_official_shapes_fit(tmp_path: Path) -> None:
     tiny_clip.make_heads(tmp_path / "x.pt", width=768)
-    heads = read_heads(tmp_path / "x.pt", 768)
+    heads = read_checkpoint(tmp_path / "x.pt", 768)
     assert tuple(heads.obj_proj.weight.shape) == (256, 768, 3, 3)
     assert heads.obj_proj.padding_mode == "replicate"
     assert tuple(heads.bkg_decoder.weight.shape) == (1, 768, 1, 1)
@@ -97,7 +96,7 @@ def test_the_official_shapes_fit(tmp_path: Path) -> None:
 def test_a_wrapped_checkpoint_is_unwrapped(tmp_path: Path, wrapper: str) -> None:
     state = tiny_clip.make_heads(tmp_path / "x.pt")
     torch.save({wrapper: state, "epoch": 3}, tmp_path / "x.pt")
-    assert torch.equal(read_heads(tmp_path / "x.pt", 32).obj_proj.bias, state["obj_proj.bias"])
+    assert torch.equal(read_checkpoint(tmp_path / "x.pt", 32).obj_proj.bias, state["obj_proj.bias"])
 
 
 class _Code:
@@ -108,14 +107,14 @@ class _Code:
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"obj_proj.weight": _Code()}, tmp_path / "x.pt")
     with pytest.raises(BackboneError, match="not a checkpoint of tensors alone"):
-        read_heads(tmp_path / "x.pt", 32)
+        read_checkpoint(tmp_path / "x.pt", 32)
     assert capsys.readouterr().out == ""
     (tmp_path / "x.pt").write_bytes(b"<html>not found</html>")
     with pytest.raises(BackboneError, match="not a checkpoint of tensors alone"):
-        read_heads(tmp_path / "x.pt", 32)
+        read_checkpoint(tmp_path / "x.pt", 32)
     torch.save([torch.zeros(1)], tmp_path / "x.pt")
     with pytest.raises(BackboneError, match="not a dict of tensors"):
-        read_heads(tmp_path / "x.pt", 32)
+        read_checkpoint(tmp_path / "x.pt", 32)
 
 
 def test_layers_and_shallow_models_are_refused(folder: Path) -> None:

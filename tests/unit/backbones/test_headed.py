@@ -21,7 +21,7 @@ def test_cells_are_means_of_those_that_belong_together(tmp_path: Path, kind: str
     state = load_file(tmp_path / "heads" / headed.WEIGHTS)
     patch = backbone.spec.patch
     pixels = torch.randn(1, 3, 3 * patch, 5 * patch)
-    dense, token, inner = headed.carrier_of(load_backbone(plain, device="cpu")).encode_inner(pixels)
+    dense, token, inner = headed.head_backbone(load_backbone(plain, device="cpu")).encode_inner(pixels)
     padded = F.pad(inner, (1, 1, 1, 1), mode="replicate")
     keys = F.conv2d(padded, state["obj_proj.weight"], state["obj_proj.bias"])[0].flatten(1).T
     alike = F.normalize(keys, dim=1) @ F.normalize(keys, dim=1).T
@@ -106,4 +106,6 @@ def test_damaged_folders_are_told(tmp_path: Path) -> None:
 
 def test_a_shallow_transformer_carries_none(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match="a transformer of 2 blocks"):
-        headed.carrier_of(load_backbone(make(tmp_path, depth=2), device="cpu")).encode_inner(torch.zeros(1, 3, 16, 16))
+        headed.head_backbone(load_backbone(make(tmp_path, depth=2), device="cpu")).encode_inner(
+            torch.zeros(1, 3, 16, 16)
+        )

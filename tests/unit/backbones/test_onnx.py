@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from kshot.backbones._net import STRIDE, Output
 from kshot.backbones.base import load_backbone
+from kshot.backbones.tiny import STRIDE, Output
 
 
 class Plain(nn.Module):

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kshot.backbones._net import Net
 from kshot.backbones.base import load_backbone
+from kshot.backbones.tiny import Net
 from kshot.errors import OutputError
 from kshot.io.images import read_image
 from kshot.training import distill, teacher_features
