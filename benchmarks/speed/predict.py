@@ -25,6 +25,7 @@ from PIL import Image
 from benchmarks.settings import facts, shared
 from kshot.features import prepare
 from kshot.io.images import read_image
+from kshot.io.manifest import Record
 from kshot.methods.base import Task
 from kshot.ops.geometry import Frame
 from kshot.segmenter import Segmenter
@@ -86,7 +87,7 @@ def _memory_child(options: argparse.Namespace) -> None:
     task = segmenter.fit(_supports(options.root, 1))
     peaks: dict[int, float] = {}
 
-    def note(record: dict[str, Any], through: int, total: int) -> None:
+    def note(record: Record, through: int, total: int) -> None:
         if through in {50, 1000, 5000, total}:
             peaks[through] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

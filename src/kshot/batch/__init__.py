@@ -7,12 +7,9 @@ its files are then those of a run that nobody stopped, byte for byte; `timing.js
 
 from kshot.batch.inputs import Job, Shard, plan
 from kshot.batch.run import Summary, label_folder
-from kshot.batch.run_folder import MANIFEST, SETTINGS, read_manifest
-from kshot.batch.statistics import Record
+from kshot.io.manifest import Record, read_manifest
 
 __all__ = [
-    "MANIFEST",
-    "SETTINGS",
     "Job",
     "Record",
     "Shard",

@@ -16,6 +16,7 @@ from kshot.errors import ImageTooLargeError, SettingError
 from kshot.features.tiles import Tiling
 from kshot.formats import _instances
 from kshot.io import rasters
+from kshot.io.manifest import Record
 from kshot.io.rasters import MOST_PIXELS, Raster
 from kshot.io.tiff import Page, is_tiff, pages
 from kshot.methods.base import Task
@@ -53,7 +54,7 @@ class Windowed:
         height, width = page.size_hw
         return page if plain and height * width > min(self.segmenter.max_pixels, FROM_PIXELS) else None
 
-    def label(self, job: Job, page: Page) -> dict[str, Any]:
+    def label(self, job: Job, page: Page) -> Record:
         """Write the outputs of an image and return its facts. Raises `InputError`s and `OutputError`."""
         outputs = {name: where for name in self.writers if (where := self._output(name, job))}
         with rasters.opened(job.path, page, self.segmenter.look, job.name) as raster:
@@ -70,7 +71,7 @@ class Windowed:
 
     def _once(
         self, raster: Raster, kept: Sequence[int], present: dict[str, float], outputs: Mapping[str, str]
-    ) -> dict[str, Any]:
+    ) -> Record:
         """Write the labels of the best among `kept`; `present` takes what tiles say. Raises `_AbsentError`."""
         classes = self.task.classes
         tally = Tally(classes)

@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from statistics import mean
 
-from kshot.batch.run_folder import read_manifest
 from kshot.errors import KshotError
+from kshot.io.manifest import FAILED, read_manifest
 from kshot.io.pages_and_frames import pictures
 from kshot.io.paths import file_of
 from kshot.methods.base import Task
@@ -33,7 +33,7 @@ def effect(
     frame: of those it is no news that they are sure now. What is gone or changed since does not count; None when
     nothing is left. Raises `SettingError` when there is no manifest.
     """
-    records = {r["input"]: r for r in read_manifest(run) if r["status"] != "failed"}
+    records = {r["input"]: r for r in read_manifest(run) if r["status"] != FAILED}
     doubtful = sorted(records, key=lambda name: (-records[name]["uncertainty"], name))
     others = (name for name in doubtful if (root / name).resolve() not in leave_out)
     groups: dict[Path, list[str]] = {}  # a video is decoded once

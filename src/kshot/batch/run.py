@@ -14,13 +14,15 @@ from kshot.annotations.model import Export
 from kshot.batch.inputs import Job, Jobs, Shard, root_of
 from kshot.batch.large_images import Windowed
 from kshot.batch.pipeline import overlapped
-from kshot.batch.run_folder import Journal, RunFolder
+from kshot.batch.run_folder import RunFolder
 from kshot.batch.stages import Steps, Work
-from kshot.batch.statistics import MASKS, Record
+from kshot.batch.statistics import MASKS
 from kshot.batch.tiled import predict_tiled
 from kshot.errors import OutputError, SettingError
 from kshot.features.tiles import Tiling
 from kshot.formats import _instances, kshot_run
+from kshot.io.jsonl import LineWriter
+from kshot.io.manifest import EMPTY, FAILED, Record
 from kshot.io.rasters import Look
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
@@ -53,8 +55,8 @@ class Summary:
         """Add one record."""
         self.processed += 1
         self.objects += sum(facts["regions"] for facts in record.get("classes", {}).values())
-        self.empty += record["status"] == "empty"
-        if record["status"] == "failed":
+        self.empty += record["status"] == EMPTY
+        if record["status"] == FAILED:
             self.failed += 1
             self.failures.append({"input": record["input"], "reason": record["reason"]})
 
@@ -128,7 +130,8 @@ def label_folder(
                     yield job
 
         made = engine(todo(), steps, workers)
-        with _keeping(), Journal(folder.manifest) as manifest, Journal(folder.timing) as timing:
+        with _keeping():
+            manifest, timing = LineWriter(folder.manifest), LineWriter(folder.timing)
             try:
                 for work in made:
                     records[work.record["input"]] = work.record

@@ -2,21 +2,28 @@
 
 import contextlib
 import json
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from kshot.batch.inputs import Shard
-from kshot.batch.statistics import Record
 from kshot.errors import OutputError, SettingError
 from kshot.io.atomic import write_text
+from kshot.io.manifest import (
+    FAILED,
+    MANIFEST,
+    SETTINGS,
+    SHARD_MANIFESTS,
+    Record,
+    read_manifest,
+    read_records,
+    read_settings,
+    write_records,
+)
 
-log = logging.getLogger(__name__)
-MANIFEST, SETTINGS, TIMING = "manifest.jsonl", "settings.json", "timing.jsonl"
-_LOCK, _SHARDS, _ABANDONED = ".lock", "manifest-*-of-*.jsonl", ".kshot-*"
+_LOCK, _ABANDONED = ".lock", ".kshot-*"
 _CLOSING_SECONDS = 600
 # Options that decide the files of a run, and how a person sets them.
 _BINDING = {
@@ -57,7 +64,7 @@ class RunFolder:
                 f"{self.out}: another run is writing into it; wait until it ends, or choose another folder with -o"
             ) from error
         except OSError as error:
-            raise _refused(self.out, error) from error
+            raise OutputError(f"{self.out}: cannot be written ({error.strerror or error})") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,7 +73,7 @@ class RunFolder:
     def _lock(self, held: contextlib.ExitStack) -> None:
         """A run of the whole holds all locks; a shard holds its own, and that of the whole until it is open."""
         held.enter_context(self._whole)
-        for manifest in [self.manifest] if self.shard else self.out.glob(_SHARDS):
+        for manifest in [self.manifest] if self.shard else self.out.glob(SHARD_MANIFESTS):
             held.enter_context(FileLock(self.out / f"{_LOCK}{manifest.stem.removeprefix('manifest')}", timeout=0))
         if not self.shard:
             # Half-written files of a killed run; nobody else can be writing here now.
@@ -75,7 +82,7 @@ class RunFolder:
 
     def open(self, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> dict[str, Record]:
         """Records of earlier runs that count, by input, after refusing to mix two runs. Raises `SettingError`."""
-        shards = any(self.out.glob(_SHARDS))
+        shards = any(self.out.glob(SHARD_MANIFESTS))
         begun = shards or (self.out / MANIFEST).exists()
         if self.shard and overwrite:
             raise SettingError(f"--overwrite with --shard {self.shard}: others may be at work; remove {self.out} first")
@@ -88,21 +95,23 @@ class RunFolder:
         else:
             self.timing.unlink(missing_ok=True)
             write_text(self.out / SETTINGS, json.dumps(settings, indent=2) + "\n")
-        done = {} if overwrite else {r["input"]: r for r in self._records() if r["status"] != "failed"}
-        self.own = {r["input"] for r in read_lines(self.manifest)} & set(done) if self.shard else set(done)
-        write_text(self.manifest, _lines(done[name] for name in self.own))
+        records = read_manifest(self.out) if begun and not overwrite else []
+        done = {record["input"]: record for record in records if record["status"] != FAILED}
+        self.own = {r["input"] for r in read_records(self.manifest)} & set(done) if self.shard else set(done)
+        write_records(self.manifest, (done[name] for name in self.own))
         if self.shard:
             self._whole.release()
         else:
-            self._forget_shards()
+            for path in self.out.glob(SHARD_MANIFESTS):
+                path.unlink(missing_ok=True)
         return done
 
     def close(self, records: Iterable[Record]) -> list[Record]:
         """Put the manifest in the order of the inputs' names, shards together; returns what the folder holds now."""
-        write_text(self.manifest, _lines(records))
+        write_records(self.manifest, records)
         if self.shard:
-            write_text(self.out / MANIFEST, _lines(self._records()))
-        return read_lines(self.out / MANIFEST)
+            write_records(self.out / MANIFEST, read_manifest(self.out))
+        return read_records(self.out / MANIFEST)
 
     @contextlib.contextmanager
     def merging(self) -> Iterator[None]:
@@ -119,11 +128,9 @@ class RunFolder:
 
     def _check_same(self, now: Mapping[str, Any]) -> None:
         """Refuse settings that would make other files than those that are there."""
-        before: Any = {}
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            before = json.loads((self.out / SETTINGS).read_text(encoding="utf-8"))
+        before = read_settings(self.out)
         now = json.loads(json.dumps(now))  # tuples become lists, as in the file
-        if not isinstance(before, dict) or before.get("task") != now["task"]:
+        if before.get("task") != now["task"]:
             raise SettingError(
                 f"{self.out}: holds the results of another task; choose another folder, or --overwrite it"
             )
@@ -134,75 +141,3 @@ class RunFolder:
                     f"{self.out}: the run in it had {name} {before.get(name)}, now it is {now.get(name)}; "
                     f"give the same again ({options}), choose another folder, or --overwrite it"
                 )
-
-    def _records(self) -> list[Record]:
-        """The records of the whole folder, those of all shards included."""
-        paths = [self.out / MANIFEST, *sorted(self.out.glob(_SHARDS))]
-        return list({record["input"]: record for path in paths for record in read_lines(path)}.values())
-
-    def _forget_shards(self) -> None:
-        for path in self.out.glob(_SHARDS):
-            path.unlink(missing_ok=True)
-
-
-class Journal:
-    """A file that grows by lines, whole ones even on a full disk."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            self._file: BinaryIO = path.open("ab", buffering=0)
-        except OSError as error:
-            raise _refused(path, error) from error
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def append(self, value: Mapping[str, Any]) -> None:
-        """Add a line. Raises `OutputError`."""
-        data = json.dumps(value).encode() + b"\n"
-        end = self._file.seek(0, 2)
-        try:
-            if self._file.write(data) != len(data):  # a disk takes what fits, without an error
-                raise OSError("no space left on the disk")
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._file.truncate(end)
-            raise _refused(self.path, error) from error
-
-
-def read_manifest(out: Path) -> list[Record]:
-    """The records of an output folder, the last one of each input; a line that a crash cut off is left out.
-
-    Those of shards that still run are among them. Raises `SettingError` when there is no manifest.
-    """
-    if not (out / MANIFEST).exists() and not any(out.glob(_SHARDS)):
-        raise SettingError(f"{out}: no {MANIFEST} in it; give a folder that `kshot label` wrote")
-    return RunFolder(out)._records()
-
-
-def read_lines(path: Path) -> list[Record]:
-    """The records of one manifest, the last one of each input; none when there is no such file."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    records: dict[str, Record] = {}
-    for line in lines:
-        try:
-            record = json.loads(line)
-            records[record["input"]] = record
-        except (ValueError, KeyError, TypeError):
-            log.warning("%s: a damaged line was left out", path)
-    return list(records.values())
-
-
-def _lines(records: Iterable[Record]) -> str:
-    return "".join(json.dumps(record) + "\n" for record in sorted(records, key=lambda record: record["input"]))
-
-
-def _refused(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path}: cannot be written ({error.strerror or error})")

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from kshot.batch.inputs import Job
 from kshot.batch.large_images import Windowed
-from kshot.batch.statistics import Record, facts_of
+from kshot.batch.statistics import facts_of
 from kshot.errors import KshotError, OutputError
 from kshot.io.images import read_image
+from kshot.io.manifest import FAILED, Record
 from kshot.io.rasters import Look
 from kshot.io.tiff import Page
 from kshot.types import Prediction
@@ -60,7 +61,7 @@ class Steps:
 
     def read(self, job: Job) -> Work:
         """Read and decode the image; what is wrong with it goes into the record."""
-        work = Work(job, {"input": job.name, "status": "failed"})
+        work = Work(job, {"input": job.name, "status": FAILED})
         with _step(work, "read"):
             if job.problem:
                 raise job.problem

@@ -1,16 +1,15 @@
 """What a manifest says of an image that was done, from the whole of it or strip by strip."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.io.manifest import DONE, EMPTY, ClassFacts, Record
 from kshot.ops.regions import RegionCounter, count_regions
 from kshot.types import Prediction
 
 MASKS = "png"
-Record = dict[str, Any]
 
 
 class Tally:
@@ -73,7 +72,7 @@ def _record(
     scores: Sequence[float],
 ) -> Record:
     """pixels, regions and scores go by the label."""
-    facts = {
+    facts: dict[str, ClassFacts] = {
         name: {
             "present": round(float(present[name]), 4),
             "pixels": pixels[index],
@@ -83,7 +82,7 @@ def _record(
         for index, name in enumerate(classes, 1)
     }
     return {
-        "status": "done" if any(pixels[1:]) else "empty",
+        "status": DONE if any(pixels[1:]) else EMPTY,
         "size_hw": list(size_hw),
         "uncertainty": round(uncertainty, 4),
         "mask": outputs[MASKS],

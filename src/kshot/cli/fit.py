@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from kshot.batch import MANIFEST, SETTINGS, read_manifest
 from kshot.batch.review import Effect, effect
 from kshot.cli import options as o
 from kshot.cli.output import print_json, say
 from kshot.errors import SettingError
+from kshot.io.manifest import MANIFEST, read_manifest, read_settings
 from kshot.methods.base import Support, Task, load_task
-from kshot.report.labelling import read_json
 from kshot.segmenter import Segmenter
 from kshot.types import Shot, SupportSet
 
@@ -106,7 +105,7 @@ def fit(
 def _effect(segmenter: Segmenter, task: Task, accepted: Path, added: Sequence[Shot]) -> Effect | None:
     """What the labels of a folder in a run do to the run's other images; None when it lies in no run."""
     run = accepted.resolve().parent
-    images = read_json(run / SETTINGS).get("images") if (run / MANIFEST).is_file() else None
+    images = read_settings(run).get("images") if (run / MANIFEST).is_file() else None
     if not isinstance(images, str):
         return None
     known = {Path(shot.image).resolve() for shot in added if isinstance(shot.image, str | Path)}

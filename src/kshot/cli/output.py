@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kshot.batch import Summary
+from kshot.io.manifest import FAILED, Record
 
 
 def say(text: str) -> None:
@@ -33,16 +34,16 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[dict[str, Any], int, int], None]]:
+def progress_bar(title: str) -> Iterator[Callable[[Record, int, int], None]]:
     """A callback for `label_folder`; draws on stderr when that is a terminal, and says failures at once."""
     console = Console(stderr=True, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(title, total=None)
 
-        def step(record: dict[str, Any], through: int, total: int) -> None:
+        def step(record: Record, through: int, total: int) -> None:
             bar.update(task, completed=through, total=total)
-            if record["status"] == "failed":
+            if record["status"] == FAILED:
                 bar.console.print(f"[yellow]failed[/] {_plain(record['input'])}: {_plain(record['reason'])}")
 
         yield step

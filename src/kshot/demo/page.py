@@ -7,7 +7,8 @@ from typing import Any
 
 from kshot.demo.results import CaseResult
 from kshot.io.atomic import write_text
-from kshot.report.labelling import Record, hex_colour, read_run
+from kshot.io.manifest import Record
+from kshot.report.labelling import hex_colour, read_run
 from kshot.report.page import embed, render, support_views
 from kshot.segmenter import Segmenter
 

@@ -5,15 +5,12 @@ off, which counts as not there; a row that two processes both wrote is the same 
 """
 
 import hashlib
-import json
-import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kshot.errors import OutputError
+from kshot.io.jsonl import LineReader, LineWriter, line_of
 
-log = logging.getLogger(__name__)
 Row = dict[str, Any]
 _PATTERN = "rows-*.jsonl"
 
@@ -36,58 +33,26 @@ class Watch:
     def __init__(self, folder: Path):
         self.folder = folder
         self.rows: dict[int, Row] = {}
-        self._read: dict[Path, int] = {}
+        self._files: dict[Path, LineReader] = {}
 
     def look(self) -> list[Row]:
         """Rows that came since the last look."""
-        new = [row for path in sorted(self.folder.glob(_PATTERN)) for row in self._new_of(path)]
+        for path in set(self.folder.glob(_PATTERN)) - self._files.keys():
+            self._files[path] = LineReader(path, _is_row)
+        new = [row for path in sorted(self._files) for row in self._files[path].read()]
         fresh = [row for row in new if row["episode"] not in self.rows]
         self.rows |= {row["episode"]: row for row in fresh}
         return fresh
 
-    def _new_of(self, path: Path) -> Iterator[Row]:
-        with path.open("rb") as file:
-            file.seek(self._read.get(path, 0))
-            # Whatever follows the last line break is being written, or was cut off.
-            whole, end, _ = file.read().rpartition(b"\n")
-        self._read[path] = self._read.get(path, 0) + len(whole) + len(end)
-        for line in whole.splitlines():
-            try:
-                row = json.loads(line)
-                row["episode"], row["table"]
-            except (ValueError, KeyError, TypeError):
-                log.warning("%s: a damaged row was left out", path)
-                continue
-            yield row
 
-
-class RowFile:
-    """The file that one process appends to."""
-
-    def __init__(self, folder: Path, rank: int, world: int):
-        self.path = folder / f"rows-{rank}-of-{world}.jsonl"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._cut_half_line()
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written ({error.strerror or error})") from error
-
-    def append(self, row: Row) -> None:
-        """Add a row, handed to the system in one piece."""
-        try:
-            with self.path.open("ab") as file:
-                file.write(_line(row).encode())
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written ({error.strerror or error})") from error
-
-    def _cut_half_line(self) -> None:
-        """A last line that was cut off would swallow the next one."""
-        if self.path.exists():
-            data = self.path.read_bytes()
-            if not data.endswith(b"\n"):
-                with self.path.open("r+b") as file:
-                    file.truncate(data.rfind(b"\n") + 1)
+def row_file(folder: Path, rank: int, world: int) -> LineWriter:
+    """The file that process `rank` of `world` appends to. Raises `OutputError`."""
+    return LineWriter(folder / f"rows-{rank}-of-{world}.jsonl", compact=True)
 
 
 def _line(row: Row) -> str:
-    return json.dumps(row, separators=(",", ":")) + "\n"
+    return line_of(row, compact=True)
+
+
+def _is_row(line: Row) -> bool:
+    return "episode" in line and "table" in line

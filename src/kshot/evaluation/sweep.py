@@ -18,6 +18,7 @@ from kshot.evaluation.result import Result, plain
 from kshot.evaluation.runner import evaluate, load_result, versions
 from kshot.evaluation.workers import Progress
 from kshot.io.atomic import write_text
+from kshot.io.manifest import MANIFEST
 from kshot.metrics import Interval, bootstrap_mean
 from kshot.segmenter import Segmenter
 
@@ -209,8 +210,7 @@ def _check_same_cells(out: Path, names: Sequence[str]) -> None:
     other = sorted(there - set(names))
     if other:
         raise SettingError(f"{out}: holds other settings ({', '.join(other)}); choose another folder")
-    strange = [path.name for path in out.iterdir() if path.name == "manifest.jsonl"]
-    if strange:
+    if (out / MANIFEST).exists():
         raise SettingError(f"{out}: holds a labelling run; choose another folder")
 
 

@@ -20,7 +20,7 @@ from kshot.data.base import Dataset
 from kshot.episodes.sampler import Episodes
 from kshot.errors import KshotError
 from kshot.evaluation.episode import EpisodeRunner
-from kshot.evaluation.records import Row, RowFile, Watch, read_rows
+from kshot.evaluation.records import Row, Watch, read_rows, row_file
 from kshot.features import FeatureCache
 from kshot.segmenter import Segmenter
 
@@ -77,7 +77,7 @@ def _work(job: Job, rank: int, world: int, progress: Progress | None, meet: Call
     if rank > 0:  # a cache that cannot be written is said once, by the first
         logging.getLogger("kshot.features.cache").setLevel(logging.ERROR)
     try:
-        runner, file, done = job.runner(), RowFile(job.folder, rank, world), read_rows(job.folder)
+        runner, file, done = job.runner(), row_file(job.folder, rank, world), read_rows(job.folder)
         mine = [i for i in range(len(job.drawn)) if i % world == rank and i not in done]
         if world > 1 and job.cache:
             _encode_share(job, runner, rank, world, done)

@@ -8,12 +8,11 @@ from kshot.annotations.checked_json import Images
 from kshot.annotations.pairing import index_shots
 from kshot.errors import SupportError
 from kshot.io.images import image_size
+from kshot.io.manifest import MANIFEST, SETTINGS
 from kshot.io.pages_and_frames import pictures
 from kshot.io.paths import file_of, walk
 from kshot.io.rasters import Look
 from kshot.types import ImageLike, Shot, check_same_size
-
-_MANIFEST, _SETTINGS = "manifest.jsonl", "settings.json"
 
 
 def read_accepted(folder: Path) -> list[Shot] | None:
@@ -24,16 +23,16 @@ def read_accepted(folder: Path) -> list[Shot] | None:
     """
     run = folder.parent
     masks = sorted(walk(folder, lambda path: path.suffix.lower() == ".png" and path.name[0] != "."))
-    if not masks or not (run / _MANIFEST).is_file() or not (run / _SETTINGS).is_file():
+    if not masks or not (run / MANIFEST).is_file() or not (run / SETTINGS).is_file():
         return None
     try:
-        settings = json.loads((run / _SETTINGS).read_text(encoding="utf-8"))
-        records = [json.loads(line) for line in (run / _MANIFEST).read_text(encoding="utf-8").splitlines()]
+        settings = json.loads((run / SETTINGS).read_text(encoding="utf-8"))
+        records = [json.loads(line) for line in (run / MANIFEST).read_text(encoding="utf-8").splitlines()]
         inputs = {PurePosixPath(*PurePosixPath(r["mask"]).parts[1:]): r["input"] for r in records if "mask" in r}
         classes, images = [str(name) for name in settings["classes"]], Images(run, Path(settings["images"]))
         look = Look.of(**settings.get("look", {"bands": None, "stretch": None}))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SupportError(f"{run}: {_MANIFEST} or {_SETTINGS} is damaged ({error}); run it again") from error
+        raise SupportError(f"{run}: {MANIFEST} or {SETTINGS} is damaged ({error}); run it again") from error
     named = {mask: _name_of(mask, folder, inputs) for mask in masks}
     pairs = _pairs(named, {name: _file_of(mask, name, images) for mask, name in named.items()}, look)
     # A person who empties a mask says that what was found there is none of it.

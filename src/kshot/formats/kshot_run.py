@@ -16,12 +16,12 @@ from kshot.errors import MaskError, SupportError
 from kshot.formats import _instances
 from kshot.formats._accepted import read_accepted
 from kshot.io.images import MAX_PIXELS, label_columns
+from kshot.io.manifest import FAILED, MANIFEST, SETTINGS
 from kshot.io.paths import unique_stems
 from kshot.io.rasters import MOST_PIXELS
 from kshot.types import IGNORE, Shot
 
 LAYOUT = "kshot run: manifest.jsonl, settings.json and masks/, as `kshot label` writes them, or masks in a folder there"
-_MANIFEST, _SETTINGS = "manifest.jsonl", "settings.json"
 Record = Mapping[str, Any]
 
 
@@ -30,7 +30,7 @@ def read_shots(folder: Path) -> list[Shot] | None:
 
     Of a folder in a run's own, such as OUT/accepted, the masks that lie there.
     """
-    accepted = None if (folder / _MANIFEST).is_file() else read_accepted(folder)
+    accepted = None if (folder / MANIFEST).is_file() else read_accepted(folder)
     if accepted is not None:
         return accepted
     tree = read_tree(folder)
@@ -39,19 +39,19 @@ def read_shots(folder: Path) -> list[Shot] | None:
 
 def read_tree(where: Path, images: Path | None = None) -> LabelTree | None:
     """What a run found; `images` when its images have moved. None without a manifest. Raises `SupportError`."""
-    if not (where / _MANIFEST).is_file() or not (where / _SETTINGS).is_file():
+    if not (where / MANIFEST).is_file() or not (where / SETTINGS).is_file():
         return None
     try:
-        settings = json.loads((where / _SETTINGS).read_text(encoding="utf-8"))
-        lines = (where / _MANIFEST).read_text(encoding="utf-8").splitlines()
+        settings = json.loads((where / SETTINGS).read_text(encoding="utf-8"))
+        lines = (where / MANIFEST).read_text(encoding="utf-8").splitlines()
         records = [_record(where, json.loads(line)) for line in lines]
     except OSError as error:
         raise SupportError(f"{where}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise SupportError(f"{where}: {_MANIFEST} or {_SETTINGS} is damaged ({error}); run it again") from error
+        raise SupportError(f"{where}: {MANIFEST} or {SETTINGS} is damaged ({error}); run it again") from error
     classes = settings.get("classes") if isinstance(settings, dict) else None
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-        raise SupportError(f"{where / _SETTINGS}: expected classes as a list of names, got {short(classes)}")
+        raise SupportError(f"{where / SETTINGS}: expected classes as a list of names, got {short(classes)}")
     return run_tree(where, records, classes, images)
 
 
@@ -65,7 +65,7 @@ def run_tree(
     fit its record raises `MaskError` when its image is asked for.
     """
     last = {record["input"]: record for record in records}
-    kept = [last[name] for name in sorted(last) if last[name]["status"] != "failed"]
+    kept = [last[name] for name in sorted(last) if last[name]["status"] != FAILED]
     kept = [record for record in kept if without not in record.get("outputs", {})]
     stems = unique_stems(last)
     finder = Images(out, images or _root(out))
@@ -102,7 +102,7 @@ def _parts(out: Path, record: Record, classes: Sequence[str]) -> Sequence[Part]:
 def _root(out: Path) -> Path | None:
     """The folder that a run read its images from."""
     try:
-        images = json.loads((out / _SETTINGS).read_text(encoding="utf-8")).get("images")
+        images = json.loads((out / SETTINGS).read_text(encoding="utf-8")).get("images")
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return Path(images) if isinstance(images, str) else None
@@ -112,7 +112,7 @@ def _record(where: Path, record: Any) -> Record:
     """A line of a manifest that somebody may have edited, with the keys and kinds that reading it needs."""
     try:
         fine = isinstance(record["input"], str) and isinstance(record["status"], str)
-        if fine and record["status"] != "failed":
+        if fine and record["status"] != FAILED:
             scores = [about["score"] for about in record["classes"].values()]
             paths = [record["mask"], *record["outputs"].values()]
             fine = all(isinstance(path, str) and ".." not in Path(path).parts for path in paths)
@@ -120,6 +120,6 @@ def _record(where: Path, record: Any) -> Record:
     except (KeyError, TypeError, AttributeError):
         fine = False
     if not fine:
-        raise SupportError(f"{where / _MANIFEST}: a line that is no record of a run: {short(record)}; run it again")
+        raise SupportError(f"{where / MANIFEST}: a line that is no record of a run: {short(record)}; run it again")
     kept: Record = record
     return kept

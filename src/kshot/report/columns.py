@@ -6,7 +6,8 @@ from pathlib import PurePosixPath
 from statistics import median
 from typing import Any
 
-from kshot.report.labelling import Record, Run, facts_of
+from kshot.io.manifest import FAILED, Record
+from kshot.report.labelling import Run, facts_of
 
 UNIT = 10_000  # shares go as whole numbers of this part: shorter, and what the manifest rounds to
 _FACTS = (("present", UNIT), ("pixels", 1), ("regions", 1), ("score", UNIT))
@@ -21,9 +22,9 @@ def columns_of(run: Run, places: Mapping[str, int]) -> dict[str, Any]:
     rule does not make is listed by itself.
     """
     records = sorted(run.records, key=lambda record: natural(record["input"]))
-    sizes = [tuple(record.get("size_hw") or (0, 0)) for record in records]
+    sizes = [(height, width) for height, width in (record.get("size_hw") or (0, 0) for record in records)]
     kinds = {size: index for index, size in enumerate(dict.fromkeys(sizes))}
-    facts = [facts_of(record) for record in records]
+    facts: list[Mapping[str, Mapping[str, Any]]] = [facts_of(record) for record in records]
     rules = _rules(records)
     return {
         "names": [record["input"] for record in records],
@@ -37,7 +38,7 @@ def columns_of(run: Run, places: Mapping[str, int]) -> dict[str, Any]:
         ],
         "rules": rules,
         "outputs": _by_place(records, lambda record: _exceptional(record, rules)),
-        "reasons": _by_place(records, lambda r: str(r.get("reason", "")) if r["status"] == "failed" else None),
+        "reasons": _by_place(records, lambda r: str(r.get("reason", "")) if r["status"] == FAILED else None),
         "embedded": _by_place(records, lambda record: places.get(record["input"])),
         "ratio": _ratio(sizes),
     }
@@ -57,10 +58,11 @@ def _by_place(records: Sequence[Record], of: Any) -> dict[int, Any]:
 
 def _rules(records: Sequence[Record]) -> dict[str, tuple[str, str]]:
     """What stands before and after an image's name without its suffix, by format, in the first image with outputs."""
-    first: Record = next((record for record in records if record.get("outputs")), {})
-    stem = _stem(first.get("input", ""))
-    rules = {}
-    for name, path in (first.get("outputs", {}) if stem else {}).items():
+    first = next((record for record in records if record.get("outputs")), None)
+    rules: dict[str, tuple[str, str]] = {}
+    if not first or not (stem := _stem(first["input"])):
+        return rules
+    for name, path in first["outputs"].items():
         before, found, after = path.rpartition(stem)
         if found:
             rules[name] = (before, after)
@@ -72,7 +74,7 @@ def _exceptional(record: Record, rules: Mapping[str, tuple[str, str]]) -> dict[s
     outputs: dict[str, str] = record.get("outputs", {})
     stem = _stem(record["input"])
     made = {name: f"{before}{stem}{after}" for name, (before, after) in rules.items()}
-    return None if record["status"] == "failed" or outputs == made else outputs
+    return None if record["status"] == FAILED or outputs == made else outputs
 
 
 def _stem(name: str) -> str:

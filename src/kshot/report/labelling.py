@@ -1,20 +1,13 @@
 """What an output folder says of its run: records, settings, and the figures made of them."""
 
-import json
-import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from kshot.errors import SettingError
 from kshot.formats.overlay import colour_of
-
-log = logging.getLogger(__name__)
-MANIFEST, SETTINGS = "manifest.jsonl", "settings.json"
-STATUSES = ("done", "empty", "failed")
-Record = dict[str, Any]
+from kshot.io.manifest import STATUSES, ClassFacts, Record, read_manifest, read_settings
 
 
 @dataclass(frozen=True)
@@ -80,59 +73,30 @@ class Run:
         return path if path and path.is_file() else None
 
     def _figures(self, index: int, name: str) -> ClassFigures:
-        shown = [(r, facts_of(r)[name]) for r in self.records if facts_of(r).get(name, {}).get("pixels")]
-        areas = [facts["pixels"] / (r["size_hw"][0] * r["size_hw"][1]) for r, facts in shown if r.get("size_hw")]
+        facts = [(record, facts_of(record).get(name)) for record in self.records]
+        shown = [(record, about) for record, about in facts if about and about.get("pixels")]
+        areas = [about["pixels"] / (r["size_hw"][0] * r["size_hw"][1]) for r, about in shown if r.get("size_hw")]
         return ClassFigures(
             name,
             hex_colour(index),
             len(shown),
             len(shown) / max(1, len(self.records)),
-            sum(facts.get("regions", 0) for _, facts in shown),
-            median(facts.get("score", 0.0) for _, facts in shown) if shown else None,
+            sum(about.get("regions", 0) for _, about in shown),
+            median(about.get("score", 0.0) for _, about in shown) if shown else None,
             median(areas) if areas else None,
         )
 
 
 def read_run(out: Path) -> Run:
     """Read an output folder. Raises `SettingError` when there is no manifest in it."""
-    try:
-        lines = (out / MANIFEST).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise SettingError(f"{out}: no {MANIFEST} in it; give a folder that `kshot label` wrote") from error
-    records = {record["input"]: record for record in map(_record, lines) if record}
-    return Run(out, list(records.values()), read_json(out / SETTINGS))
+    return Run(out, read_manifest(out), read_settings(out))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of the folder; empty when it is missing or damaged, because a report beats none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        log.warning("%s: left out of the report (%s)", path, error)
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def facts_of(record: Record) -> dict[str, dict[str, Any]]:
-    """{class: present, pixels, regions, score} of a record."""
-    facts: dict[str, dict[str, Any]] = record.get("classes", {})
-    return facts
+def facts_of(record: Record) -> dict[str, ClassFacts]:
+    """What was found of each class; empty for a failed image."""
+    return record.get("classes", {})
 
 
 def hex_colour(index: int) -> str:
     """The colour of a label in overlays, for CSS."""
     return "#{:02x}{:02x}{:02x}".format(*colour_of(index))
-
-
-def _record(line: str) -> Record | None:
-    """A line of the manifest; None, and a warning, for one that a crash cut off."""
-    try:
-        record = json.loads(line)
-        if isinstance(record["input"], str) and record["status"] in STATUSES:
-            return dict(record)
-    except (ValueError, KeyError, TypeError):
-        pass
-    log.warning("%s: a damaged line was left out", MANIFEST)
-    return None

@@ -13,8 +13,9 @@ from markupsafe import Markup
 
 from kshot._version import __version__
 from kshot.io.atomic import write_text
+from kshot.io.manifest import FAILED, Record
 from kshot.report.columns import columns_of
-from kshot.report.labelling import Record, Run, hex_colour, read_run
+from kshot.report.labelling import Run, hex_colour, read_run
 from kshot.report.pictures import data_uri, drawn_mask, score_map, thumbnail
 from kshot.report.supports import read_supports
 
@@ -96,7 +97,7 @@ def support_views(run: Run) -> list[dict[str, Any]]:
 
 
 def _context(run: Run, embed_limit: int) -> dict[str, Any]:
-    doubtful = [record for record in run.records if record["status"] != "failed"]
+    doubtful = [record for record in run.records if record["status"] != FAILED]
     chosen = sorted(doubtful, key=lambda r: -r.get("uncertainty", 0.0))[:embed_limit]
     side = next(side for most, side in _SIDES if len(chosen) <= most)
     place = {record["input"]: index for index, record in enumerate(chosen)}
@@ -105,7 +106,7 @@ def _context(run: Run, embed_limit: int) -> dict[str, Any]:
         "run": run,
         "title": run.out.resolve().name,
         "supports": support_views(run),
-        "failures": [r for r in run.records if r["status"] == "failed"][:_FAILURES],
+        "failures": [r for r in run.records if r["status"] == FAILED][:_FAILURES],
         "doubt": _doubt(doubtful),
         "embedded": len(embedded),
         "facts": _facts(run),

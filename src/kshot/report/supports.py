@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 from kshot.formats.overlay import colour_of
 from kshot.io.atomic import atomic_path, write_text
 from kshot.io.images import MAX_PIXELS, name_of, read_image, read_mask
+from kshot.io.jsonl import read_object
 from kshot.io.rasters import Look
 from kshot.methods.base import Support, Task
 from kshot.ops.geometry import to_pixels
-from kshot.report.labelling import read_json
 from kshot.report.pictures import outlined
 from kshot.types import IGNORE, ImageLike, Shot, SupportSet
 
@@ -52,7 +52,7 @@ def save_supports(
 
 def read_supports(out: Path, task: str | None) -> list[dict[str, Any]]:
     """The lines that `save_supports` wrote; none when the folder holds those of another task."""
-    facts = read_json(out / FOLDER / LIST)
+    facts = read_object(out / FOLDER / LIST)
     lines = facts.get("supports", [])
     return lines if isinstance(lines, list) and task in {None, facts.get("task")} else []
 

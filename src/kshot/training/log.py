@@ -4,10 +4,10 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from kshot.errors import OutputError
 from kshot.io.atomic import write_text
+from kshot.io.jsonl import LineWriter, read_lines, write_lines
 
 LOG, SETTINGS, EVENTS = "log.jsonl", "training.json", "tensorboard"
 TRAIN, VALIDATION, END = "train", "val", "end"  # kinds of lines
@@ -18,7 +18,7 @@ class Log:
 
     def __init__(self, out: Path, writes: bool):
         self.out, self.writes = out, writes
-        self.file: IO[str] | None = None
+        self.file: LineWriter | None = None
         self.events: Any = None
         self.began = time.monotonic()
 
@@ -28,9 +28,9 @@ class Log:
             return
         write_text(self.out / SETTINGS, json.dumps(settings, indent=2) + "\n")
         kept = [line for line in read(self.out) if line["step"] <= step and line["kind"] != END] if step else []
-        write_text(self.out / LOG, "".join(json.dumps(line) + "\n" for line in kept))
+        write_lines(self.out / LOG, kept)
         self.began = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
-        self.file = (self.out / LOG).open("a", encoding="utf-8")
+        self.file = LineWriter(self.out / LOG)
         self.events = _events(self.out / EVENTS, step)
 
     def step(self, step: int, figures: dict[str, float]) -> None:
@@ -47,19 +47,15 @@ class Log:
 
     def close(self) -> None:
         """No more lines."""
-        for each in (self.file, self.events):
-            if each is not None:
-                each.close()
+        self.file = None
+        if self.events is not None:
+            self.events.close()
 
     def _write(self, step: int, kind: str, figures: Mapping[str, float | str]) -> None:
         if self.file is None:
             return
         line = {"step": step, "kind": kind, "seconds": round(time.monotonic() - self.began, 2), **figures}
-        try:
-            self.file.write(json.dumps(line) + "\n")
-            self.file.flush()
-        except OSError as error:
-            raise OutputError(f"{self.out / LOG}: cannot be written ({error.strerror})") from error
+        self.file.append(line)
         if self.events is not None and kind != END:
             for name, value in figures.items():
                 self.events.add_scalar(f"{kind}/{name}", value, step)
@@ -67,13 +63,7 @@ class Log:
 
 def read(out: Path) -> list[dict[str, Any]]:
     """The lines of a run's log; a last line that was cut off by a kill is left out."""
-    lines = []
-    for text in (out / LOG).read_text(encoding="utf-8").splitlines() if (out / LOG).exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
-    return lines
+    return read_lines(out / LOG)
 
 
 def _events(folder: Path, step: int) -> Any:

@@ -12,7 +12,7 @@ import pytest
 import kshot
 from kshot.annotations.model import Export
 from kshot.batch import label_folder, read_manifest
-from kshot.batch.run_folder import Journal, RunFolder
+from kshot.batch.run_folder import RunFolder
 from kshot.errors import InputError, OutputError, SettingError
 from kshot.types import Shot
 
@@ -108,28 +108,6 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(
     label_folder(toy, task, image_folder, out, formats=("png", "overlay", "coco"), resume=True)
     label_folder(toy, task, image_folder, tmp_path / "whole", formats=("png", "overlay", "coco"))
     assert contents(out) == contents(tmp_path / "whole")
-
-
-def test_a_line_that_does_not_fit_the_disk_leaves_no_half(tmp_path: Path) -> None:
-    class Full:
-        """A file of 40 bytes."""
-
-        def __init__(self, file: Any):
-            self.file = file
-
-        def write(self, data: bytes) -> int:
-            return self.file.write(data[: 40 - self.file.tell()])
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.file, name)
-
-    path = tmp_path / "manifest.jsonl"
-    with Journal(path) as journal:
-        journal._file = Full(journal._file)  # type: ignore[assignment]
-        journal.append({"input": "a.jpg"})
-        with pytest.raises(OutputError, match="no space left"):
-            journal.append({"input": "b.jpg", "why": "x" * 99})
-    assert path.read_text() == '{"input": "a.jpg"}\n'
 
 
 def test_a_name_that_is_too_long_for_a_result_fails_alone(
