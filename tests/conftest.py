@@ -6,6 +6,8 @@ from pathlib import Path
 
 # Set before the Hub's library is imported anywhere: no test may wait for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# xdist runs one process a core: more threads in each would only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
