@@ -32,8 +32,8 @@ def main() -> None:
     runner = EpisodeRunner(Segmenter(backbone=given.backbone), data, FeatureCache(given.cache))
     parts: dict[str, list[EpisodeCounts]] = {"original": [], "void": [], "square": []}
     for episode in drawn:
-        outcome = runner.outcome(episode)
-        mask, truth = outcome.prediction.mask, outcome.truth
+        result = runner.predict(episode)
+        mask, truth = result.prediction.mask, result.truth
         scored = {
             "original": (mask, truth),
             "void": (mask, np.where(truth == 255, np.uint8(0), truth)),

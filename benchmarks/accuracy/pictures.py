@@ -36,12 +36,12 @@ def main() -> None:
 
 
 def _found(runner: EpisodeRunner, episode: Episode) -> Image.Image:
-    outcome = runner.outcome(episode)
-    prediction, known = outcome.prediction, outcome.truth != 255
-    found, truth = (prediction.mask == 1) & known, outcome.truth == 1
+    result = runner.predict(episode)
+    prediction, known = result.prediction, result.truth != 255
+    found, truth = (prediction.mask == 1) & known, result.truth == 1
     iou = (found & truth).sum() / max((found | truth).sum(), 1)
     present = next(iter(prediction.present.values()))
-    return _cell(np.asarray(runner.picture(episode.query)), prediction.mask == 1, f"{iou:.2f}  there {present:.2f}")
+    return _cell(np.asarray(runner.image(episode.query)), prediction.mask == 1, f"{iou:.2f}  there {present:.2f}")
 
 
 def _support(data: Dataset, episode: Episode) -> Image.Image:

@@ -52,7 +52,7 @@ def main() -> None:
                 rows.append(_row(name, way, shot, result))
                 print(_line(rows[-1]), flush=True)
         if options.out:  # after each prompt: a stopped run keeps what it has
-            report = {"facts": facts(), "data": options.data, "remarks": list(result.remarks), "rows": rows}
+            report = {"facts": facts(), "data": options.data, "remarks": list(result.warnings), "rows": rows}
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -64,7 +64,7 @@ def test_the_type_of_the_labels_does_not_matter(pair, kind):
 @given(maps(), maps())
 def test_counts_round_trip_and_add(one, two):
     a, b = IoUCounts.from_masks(*one, 3), IoUCounts.from_masks(*two, 3)
-    assert IoUCounts.from_json(a.to_json()) == a and IoUCounts.from_array(a.to_array()) == a
+    assert IoUCounts.from_array(a.to_array()) == a
     assert a + b == b + a and a + IoUCounts.zeros(3) == a
     assert np.array_equal((a + b).union, a.union + b.union)
     assert (a + b).foreground() == a.foreground() + b.foreground()

@@ -21,7 +21,7 @@ from kshot.episodes.protocols import PROTOCOLS
 from kshot.errors import DatasetError, SettingError
 from kshot.evaluation import sweep
 from kshot.evaluation.compare import compare_runs
-from kshot.evaluation.workers import place_in_world
+from kshot.evaluation.workers import rank_and_world_size
 from kshot.report.evaluation import write_comparison, write_report
 
 _DATA, _EPISODES, _WORK = "Data set", "Episodes", "Work"
@@ -90,9 +90,10 @@ def evaluate(
         _refuse_beside_csv(way, shot, episodes, seed, fold, allow_repeats)
         data = open_fold(None)
         drawn = read_episodes(episodes_from, data)
-        cells = [sweep.Cell(f"{drawn.settings.way}way-{drawn.settings.shot}shot", data, drawn)]
+        name = sweep.run_name(drawn.settings.way, drawn.settings.shot, None)
+        specs = [sweep.RunSpec(name, data, drawn)]
     else:
-        cells = sweep.plan_cells(
+        specs = sweep.plan_runs(
             open_fold,
             folds=_folds(fold, open_fold),
             protocol=protocol,
@@ -115,16 +116,15 @@ def evaluate(
         "cache_bytes": int(cache_size * 1e9),
     }
     with _progress_bars() as bar:
-        lines = sweep.run_cells(segmenter, cells, out, bar, **how)
-    if place_in_world()[0] > 0:
+        rows = sweep.evaluate_runs(segmenter, specs, out, bar, **how)
+    if rank_and_world_size()[0] > 0:
         return None
     command = ["kshot", *sys.argv[1:]]
-    facts = sweep.write_results(out, lines, command)
-    by_name = {cell.name: cell for cell in cells}
-    report = write_report(out, lines, by_name, segmenter, command, cache=how["cache"], score_size=score_size)
+    facts = sweep.write_results(out, rows, command)
+    report = write_report(out, rows, specs, segmenter, command, cache=how["cache"], score_size=score_size)
     if json:
         return print_json(facts | {"report": str(report)})
-    _print_table(lines)
+    _print_table(rows)
     typer.echo(f"report: {report}")
     return None
 
@@ -141,15 +141,15 @@ def compare(
     if out is not None:
         write_comparison(out, found)
     if json:
-        return print_json([asdict(pair) for pair in found])
+        return print_json([each.summary() for each in found])
     rows = [["setting", "run", "mIoU", "difference", "95 % interval", "verdict"]]
-    for pair in found:
-        interval = f"{pair.low:+.4f} to {pair.high:+.4f}" if pair.low is not None else ""
-        difference = f"{pair.difference:+.4f}" if pair.difference is not None else ""
-        rows.append([pair.setting, pair.run, f"{pair.value:.4f}", difference, interval, pair.verdict])
+    for each in found:
+        interval = f"{each.low:+.4f} to {each.high:+.4f}" if each.low is not None else ""
+        difference = f"{each.difference:+.4f}" if each.difference is not None else ""
+        rows.append([each.setting, each.run, f"{each.value:.4f}", difference, interval, each.verdict])
     typer.echo(_aligned(rows))
-    for remark in dict.fromkeys(remark for pair in found for remark in pair.remarks):
-        typer.echo(remark)
+    for warning in dict.fromkeys(warning for each in found for warning in each.warnings):
+        typer.echo(warning)
     if out is not None:
         typer.echo(f"page: {out}")
     return None
@@ -220,34 +220,28 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _print_table(lines: Sequence[sweep.Line]) -> None:
-    settings = lines[0].first.settings
-    panet = settings["protocol"] == "panet"
-    heads = [
-        "setting",
-        "over",
-        "episodes",
-        "mIoU",
-        "95 % interval",
-        "FB-IoU",
-        "strict",
-        "presence",
-        "boundary F",
-        "ECE",
-    ]
-    rows = [heads + (["PANet mIoU"] if panet else [])]
-    shown = ["fb_iou", "strict_miou", "presence_accuracy", "boundary", "calibration_error"]
-    for line in lines:
-        figures = [f"{line.figure(name):.4f}" for name in shown + (["panet_miou"] if panet else [])]
-        interval = f"{line.interval.low:.4f} to {line.interval.high:.4f}"
-        rows.append([line.name, line.over, str(line.episodes), f"{line.interval.value:.4f}", interval, *figures])
+def _print_table(rows: Sequence[sweep.SummaryRow]) -> None:
+    settings = rows[0].settings
+    figures = {
+        "FB-IoU": "fb_iou",
+        "strict": "strict_miou",
+        "presence": "presence_accuracy",
+        "boundary F": "boundary",
+        "ECE": "calibration_error",
+    }
+    if settings["protocol"] == "panet":
+        figures["PANet mIoU"] = "panet_miou"
+    table = [["setting", "over", "episodes", "mIoU", "95 % interval", *figures]]
+    for row in rows:
+        interval = f"{row.interval.low:.4f} to {row.interval.high:.4f}"
+        values = [f"{row.figure(name):.4f}" for name in figures.values()]
+        table.append([row.name, row.over, str(row.episodes), f"{row.interval.value:.4f}", interval, *values])
     typer.echo(f"protocol {settings['protocol']}, data set {settings['dataset']}, split {settings['split']}")
-    typer.echo(_aligned(rows))
-    for remark in dict.fromkeys(remark for line in lines for remark in line.remarks):
-        typer.echo(remark)
-    metrics = {line.name: line.first.score.name for line in lines}
-    if set(metrics.values()) != {"mIoU"}:
-        typer.echo("mIoU is " + ", ".join(f"{name}: {metric}" for name, metric in metrics.items()))
+    typer.echo(_aligned(table))
+    for warning in dict.fromkeys(warning for row in rows for warning in row.warnings):
+        typer.echo(warning)
+    if {row.metric for row in rows} != {"mIoU"}:
+        typer.echo("mIoU is " + ", ".join(f"{row.name}: {row.metric}" for row in rows))
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -261,12 +255,12 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 def _progress_bars() -> Iterator[Callable[[str], _Progress | None]]:
     """For each run a bar with the mIoU so far, on stderr when that is a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = sys.stderr.isatty() and place_in_world()[0] == 0
+    shown = sys.stderr.isatty() and rank_and_world_size()[0] == 0
     with Progress(*columns, TextColumn("{task.fields[miou]}"), console=Console(stderr=True), disable=not shown) as bars:
 
         def start(name: str) -> _Progress | None:
             if not shown:
-                say(f"{name} ...") if place_in_world()[0] == 0 else None
+                say(f"{name} ...") if rank_and_world_size()[0] == 0 else None
                 return None
             task = bars.add_task(name, total=None, miou="")
 

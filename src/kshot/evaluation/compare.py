@@ -1,31 +1,35 @@
 """Runs side by side: the same episodes, paired, and the interval of the difference."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from kshot.errors import SettingError
 from kshot.evaluation.result import Result
-from kshot.evaluation.sweep import load_lines
+from kshot.evaluation.sweep import load_results, run_name
 from kshot.metrics import paired_bootstrap
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A run beside the first one on one setting. difference: run - first, with its 95 % interval; None for the first.
-
-    facts: what the run depends on and the first does otherwise.
-    """
+class Comparison:
+    """A run beside the first one on one setting (way, shot, fold and seed)."""
 
     setting: str
+    """Name of the run's folder, as in 1way-5shot-fold0."""
     run: str
+    """The folder that was given."""
     value: float
+    """The run's mIoU, 0..1."""
     difference: float | None = None
+    """This run's mIoU less the first one's; None for the first."""
     low: float | None = None
     high: float | None = None
+    """95 % interval of the difference."""
     facts: str = ""
-    remarks: tuple[str, ...] = ()
+    """What the run depends on and the first does otherwise."""
+    warnings: tuple[str, ...] = ()
+    """What to know before citing the figure."""
 
     @property
     def verdict(self) -> str:
@@ -36,47 +40,47 @@ class Pair:
             return "no difference shown"
         return "better" if self.low > 0 else "worse"
 
+    def summary(self) -> dict[str, Any]:
+        """The comparison for JSON."""
+        facts = asdict(self)
+        return facts | {"remarks": facts.pop("warnings")}
 
-def compare_runs(folders: Sequence[Path]) -> list[Pair]:
+
+def compare_runs(folders: Sequence[Path]) -> list[Comparison]:
     """Every setting that all folders have, the first folder first.
 
     Raises `SettingError` when they share no setting, or saw other episodes.
     """
-    runs = [_results(folder) for folder in folders]
-    shared = [name for name in runs[0] if all(name in run for run in runs)]
+    runs = {folder: _results(folder) for folder in folders}
+    shared = [name for name in runs[folders[0]] if all(name in results for results in runs.values())]
     if not shared:
-        listed = "; ".join(f"{folder}: {', '.join(run)}" for folder, run in zip(folders, runs, strict=True))
+        listed = "; ".join(f"{folder}: {', '.join(results)}" for folder, results in runs.items())
         raise SettingError(f"these runs share no setting ({listed})")
     return [
-        pair
+        comparison
         for name in shared
-        for pair in _pairs(name, {str(folder): run[name] for folder, run in zip(folders, runs, strict=True)})
+        for comparison in _compare(name, [(str(folder), results[name]) for folder, results in runs.items()])
     ]
 
 
 def _results(folder: Path) -> dict[str, Result]:
-    results = {name: result for line in load_lines(folder) for name, result in line.runs.items()}
+    results = load_results(folder)
     # A single run's folder may be called anything; its setting is what the others call it.
-    if list(results) == [folder.name]:
+    if list(results) == [folder.name] and "way-" not in folder.name:
         (result,) = results.values()
-        return {folder.name if "way-" in folder.name else _name(result.settings): result}
+        return {run_name(*(result.settings[key] for key in ("way", "shot", "fold"))): result}
     return results
 
 
-def _name(settings: Any) -> str:
-    fold = "" if settings["fold"] is None else f"-fold{settings['fold']}"
-    return f"{settings['way']}way-{settings['shot']}shot{fold}"
-
-
-def _pairs(setting: str, runs: dict[str, Result]) -> list[Pair]:
-    (lead, first), *others = runs.items()
-    pairs = [Pair(setting, lead, first.miou, remarks=first.remarks)]
+def _compare(setting: str, runs: Sequence[tuple[str, Result]]) -> list[Comparison]:
+    (lead, first), *others = runs
+    found = [Comparison(setting, lead, first.miou, warnings=first.warnings)]
     for name, result in others:
         _check_paired(setting, (lead, first), (name, result))
-        found = paired_bootstrap(result.score, first.score)
-        facts = ", ".join(_differences(first, result)) or "no setting differs"
-        pairs.append(Pair(setting, name, result.miou, found.value, found.low, found.high, facts, result.remarks))
-    return pairs
+        gap = paired_bootstrap(result.score, first.score)
+        facts = ", ".join(_differences(first.settings, result.settings)) or "no setting differs"
+        found.append(Comparison(setting, name, result.miou, gap.value, gap.low, gap.high, facts, result.warnings))
+    return found
 
 
 def _check_paired(setting: str, first: tuple[str, Result], second: tuple[str, Result]) -> None:
@@ -88,19 +92,18 @@ def _check_paired(setting: str, first: tuple[str, Result], second: tuple[str, Re
             )
     if not a.counts.same_episodes(b.counts):
         raise SettingError(
-            f"{setting}: {one} and {two} did not see the same episodes; run the second with "
-            f"--episodes-from {one}/{setting}/episodes.csv"
+            f"{setting}: {one} and {two} did not see the same episodes; run the second on the first one's, which "
+            f"{one}/{setting}/episodes.csv lists (`read_episodes`, or --episodes-from)"
         )
 
 
-def _differences(first: Result, second: Result) -> list[str]:
+def _differences(first: Mapping[str, Any], second: Mapping[str, Any], within: str = "") -> list[str]:
+    """Settings of `second` that `first` has otherwise; the weights' identity tells nothing beside their name."""
     told = []
-    for key, value in second.settings.items():
-        before = first.settings.get(key)
-        if before != value and isinstance(value, dict) and isinstance(before, dict):
-            told += [
-                f"{key}.{part} {before.get(part)} -> {new}" for part, new in value.items() if before.get(part) != new
-            ]
-        elif before != value:
-            told.append(f"{key} {before} -> {value}")
-    return [line for line in told if "identity" not in line]
+    for key, value in second.items():
+        before, name = first.get(key), within + key
+        if isinstance(value, dict) and isinstance(before, dict):
+            told += _differences(before, value, f"{name}.")
+        elif before != value and "identity" not in name:
+            told.append(f"{name} {before} -> {value}")
+    return told

@@ -1,7 +1,7 @@
 """One episode: fit on its supports, predict its query, count.
 
-Only the cheap part runs here, on features that the cache holds. In the support of one way the pixels of the other
-ways count as ignored: they are no background, and that shot does not show them as what they are.
+Only the cheap part runs here, on features from the cache. In a support of one way, pixels of the other ways count as
+ignored: they are no background, and this shot does not show them as their own class.
 """
 
 from collections.abc import Callable
@@ -29,131 +29,132 @@ from kshot.prompts import labelled_support
 from kshot.segmenter import Segmenter
 from kshot.types import IGNORE, Prediction
 
-# Held in memory by each process, so that an image that comes again is neither read nor decoded again.
+# Kept in memory by each process, so that an image that comes again is neither read nor decoded again.
 _FEATURE_BYTES, _PIXEL_BYTES, _MASKS = 300 * 2**20, 200 * 2**20, 8192
 Row = dict[str, Any]
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """What came of an episode: the prediction, the truth (h, w) with ways as labels, and the task."""
+class EpisodeResult:
+    """What came of an episode."""
 
     episode: Episode
     prediction: Prediction
+    """Of the query, at its own size."""
     truth: Pixels
+    """(h, w) label map of the query: ways as 1..N, 0 background, 255 ignored."""
     task: Task
+    """What was fitted on the supports."""
 
 
 class EpisodeRunner:
-    """Runs episodes of one data set with one Segmenter; holds features, so one per process and run.
+    """Runs episodes of one data set with one `Segmenter`; it keeps features, so make one per process and run.
 
-    score_size: score at this square size instead of the query's own (nearest neighbour), as some published codes do.
-    learned: what the method learned, while it still is in training; else its settings say where that lies.
-    mirror: part of the size at which the method looks at a query's mirror image, 0 for none. forwards: how many images
-    went through the encoder.
+    cache: features on disk. score_size: score at this square size in pixels (nearest neighbour) instead of the query's
+    own, as some published codes do. `learned`: the weights of a method that is still in training; None reads them from
+    where the method's settings say. `mirror`: relative size at which the method looks at a query's mirror image too.
     """
 
     def __init__(self, segmenter: Segmenter, data: Dataset, cache: FeatureCache, score_size: int | None = None):
         self.segmenter, self.data, self.cache, self.score_size = segmenter, data, cache, score_size
         self.learned: Learned | None = None
         self.mirror = float(getattr(segmenter.settings, "mirror", 0.0))
-        self._held_features: Held[FeatureMap] = Held(_FEATURE_BYTES, _bytes_of)
-        self._held_pixels: Held[Pixels] = Held(_PIXEL_BYTES, lambda pixels: pixels.nbytes)
-        self._shown = lru_cache(maxsize=_MASKS)(self._make_shown)
+        self._features_in_memory: Held[FeatureMap] = Held(_FEATURE_BYTES, _bytes_of)
+        self._pixels_in_memory: Held[Pixels] = Held(_PIXEL_BYTES, lambda pixels: pixels.nbytes)
+        self._masks = lru_cache(maxsize=_MASKS)(self._make_masks)
 
     @property
     def forwards(self) -> int:
-        """Images that had to be encoded."""
+        """How many images had to be encoded."""
         return self.cache.misses
 
     def run(self, episode: Episode) -> Row:
         """The row of an episode: integers that add, and facts about it."""
-        outcome = self.outcome(episode)
-        mask, truth = self._at_score_size(outcome.prediction.mask), self._at_score_size(outcome.truth)
+        result = self.predict(episode)
+        mask, truth = self._at_score_size(result.prediction.mask), self._at_score_size(result.truth)
         counts = IoUCounts.from_masks(mask, truth, len(episode.classes))
         table = EpisodeCounts.of(episode.index, episode.classes, counts).to_table()[0]
-        calibration = CalibrationCounts.from_scores(outcome.prediction.scores, outcome.truth)
+        calibration = CalibrationCounts.from_scores(result.prediction.scores, result.truth)
         return {
             "episode": episode.index,
             "table": table.tolist(),
-            "present": [float(p) for p in outcome.prediction.present.values()],
+            "present": [float(p) for p in result.prediction.present.values()],
             "boundary": [None if np.isnan(f) else float(f) for f in boundary_f(mask, truth, len(episode.classes))],
             "calibration": calibration.to_array().tolist(),
-            "uncertainty": float(outcome.prediction.uncertainty),
+            "uncertainty": float(result.prediction.uncertainty),
         }
 
-    def outcome(self, episode: Episode) -> Outcome:
+    def predict(self, episode: Episode) -> EpisodeResult:
         """Fit on the supports, predict the query."""
         names = tuple(self.data.classes[c - 1] for c in episode.classes)
         segmenter = self.segmenter
         task: Task = segmenter.method.Task(
             names, self.supports(episode), segmenter.origin, segmenter.settings, self.learned
         )
-        features = self.query(episode.query)
-        prediction = self.segmenter.decide(task, features, self.picture(episode.query))
-        return Outcome(episode, prediction, self.labels(episode.query, episode.classes), task)
+        prediction = segmenter.decide(task, self.query_features(episode.query), self.image(episode.query))
+        return EpisodeResult(episode, prediction, self.labels(episode.query, episode.classes), task)
 
     def supports(self, episode: Episode) -> tuple[Support, ...]:
         """The K supports of each way."""
         return tuple(
-            self._support(image, way, episode.classes)
+            self._support(image_id, way, episode.classes)
             for way, images in enumerate(episode.supports, 1)
-            for image in images
+            for image_id in images
         )
 
-    def features(self, image: str) -> FeatureMap:
-        """Features of an image: held, from the cache, or made."""
-        return self._held_features.get(image, lambda: self._features(image))
+    def features(self, image_id: str) -> FeatureMap:
+        """Features of an image: from memory, from the cache, or computed."""
+        return self._features_in_memory.get(image_id, lambda: self._features(image_id))
 
-    def query(self, image: str) -> FeatureMap:
-        """Features of an image as a query: with those of its mirror image, where the method looks at it."""
+    def query_features(self, image_id: str) -> FeatureMap:
+        """Features of a query: with those of its mirror image, where the method looks at it."""
         if self.mirror <= 0:
-            return self.features(image)
-        return self._held_features.get((image, self.mirror), lambda: self._query(image))
+            return self.features(image_id)
+        return self._features_in_memory.get((image_id, self.mirror), lambda: self._query(image_id))
 
-    def picture(self, image: str) -> Pixels:
-        """(h, w, 3) uint8."""
-        path = self.data.image_path(image)
-        return self._held_pixels.get(image, lambda: read_image(path, max_pixels=self.segmenter.max_pixels))
+    def image(self, image_id: str) -> Pixels:
+        """(h, w, 3) uint8, RGB."""
+        path = self.data.image_path(image_id)
+        return self._pixels_in_memory.get(image_id, lambda: read_image(path, max_pixels=self.segmenter.max_pixels))
 
-    def labels(self, image: str, classes: tuple[int, ...]) -> Pixels:
-        """(h, w) uint8: ways of an episode as labels 1..N, 255 ignored."""
-        return self._held_pixels.get((image, classes), lambda: self.data.way_mask(image, classes))
+    def labels(self, image_id: str, classes: tuple[int, ...]) -> Pixels:
+        """(h, w) uint8 label map: class `classes[n - 1]` as label n, 0 elsewhere, 255 ignored."""
+        return self._pixels_in_memory.get((image_id, classes), lambda: self.data.way_mask(image_id, classes))
 
-    def _support(self, image: str, way: int, classes: tuple[int, ...]) -> Support:
-        features, own = self.features(image), classes[way - 1]
-        shown, known = self._shown(image, own, tuple(c for c in classes if c != own))
+    def _support(self, image_id: str, way: int, classes: tuple[int, ...]) -> Support:
+        features, own = self.features(image_id), classes[way - 1]
+        mask, valid_mask = self._masks(image_id, own, tuple(c for c in classes if c != own))
         masks = torch.zeros(len(classes), *features.grid_hw)
-        masks[way - 1] = shown
-        return Support(features, masks, known)
+        masks[way - 1] = mask
+        return Support(features, masks, valid_mask)
 
-    def _make_shown(self, image: str, own: int, others: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """(gh, gw) soft mask of a class, and what is labelled, in a support of its own."""
-        labels = self.data.way_mask(image, (own, *others))
+    def _make_masks(self, image_id: str, own: int, others: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """(gh, gw) soft mask of class `own`, and the valid mask, of a support in which `others` are ignored."""
+        labels = self.data.way_mask(image_id, (own, *others))
         labels = np.where(labels > 1, np.uint8(IGNORE), labels)
-        name, features = self.data.classes[own - 1], self.features(image)
+        name, features = self.data.classes[own - 1], self.features(image_id)
         try:
-            support = labelled_support(labels, {1: name}, (name,), features, image)
+            support = labelled_support(labels, {1: name}, (name,), features, image_id)
         except EmptyMaskError:
             # An object of half a patch teaches nothing, but the protocol drew it: the episode is scored all the same.
-            support = labelled_support(np.where(labels == 1, np.uint8(0), labels), {}, (name,), features, image)
+            support = labelled_support(np.where(labels == 1, np.uint8(0), labels), {}, (name,), features, image_id)
         return support.masks[0], support.known
 
-    def _features(self, image: str) -> FeatureMap:
-        path = self.data.image_path(image)
-        return self._kept(
+    def _features(self, image_id: str) -> FeatureMap:
+        path = self.data.image_path(image_id)
+        return self._cached(
             path.read_bytes(),
             lambda: self.segmenter.features(read_image(path, max_pixels=self.segmenter.max_pixels)),
         )
 
-    def _query(self, image: str) -> FeatureMap:
-        return self._kept(
-            self.data.image_path(image).read_bytes() + f"mirror {self.mirror}".encode(),
-            lambda: self.segmenter.mirrored(self.features(image), self.picture(image), self.mirror),
+    def _query(self, image_id: str) -> FeatureMap:
+        return self._cached(
+            self.data.image_path(image_id).read_bytes() + f"mirror {self.mirror}".encode(),
+            lambda: self.segmenter.mirrored(self.features(image_id), self.image(image_id), self.mirror),
         )
 
-    def _kept(self, data: bytes, make: Callable[[], FeatureMap]) -> FeatureMap:
+    def _cached(self, data: bytes, make: Callable[[], FeatureMap]) -> FeatureMap:
         segmenter = self.segmenter
         return self.cache.get(data, segmenter.backbone, segmenter.size, segmenter.backbone.spec.patch, make)
 

@@ -12,36 +12,36 @@ from typing import Any
 from kshot.io.jsonl import LineReader, LineWriter, line_of
 
 Row = dict[str, Any]
-_PATTERN = "rows-*.jsonl"
 
 
 def read_rows(folder: Path) -> dict[int, Row]:
     """All rows of a run by episode."""
-    watch = Watch(folder)
-    watch.look()
-    return watch.rows
+    reader = RowReader(folder)
+    reader.read()
+    return reader.rows
 
 
 def digest(rows: Iterable[Row]) -> str:
     """sha256 over rows in their order: equal for equal figures, whichever processes computed them."""
-    return hashlib.sha256("".join(map(_line, rows)).encode()).hexdigest()
+    return hashlib.sha256("".join(line_of(row, compact=True) for row in rows).encode()).hexdigest()
 
 
-class Watch:
-    """Rows of a run that others are writing; each look reads only what is new."""
+class RowReader:
+    """Rows of a run that others may still be writing; each `read` reads only what is new."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.rows: dict[int, Row] = {}
         self._files: dict[Path, LineReader] = {}
 
-    def look(self) -> list[Row]:
-        """Rows that came since the last look."""
-        for path in set(self.folder.glob(_PATTERN)) - self._files.keys():
-            self._files[path] = LineReader(path, _is_row)
-        new = [row for path in sorted(self._files) for row in self._files[path].read()]
-        fresh = [row for row in new if row["episode"] not in self.rows]
-        self.rows |= {row["episode"]: row for row in fresh}
+    def read(self) -> list[Row]:
+        """Rows that came since the last call."""
+        fresh = []
+        for path in sorted(self.folder.glob("rows-*.jsonl")):
+            for row in self._files.setdefault(path, LineReader(path, _is_row)).read():
+                if row["episode"] not in self.rows:
+                    self.rows[row["episode"]] = row
+                    fresh.append(row)
         return fresh
 
 
@@ -50,9 +50,5 @@ def row_file(folder: Path, rank: int, world: int) -> LineWriter:
     return LineWriter(folder / f"rows-{rank}-of-{world}.jsonl", compact=True)
 
 
-def _line(row: Row) -> str:
-    return line_of(row, compact=True)
-
-
-def _is_row(line: Row) -> bool:
-    return "episode" in line and "table" in line
+def _is_row(value: Row) -> bool:
+    return "episode" in value and "table" in value

@@ -1,7 +1,7 @@
-"""What a run says: every figure is computed from the rows, so halves, resumed runs and several processes agree."""
+"""The figures of a run: each is computed from the rows, so halves, resumed runs and several processes agree."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,24 +26,25 @@ from kshot.metrics import (
     strict_miou,
 )
 
-PRESENT = 0.5
+PRESENCE_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One setting's figures.
-
-    rows: one per episode. names: the data set's classes. classes: ids that the figure is the mean of.
-    settings: everything that the figures depend on, the protocol's name first. remarks: what to know before citing.
-    forwards: images that this call had to encode; a second run on the same cache has none.
-    """
+    """The figures of a run."""
 
     rows: tuple[Row, ...] = field(repr=False)
-    names: tuple[str, ...] = field(repr=False)
+    """One per episode, in order."""
+    class_names: tuple[str, ...] = field(repr=False)
+    """The data set's."""
     classes: tuple[int, ...]
+    """Class ids that the main figure is the mean of."""
     settings: Mapping[str, Any]
-    remarks: tuple[str, ...] = ()
+    """All that the figures depend on, the protocol's name first."""
+    warnings: tuple[str, ...] = ()
+    """What to know before citing the figures."""
     forwards: int = 0
+    """Images that this call had to encode; a second run on the same cache has none."""
 
     @cached_property
     def counts(self) -> EpisodeCounts:
@@ -81,16 +82,17 @@ class Result:
     @property
     def per_class(self) -> dict[str, float]:
         """{class: IoU}, background included where the main figure includes it; nan for a class never seen."""
-        return {self._name(label): value for label, value in self.score.parts.items()}
+        names = ("background", *self.class_names)
+        return {names[int(label)]: value for label, value in self.score.parts.items()}
 
     @property
     def presence_accuracy(self) -> float:
-        """Share of episodes whose set of present classes was found exactly, 0..1."""
+        """Fraction of episodes whose set of present classes was found exactly, 0..1."""
         return presence_accuracy(self.counts, self._present()).value
 
     @property
     def class_presence(self) -> float:
-        """Share of ways whose presence or absence was found, averaged over classes, 0..1."""
+        """Fraction of ways whose presence or absence was found, averaged over classes, 0..1."""
         return class_presence(self.counts, self._present(), self.classes).value
 
     @property
@@ -145,24 +147,17 @@ class Result:
             "episodes": len(self.rows),
             "rows_sha256": digest(self.rows),
         }
-        return {"settings": dict(self.settings), **plain(figures), "remarks": list(self.remarks)}
+        return {"settings": dict(self.settings), **plain(figures), "remarks": list(self.warnings)}
 
     def _present(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        return np.array([row["present"] for row in self._ordered()]) >= PRESENT
+        return np.array([row["present"] for row in self.rows]) >= PRESENCE_THRESHOLD
 
     def _boundary(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        values = [[math.nan if f is None else f for f in row["boundary"]] for row in self._ordered()]
-        return np.array(values, np.float64)
-
-    def _ordered(self) -> Sequence[Row]:
-        return sorted(self.rows, key=lambda row: int(row["episode"]))
-
-    def _name(self, label: int | str) -> str:
-        return label if isinstance(label, str) else "background" if label == 0 else self.names[label - 1]
+        return np.array([row["boundary"] for row in self.rows], np.float64)  # None becomes nan
 
 
 def plain(value: Any) -> Any:
-    """The same with nan as None: JSON has no nan."""
+    """The same value with nan as None, because JSON has no nan."""
     if isinstance(value, dict):
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -3,6 +3,7 @@
 import json
 import platform
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from kshot.episodes.sampler import Episodes, draw_episodes
 from kshot.errors import SettingError
 from kshot.evaluation.records import read_rows
 from kshot.evaluation.result import Result
-from kshot.evaluation.workers import Job, Progress, place_in_world, run_job
+from kshot.evaluation.workers import EvaluationJob, Progress, rank_and_world_size, run_job
 from kshot.features.cache import MAX_BYTES
 from kshot.io.atomic import write_text
 from kshot.io.tensor_file import Learned, read_learned
@@ -46,25 +47,24 @@ def evaluate(
 ) -> Result:
     """Evaluate on the episodes of a protocol (`kshot.episodes.protocols.PROTOCOLS`).
 
-    episodes: how many (default: the protocol's own), or an `Episodes`, such as one read from a CSV. score_size: score
-    at this square size instead of the query's own. drop_small: leave out classes with too few images, and say so.
-    workers: processes. cache: folder of features, shared by runs. out: folder of the run; a run that was stopped
-    there goes on, one that is done is read. progress: called with episodes done, episodes in all, and the mIoU so far.
+    way, shot, seed, protocol, allow_repeats, drop_small: as `draw_episodes` takes. episodes: how many (default: the
+    protocol's own), or an `Episodes`, such as one read from a CSV, which makes those settings void. score_size: score
+    at this square size in pixels instead of the query's own. workers: processes. cache: folder of features, shared by
+    runs. cache_bytes: its bound. out: folder of the run; a run that was stopped there goes on, one that is done is
+    read. progress: called with episodes done, episodes in all, and the mIoU so far.
     Raises `SettingError` (also when `out` holds another run), `DatasetError` and `OutputError`.
     """
-    if isinstance(episodes, Episodes):
-        drawn = episodes
-    else:
-        how = {"allow_repeats": allow_repeats, "drop_small": drop_small}
-        drawn = draw_episodes(data, protocol, way, shot, episodes, seed, **how)
-    if out is None and place_in_world()[1] > 1:
+    if not isinstance(episodes, Episodes):
+        options = {"allow_repeats": allow_repeats, "drop_small": drop_small}
+        episodes = draw_episodes(data, protocol, way, shot, episodes, seed, **options)
+    if out is None and rank_and_world_size()[1] > 1:
         raise SettingError("several processes meet in the folder of the run: name one (out)")
     with tempfile.TemporaryDirectory(prefix="kshot-eval-") as temporary:
         folder = Path(out) if out is not None else Path(temporary)
-        job = Job(segmenter, data, drawn, folder, Path(cache) if cache else None, cache_bytes, score_size)
+        job = EvaluationJob(segmenter, data, episodes, folder, Path(cache) if cache else None, cache_bytes, score_size)
         run = _open(job)
         forwards = run_job(job, workers, progress)
-        return _result(run, folder, len(drawn), forwards)
+        return _result(run, folder, len(episodes), forwards)
 
 
 def load_result(folder: str | Path) -> Result:
@@ -82,9 +82,9 @@ def versions() -> dict[str, str]:
     return found | {"python": platform.python_version(), "machine": platform.machine()}
 
 
-def _open(job: Job) -> dict[str, Any]:
+def _open(job: EvaluationJob) -> dict[str, Any]:
     """Write down what the run is, or check that the folder's run is the same."""
-    run: dict[str, Any] = json.loads(json.dumps(_described(job)))
+    run: dict[str, Any] = json.loads(json.dumps(_facts(job)))
     path = job.folder / RUN
     if path.exists():
         differ = _differences(run, json.loads(path.read_text(encoding="utf-8")))
@@ -93,15 +93,19 @@ def _open(job: Job) -> dict[str, Any]:
                 f"{job.folder}: holds a run with other settings ({', '.join(differ)}); choose another folder"
             )
     else:
-        write_episodes(job.folder / EPISODES, job.drawn)
+        write_episodes(job.folder / EPISODES, job.episodes)
         write_text(path, json.dumps(run, indent=2) + "\n")
     return run
 
 
-def _described(job: Job) -> dict[str, Any]:
-    segmenter, plan = job.segmenter, asdict(job.drawn.settings)
+def _facts(job: EvaluationJob) -> dict[str, Any]:
+    """All that the figures depend on, and what a reader must know of them."""
+    segmenter, sampled = job.segmenter, asdict(job.episodes.settings)
+    # The main figure is a mean over the classes that an episode asks for.
+    classes = sorted({class_id for episode in job.episodes for class_id in episode.classes})
+    learned = _learned(segmenter)
     settings = {
-        "protocol": plan["protocol"],
+        "protocol": sampled["protocol"],
         "backbone": asdict(segmenter.origin),
         "dtype": str(segmenter.backbone.dtype).removeprefix("torch."),
         "method": segmenter.method.__name__.rpartition(".")[2],
@@ -110,34 +114,29 @@ def _described(job: Job) -> dict[str, Any]:
         "refiner_settings": asdict(segmenter.refiner_settings),
         "resolution": "the query's own" if job.score_size is None else f"{job.score_size} x {job.score_size}",
         "ignored": "255, left out of intersection and union",
-        **plan,
-        "episodes": len(job.drawn),
+        **sampled,
+        "episodes": len(job.episodes),
     }
-    learned = _learned(segmenter)
     if learned is not None:  # other weights in the same place make another run
         settings["learned"] = learned.digest
     return {
         "settings": settings,
         "root": str(job.data.root),
         "names": job.data.classes,
-        # The classes that the figure is a mean of: those that an episode asks for.
-        "classes": sorted({class_id for episode in job.drawn for class_id in episode.classes}),
-        "remarks": _remarks(job),
+        "classes": classes,
+        "remarks": _warnings(job.data, job.episodes, classes, learned),
         "versions": versions(),
     }
 
 
-def _remarks(job: Job) -> list[str]:
+def _warnings(data: Dataset, episodes: Episodes, classes: Sequence[int], learned: Learned | None) -> list[str]:
     """What a reader must know before citing the figure."""
-    data, plan = job.data, job.drawn.settings
-    told = [f"left out: {'; '.join(job.drawn.dropped)}"] if job.drawn.dropped else []
+    told = [f"left out: {'; '.join(episodes.dropped)}"] if episodes.dropped else []
     told += [f"missing: {problem}" for problem in data.problems] + list(data.shortfalls(data))
-    learned = _learned(job.segmenter)
     if learned is not None:
-        asked = {data.classes[class_id - 1] for episode in job.drawn for class_id in episode.classes}
-        known = sorted(asked & set(learned.facts.get("base", ())))
+        known = sorted({data.classes[c - 1] for c in classes} & set(learned.facts.get("base", ())))
         told += [f"not novel: the weights were learned on {', '.join(known)}"] if known else []
-    if data.folds and plan.fold is None and plan.protocol != "seed":
+    if data.folds and episodes.settings.fold is None and episodes.settings.protocol != "seed":
         told.append(f"all classes in one pool; the published figures are means over {len(data.folds)} folds (fold all)")
     return told
 

@@ -1,8 +1,8 @@
-"""Several settings in one go: every N and K, fold and seed a run of its own, and lines that average folds and seeds."""
+"""Several runs in one go: every N and K, fold and seed is a run, and a summary row averages folds and seeds."""
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,40 +15,34 @@ from kshot.episodes.protocols import PROTOCOLS
 from kshot.episodes.sampler import Episodes, draw_episodes
 from kshot.errors import SettingError
 from kshot.evaluation.result import Result, plain
-from kshot.evaluation.runner import evaluate, load_result, versions
+from kshot.evaluation.runner import RUN, evaluate, load_result, versions
 from kshot.evaluation.workers import Progress
 from kshot.io.atomic import write_text
 from kshot.io.manifest import MANIFEST
-from kshot.metrics import Interval, bootstrap_mean
+from kshot.metrics import Interval, bootstrap
 from kshot.segmenter import Segmenter
 
 RESULTS, TABLE, REPORT = "results.json", "results.csv", "report.html"
-# The three cells of the starting paper's table.
-SEED_CELLS = ((1, 1), (2, 1), (1, 5))
+SEED_PAIRS = ((1, 1), (2, 1), (1, 5))  # (way, shot) in the table of the paper that kshot starts from
 FIGURES = ("miou", "fb_iou", "strict_miou", "presence_accuracy", "boundary", "calibration_error", "panet_miou")
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
-    """One run: a data set (with its fold), the episodes, and the folder's name."""
+class RunSpec:
+    """One run: the name of its folder, a data set (with its fold), and the episodes."""
 
     name: str
     data: Dataset
-    drawn: Episodes
+    episodes: Episodes
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
-    """A line of the table: the runs of one N and K, averaged over folds or seeds."""
+class SummaryRow:
+    """A row of the results: the runs of one N (way) and K (shot), averaged over folds or seeds."""
 
     way: int
     shot: int
-    runs: dict[str, Result] = field(repr=False)
-
-    @property
-    def first(self) -> Result:
-        """A run, for what all of them share."""
-        return next(iter(self.runs.values()))
+    runs: Mapping[str, Result] = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -56,29 +50,38 @@ class Line:
         return f"{self.way}-way {self.shot}-shot"
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        """Those of the first run; the others differ in fold or seed alone."""
+        return next(iter(self.runs.values())).settings
+
+    @property
+    def metric(self) -> str:
+        """Name of the main figure."""
+        return next(iter(self.runs.values())).score.name
+
+    @property
     def over(self) -> str:
-        """What the line averages, or the fold that it shows."""
-        folds = [result.settings["fold"] for result in self.runs.values()]
+        """What the row averages, or the fold that it shows."""
+        folds = {result.settings["fold"] for result in self.runs.values()}
         seeds = {result.settings["seed"] for result in self.runs.values()}
-        told = "no folds" if folds[0] is None else f"fold {folds[0]}"
-        if len(set(folds)) > 1:
-            told = f"mean of {len(set(folds))} folds"
+        fold = self.settings["fold"]
+        told = f"mean of {len(folds)} folds" if len(folds) > 1 else "no folds" if fold is None else f"fold {fold}"
         return told + (f", {len(seeds)} seeds" if len(seeds) > 1 else "")
 
     @property
     def episodes(self) -> int:
-        """Of all its runs together."""
+        """Of all runs together."""
         return sum(len(result.rows) for result in self.runs.values())
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """Each remark once."""
-        return tuple(dict.fromkeys(remark for result in self.runs.values() for remark in result.remarks))
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before citing the figures, each warning once."""
+        return tuple(dict.fromkeys(warning for result in self.runs.values() for warning in result.warnings))
 
     @cached_property
     def interval(self) -> Interval:
         """The main figure with its 95 % interval over episodes."""
-        return bootstrap_mean([result.score for result in self.runs.values()])
+        return bootstrap(*(result.score for result in self.runs.values()))
 
     def figure(self, name: str) -> float:
         """A figure of `Result`, averaged over the runs."""
@@ -94,23 +97,22 @@ class Line:
         return {name: float(np.mean(values)) for name, values in found.items()}
 
     def summary(self) -> dict[str, Any]:
-        """The line for JSON."""
-        figures = {name: self.figure(name) for name in FIGURES}
+        """The row for JSON."""
         return {
             "way": self.way,
             "shot": self.shot,
             "over": self.over,
             "runs": list(self.runs),
             "episodes": self.episodes,
-            "metric": self.first.score.name,
+            "metric": self.metric,
             "interval": plain([self.interval.low, self.interval.high]),
-            **plain(figures),
+            **plain({name: self.figure(name) for name in FIGURES}),
             "per_class": plain(self.per_class),
-            "remarks": list(self.remarks),
+            "remarks": list(self.warnings),
         }
 
 
-def plan_cells(
+def plan_runs(
     data: Callable[[int | None], Dataset],
     *,
     folds: Sequence[int | None] = (None,),
@@ -119,99 +121,102 @@ def plan_cells(
     shots: Sequence[int] = (),
     count: int | None = None,
     seed: int | None = None,
-    **how: bool,
-) -> list[Cell]:
-    """The runs of a command, drawn before the first one starts, so that a wrong setting is known at once.
+    **options: bool,
+) -> list[RunSpec]:
+    """All runs, their episodes drawn before the first one starts, so that a wrong setting is known at once.
 
-    data: the data set of a fold. ways, shots: every pair of them; none of both is 1-way 1-shot, under protocol
-    `seed` the starting paper's three cells. seed: None runs the protocol's published seeds. how: as `episodes` takes.
+    data: gives the data set of a fold. ways, shots: every pair of them is run; without both it is 1-way 1-shot, and
+    under protocol `seed` the pairs of the starting paper. seed: None runs the protocol's published seeds. options: as
+    `draw_episodes` takes.
     """
     pairs = [(way, shot) for way in ways or (1,) for shot in shots or (1,)]
     if protocol == "seed" and not ways and not shots:
-        pairs = list(SEED_CELLS)
+        pairs = list(SEED_PAIRS)
     seeds = PROTOCOLS[protocol].seeds if seed is None and protocol in PROTOCOLS else (seed or 0,)
     opened = {fold: data(fold) for fold in folds}
-    cells = []
+    specs = []
     for way, shot in pairs:
         for fold in folds:
             for number in seeds:
-                drawn = draw_episodes(opened[fold], protocol, way, shot, count, number, **how)
-                name = f"{way}way-{shot}shot" + ("" if fold is None else f"-fold{fold}")
-                cells.append(Cell(name + (f"-seed{number}" if len(seeds) > 1 else ""), opened[fold], drawn))
-    return cells
+                episodes = draw_episodes(opened[fold], protocol, way, shot, count, number, **options)
+                name = run_name(way, shot, fold) + (f"-seed{number}" if len(seeds) > 1 else "")
+                specs.append(RunSpec(name, opened[fold], episodes))
+    return specs
 
 
-def run_cells(
+def run_name(way: int, shot: int, fold: int | None) -> str:
+    """The folder of a run, as in 1way-5shot-fold0."""
+    return f"{way}way-{shot}shot" + ("" if fold is None else f"-fold{fold}")
+
+
+def evaluate_runs(
     segmenter: Segmenter,
-    cells: Sequence[Cell],
+    specs: Sequence[RunSpec],
     out: Path,
     progress: Callable[[str], Progress | None] = lambda name: None,
-    **how: Any,
-) -> list[Line]:
-    """Evaluate every cell into a folder of its own under `out`. how: as `evaluate` takes."""
-    _check_same_cells(out, [cell.name for cell in cells])
+    **options: Any,
+) -> list[SummaryRow]:
+    """Evaluate every run into a folder of its own under `out`. options: as `evaluate` takes."""
+    _check_folder(out, {spec.name for spec in specs})
     results = {}
-    for cell in cells:
-        results[cell.name] = evaluate(
-            segmenter, cell.data, episodes=cell.drawn, out=out / cell.name, progress=progress(cell.name), **how
+    for spec in specs:
+        results[spec.name] = evaluate(
+            segmenter,
+            spec.data,
+            episodes=spec.episodes,
+            out=out / spec.name,
+            progress=progress(spec.name),
+            **options,
         )
-    return to_lines(results)
+    return summarise(results)
 
 
-def to_lines(results: dict[str, Result]) -> list[Line]:
+def summarise(results: Mapping[str, Result]) -> list[SummaryRow]:
     """Runs grouped by N and K."""
     groups: dict[tuple[int, int], dict[str, Result]] = {}
     for name, result in results.items():
         groups.setdefault((result.settings["way"], result.settings["shot"]), {})[name] = result
-    return [Line(way, shot, runs) for (way, shot), runs in groups.items()]
+    return [SummaryRow(way, shot, runs) for (way, shot), runs in groups.items()]
 
 
-def load_lines(out: Path) -> list[Line]:
-    """The lines of a folder that `kshot eval` wrote, or of one run. Raises `SettingError`."""
-    if (out / "run.json").is_file():
-        return to_lines({out.name: load_result(out)})
+def load_results(out: Path) -> dict[str, Result]:
+    """{run: result} of a folder that `kshot eval` wrote, or of one run. Raises `SettingError`."""
+    if (out / RUN).is_file():
+        return {out.name: load_result(out)}
     if not (out / RESULTS).is_file():
         raise SettingError(f"{out}: holds no finished evaluation (no {RESULTS}); give a folder that `kshot eval` wrote")
     names = json.loads((out / RESULTS).read_text(encoding="utf-8"))["runs"]
-    return to_lines({name: load_result(out / name) for name in names})
+    return {name: load_result(out / name) for name in names}
 
 
-def write_results(out: Path, lines: Sequence[Line], command: Sequence[str]) -> dict[str, Any]:
+def write_results(out: Path, rows: Sequence[SummaryRow], command: Sequence[str]) -> dict[str, Any]:
     """Write results.json and results.csv; returns what stands in the former. Raises `OutputError`."""
-    runs = {name: result.summary() for line in lines for name, result in line.runs.items()}
     facts = {
         "command": shlex.join(command),
         "versions": versions(),
-        "table": [line.summary() for line in lines],
-        "runs": runs,
+        "table": [row.summary() for row in rows],
+        "runs": {name: result.summary() for row in rows for name, result in row.runs.items()},
     }
     write_text(out / RESULTS, json.dumps(facts, indent=2) + "\n")
-    write_text(out / TABLE, "".join(row + "\n" for row in _csv(lines)))
+    write_text(out / TABLE, "".join(line + "\n" for line in _csv(rows)))
     return facts
 
 
-def _csv(lines: Sequence[Line]) -> list[str]:
-    heads = ["protocol", "dataset", "split", "way", "shot", "over", "episodes", "metric", "low", "high", *FIGURES]
-    rows = [",".join(heads)]
-    for line in lines:
-        settings = line.first.settings
-        words = [settings["protocol"], settings["dataset"], settings["split"], line.way, line.shot]
-        words += [line.over.replace(",", " and"), line.episodes, line.first.score.name]
-        numbers = [line.interval.low, line.interval.high, *(line.figure(name) for name in FIGURES)]
-        rows.append(",".join([*map(str, words), *(f"{number:.6f}" for number in numbers)]))
-    return rows
+def _csv(rows: Sequence[SummaryRow]) -> list[str]:
+    columns = ["protocol", "dataset", "split", "way", "shot", "over", "episodes", "metric", "low", "high", *FIGURES]
+    lines = [",".join(columns)]
+    for row in rows:
+        words = [*(row.settings[key] for key in ("protocol", "dataset", "split")), row.way, row.shot]
+        words += [row.over.replace(",", " and"), row.episodes, row.metric]
+        numbers = [row.interval.low, row.interval.high, *(row.figure(name) for name in FIGURES)]
+        lines.append(",".join([*map(str, words), *(f"{number:.6f}" for number in numbers)]))
+    return lines
 
 
-def _check_same_cells(out: Path, names: Sequence[str]) -> None:
-    """A folder that holds another command's runs is refused before anything is written."""
-    if not out.is_dir():
-        return
-    there = {path.parent.name for path in out.glob("*/run.json")}
-    other = sorted(there - set(names))
+def _check_folder(out: Path, names: set[str]) -> None:
+    """Refuse a folder that holds another command's runs, before anything is written."""
+    other = sorted({path.parent.name for path in out.glob(f"*/{RUN}")} - names)
     if other:
         raise SettingError(f"{out}: holds other settings ({', '.join(other)}); choose another folder")
     if (out / MANIFEST).exists():
         raise SettingError(f"{out}: holds a labelling run; choose another folder")
-
-
-__all__ = ["Cell", "Line", "load_lines", "plan_cells", "run_cells", "to_lines", "write_results"]

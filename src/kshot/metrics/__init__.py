@@ -7,7 +7,7 @@
 from kshot.metrics.boundary import boundary_f
 from kshot.metrics.calibration import CalibrationCounts
 from kshot.metrics.counts import IGNORE, EpisodeCounts, IoUCounts, check_label_map
-from kshot.metrics.intervals import Interval, bootstrap, bootstrap_mean, paired_bootstrap
+from kshot.metrics.intervals import Interval, bootstrap, paired_bootstrap
 from kshot.metrics.scores import (
     Score,
     SizeBin,
@@ -30,7 +30,6 @@ __all__ = [
     "Score",
     "SizeBin",
     "bootstrap",
-    "bootstrap_mean",
     "boundary_f",
     "check_label_map",
     "class_presence",

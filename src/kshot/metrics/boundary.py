@@ -1,6 +1,6 @@
 """Boundary F-score: do the contours agree, within a tolerance?
 
-Csurka et al., "What is a good evaluation measure for semantic segmentation?", BMVC 2013: precision is the share
+Csurka et al., "What is a good evaluation measure for semantic segmentation?", BMVC 2013: precision is the fraction
 of predicted contour pixels within a distance of the true contour, recall the converse; the distance is 0.75 % of
 the image diagonal. (DAVIS 2016 uses 0.8 % and dilation, which is nearly the same.)
 """
@@ -21,7 +21,7 @@ def boundary_f(
 ) -> NDArray[np.float64]:
     """(N,) F-scores of the classes 1..N in one image; nan where neither map has a contour of the class.
 
-    prediction, truth: as in `IoUCounts.from_masks`. tolerance: share of the diagonal, at least one pixel.
+    prediction, truth: as in `IoUCounts.from_masks`. tolerance: fraction of the diagonal, at least one pixel.
     Ignored pixels take the label of the nearest labelled pixel, because PASCAL's ignored band lies on the very
     contour; contours farther than the tolerance from any labelled pixel are left out. The image's edge is no
     contour. Raises `ShapeError` and `MaskError`.
@@ -51,10 +51,10 @@ def _fill(truth: NDArray[Any], ignore: int, reach: float) -> tuple[NDArray[Any],
     border = int(reach + 1)
     width = truth.shape[1] + 2 * border
     filled = np.pad(truth, border, constant_values=ignore)
-    known, flat = filled.ravel().copy(), filled.ravel()
+    given, flat = filled.ravel().copy(), filled.ravel()
     gaps = np.flatnonzero(np.pad(void & within(~void, reach + 1), border))
     for dy, dx in _disc(reach + 1):  # the nearest first, so the first labelled pixel met is the nearest one
-        labels = known[gaps + (dy * width + dx)]
+        labels = given[gaps + (dy * width + dx)]
         met = labels != ignore
         flat[gaps[met]] = labels[met]
         gaps = gaps[~met]
@@ -73,7 +73,7 @@ def _f_score(predicted: Truths, true: Truths, counted: Truths, reach: float) -> 
 
 
 def _near(of: Truths, to: Truths, reach: float) -> float:
-    """Share of the pixels `of` that lie within reach of a pixel in `to`; 0 when either is empty."""
+    """Fraction of the pixels `of` that lie within reach of a pixel in `to`; 0 when either is empty."""
     if not of.any() or not to.any():
         return 0.0
     return int(np.count_nonzero(of & within(to, reach))) / int(np.count_nonzero(of))

@@ -1,7 +1,7 @@
 """Do the scores mean what they say? Binned counts that add, and the calibration error out of them.
 
 Guo et al., "On calibration of modern neural networks", ICML 2017, section 2: pixels are binned by the score of
-their best class; the error is the mean gap between score and share of right pixels, weighted by bin size.
+their best class; the error is the mean gap between score and fraction of right pixels, weighted by bin size.
 """
 
 from dataclasses import dataclass
@@ -56,11 +56,11 @@ class CalibrationCounts:
     @classmethod
     def _binned(cls, fine: NDArray[Any], bins: int) -> "CalibrationCounts":
         """fine: (bins * _FINE + 1, 2) wrong and right pixels per step; step 0 joins the first bin."""
-        cells = fine[1:].reshape(bins, _FINE, 2)
+        binned = fine[1:].reshape(bins, _FINE, 2)
         steps = np.arange(1, bins * _FINE + 1).reshape(bins, _FINE)
-        confidence = (cells.sum(2) * steps).sum(1)
-        cells[0, 0] += fine[0]
-        return cls(cells.sum((1, 2)), confidence, cells[..., 1].sum(1))
+        confidence = (binned.sum(2) * steps).sum(1)
+        binned[0, 0] += fine[0]
+        return cls(binned.sum((1, 2)), confidence, binned[..., 1].sum(1))
 
     def __add__(self, other: "CalibrationCounts") -> "CalibrationCounts":
         if self.pixels.shape != other.pixels.shape:
@@ -72,7 +72,7 @@ class CalibrationCounts:
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
-        """(B,) share of right pixels; nan in an empty bin."""
+        """(B,) fraction of right pixels; nan in an empty bin."""
         return ratios(self.right, self.pixels)
 
     @property

@@ -1,10 +1,9 @@
-"""Pixel counts of label maps, as integers that add: the ground that every score stands on.
+"""Pixel counts of label maps, as integers that add: every score is computed from them.
 
 All arrays end in an axis of N+1 labels: 0 is the background, 1..N are the classes (ways) in their order.
 Scores come last and sums first, so two halves of a run merge to the same bits as the whole.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -115,12 +114,11 @@ class IoUCounts:
     def foreground(self) -> "IoUCounts":
         """(..., 2): the background, and all classes as one foreground (for FB-IoU)."""
         both = self.truth.sum(-1) - self.union[..., 0]
-        parts = [
+        return IoUCounts(
             np.stack([self.intersection[..., 0], both], -1),
             np.stack([self.predicted[..., 0], self.predicted[..., 1:].sum(-1)], -1),
             np.stack([self.truth[..., 0], self.truth[..., 1:].sum(-1)], -1),
-        ]
-        return IoUCounts(*parts)
+        )
 
     def to_array(self) -> Counts:
         """(..., 3, N+1) int64: intersection, predicted, truth."""
@@ -132,17 +130,6 @@ class IoUCounts:
         if array.ndim < 2 or array.shape[-2] != 3:
             raise ShapeError(f"expected counts of shape (..., 3, N+1), got {array.shape}")
         return cls(array[..., 0, :], array[..., 1, :], array[..., 2, :])
-
-    def to_json(self) -> str:
-        """A JSON object of three lists."""
-        names = ("intersection", "predicted", "truth")
-        return json.dumps({name: getattr(self, name).tolist() for name in names})
-
-    @classmethod
-    def from_json(cls, text: str) -> "IoUCounts":
-        """Undo `to_json`."""
-        read = json.loads(text)
-        return cls(*(np.asarray(read[name], np.int64) for name in ("intersection", "predicted", "truth")))
 
 
 def _confusion(prediction: NDArray[Any], truth: NDArray[Any], n_classes: int, ignore: int) -> Counts:
@@ -187,13 +174,10 @@ class EpisodeCounts:
 
     def same_episodes(self, other: "EpisodeCounts") -> bool:
         """Whether both runs saw the same episodes: numbers, classes and the truth's pixels agree."""
-        return all(
-            np.array_equal(one, two)
-            for one, two in (
-                (self.index, other.index),
-                (self.classes, other.classes),
-                (self.counts.truth, other.counts.truth),
-            )
+        return (
+            np.array_equal(self.index, other.index)
+            and np.array_equal(self.classes, other.classes)
+            and np.array_equal(self.counts.truth, other.counts.truth)
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Scores over a run: each is a mean of ratios of sums over episodes, and says which parts it is made of.
+"""Scores over a run: each is a mean of ratios of sums over episodes, and keeps the parts that it is made of.
 
 mIoU in few-shot segmentation is not the mean over images: I/U = 1/1 and 0/99 give 1/100, not 1/2. Sums of
 integers come first, one division per class, then the mean over classes.
@@ -21,17 +21,20 @@ AREA_EDGES = (0.0, 0.01, 0.05, 0.15, 0.4, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """One figure of a run with all that it is made of.
+    """One figure of a run with all that it is made of: the mean over M parts of sum(numerator) / sum(denominator).
 
-    labels: M names or class ids, one a part (0 = background). index: (E,) episodes.
-    numerator, denominator: (E, M). A part whose denominators sum to 0 was never seen: it is nan and left out.
+    A part whose denominators sum to 0 was never seen: it is nan and left out of the mean.
     """
 
     name: str
     labels: tuple[int | str, ...]
+    """M names or class ids, one for each part (0 = background)."""
     index: NDArray[np.int64]
+    """(E,) numbers of the episodes."""
     numerator: NDArray[Any]
+    """(E, M), such as intersections."""
     denominator: NDArray[Any]
+    """(E, M), such as unions."""
 
     def __post_init__(self) -> None:
         expected = (len(self.index), len(self.labels))
@@ -109,7 +112,7 @@ def panet_miou(rows: EpisodeCounts, classes: Sequence[int] | None = None) -> Sco
 
 
 def presence_accuracy(rows: EpisodeCounts, predicted: NDArray[np.bool_] | None = None) -> Score:
-    """Share of episodes whose set of present classes was found exactly.
+    """Fraction of episodes whose set of present classes was found exactly.
 
     predicted: (E, N) truth values in the rows' order; by default a way is present if any pixel has its label.
     Source: exact ratio, iFSL (Kang and Cho 2022), section 5.
@@ -121,7 +124,7 @@ def presence_accuracy(rows: EpisodeCounts, predicted: NDArray[np.bool_] | None =
 def class_presence(
     rows: EpisodeCounts, predicted: NDArray[np.bool_] | None = None, classes: Sequence[int] | None = None
 ) -> Score:
-    """Per class: share of its episodes in which its presence or absence was found; then the mean."""
+    """Per class: fraction of its episodes in which its presence or absence was found; then the mean."""
     labels = _labels(rows, classes)
     right = _presence_right(rows, predicted).astype(np.int64)
     numerator, denominator = (scatter(rows, values, labels) for values in (right, np.ones_like(right)))
@@ -135,9 +138,9 @@ def mean_per_class(name: str, rows: EpisodeCounts, values: NDArray[Any], classes
     """
     if values.shape != rows.classes.shape:
         raise ShapeError(f"expected values of shape {rows.classes.shape}, got {values.shape}")
-    labels, known = _labels(rows, classes), ~np.isnan(values)
-    numerator = scatter(rows, np.where(known, values, 0.0), labels)
-    return Score(name, labels, rows.index, numerator, scatter(rows, known.astype(np.int64), labels))
+    labels, valid = _labels(rows, classes), ~np.isnan(values)
+    numerator = scatter(rows, np.where(valid, values, 0.0), labels)
+    return Score(name, labels, rows.index, numerator, scatter(rows, valid.astype(np.int64), labels))
 
 
 def scatter(rows: EpisodeCounts, values: NDArray[Any], labels: Sequence[int]) -> NDArray[Any]:
@@ -147,36 +150,36 @@ def scatter(rows: EpisodeCounts, values: NDArray[Any], labels: Sequence[int]) ->
     spread = np.zeros((len(rows), len(ordered)), values.dtype)
     for n in range(rows.way if len(ordered) else 0):
         place = np.minimum(np.searchsorted(ordered, rows.classes[:, n]), len(ordered) - 1)
-        known = np.flatnonzero(ordered[place] == rows.classes[:, n])
-        spread[known, order[place[known]]] += values[known, n]
+        listed = np.flatnonzero(ordered[place] == rows.classes[:, n])
+        spread[listed, order[place[listed]]] += values[listed, n]
     return spread
 
 
 @dataclass(frozen=True)
 class SizeBin:
-    """Ways whose true area, as a share of the labelled pixels, is over `low` and at most `high`.
-
-    objects: how many. iou: ratio of sums. mean_iou: mean over them. nan when there are none.
-    """
+    """Objects whose true area, as a fraction of the labelled pixels, is over `low` and at most `high`."""
 
     low: float
     high: float
     objects: int
+    """How many there are."""
     iou: float
+    """Sum of their intersections over the sum of their unions; nan when there are none."""
     mean_iou: float
+    """Mean over the IoUs of single objects; nan when there are none."""
 
 
 def size_table(rows: EpisodeCounts, edges: Sequence[float] = AREA_EDGES) -> tuple[SizeBin, ...]:
     """IoU against object size; an object is all of a class in one image, and an absent way is none.
 
-    edges: rising shares of the image in 0..1.
+    edges: rising fractions of the image in 0..1.
     """
     truth, counts = rows.counts.truth[:, 1:], rows.counts
-    share = truth / np.maximum(counts.truth.sum(axis=1, keepdims=True), 1)
+    fraction = truth / np.maximum(counts.truth.sum(axis=1, keepdims=True), 1)
     intersection, union = counts.intersection[:, 1:], counts.union[:, 1:]
     table = []
     for low, high in pairwise(edges):
-        here = (truth > 0) & (share > low) & (share <= high)
+        here = (truth > 0) & (fraction > low) & (fraction <= high)
         single = ratios(intersection[here], union[here])
         whole = ratios(intersection[here].sum(), union[here].sum())
         mean = float(single.mean()) if len(single) else float("nan")

@@ -1,4 +1,4 @@
-"""Episodes as pictures, chosen by rule: supports with their masks, query, prediction, truth and score map."""
+"""Episodes to look at, chosen by rule: supports with their masks, query, prediction, truth and score map."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,23 +24,35 @@ RULE = (
 
 @dataclass(frozen=True)
 class Pane:
-    """A picture of a panel; kind: support, query, found, truth or score."""
+    """An image of a panel."""
 
     kind: str
+    """support, query, found, truth or score."""
     caption: str
     source: str
+    """The image as a data URI."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """An episode: why it was chosen, its number, IoU, ways as (name, colour), and its panes."""
+    """An episode as images."""
 
     rule: str
+    """Why it was chosen, one of `RULES`."""
     index: int
+    """The episode's number."""
     query: str
     iou: float
     ways: tuple[tuple[str, str], ...]
+    """(class, colour)."""
     panes: tuple[Pane, ...]
+
+
+def panels(runner: EpisodeRunner, episodes: Episodes, result: Result, each: int = 2) -> list[Panel]:
+    """The chosen episodes of a run as images, `each` of every rule."""
+    ious = dict(zip(result.counts.index.tolist(), result.episode_ious().tolist(), strict=True))
+    chosen = choose(result, [episode.query for episode in episodes], each)
+    return [panel(runner, episodes[index], rule, ious[index]) for rule, index in chosen]
 
 
 def choose(result: Result, queries: Sequence[str], each: int = 2) -> list[tuple[str, int]]:
@@ -50,10 +62,14 @@ def choose(result: Result, queries: Sequence[str], each: int = 2) -> list[tuple[
     """
     ious = result.episode_ious()
     shown = np.flatnonzero((result.counts.counts.truth[:, 1:] > 0).any(1))
-    order = [int(n) for n in shown[np.lexsort((shown, ious[shown]))]]
-    shuffled = [int(n) for n in np.random.default_rng(0).permutation(len(ious))]
-    middle = sorted(range(len(order)), key=lambda place: (abs(place - (len(order) - 1) / 2), place))
-    ranked = {"best": order[::-1], "median": [order[place] for place in middle], "worst": order, "random": shuffled}
+    order = shown[np.lexsort((shown, ious[shown]))].tolist()
+    by_middle = sorted(range(len(order)), key=lambda place: (abs(place - (len(order) - 1) / 2), place))
+    ranked = {
+        "best": order[::-1],
+        "median": [order[place] for place in by_middle],
+        "worst": order,
+        "random": np.random.default_rng(0).permutation(len(ious)).tolist(),
+    }
     chosen: list[tuple[str, int]] = []
     taken: set[str] = set()
     for rule in RULES * each:  # by turns, so that few episodes still show every rule
@@ -67,48 +83,39 @@ def choose(result: Result, queries: Sequence[str], each: int = 2) -> list[tuple[
 
 def panel(runner: EpisodeRunner, episode: Episode, rule: str, iou: float) -> Panel:
     """Run an episode again and draw it."""
-    outcome = runner.outcome(episode)
-    prediction, names = outcome.prediction, outcome.prediction.classes
-    picture = runner.picture(episode.query)
+    result = runner.predict(episode)
+    prediction, names = result.prediction, result.prediction.classes
+    image = runner.image(episode.query)
     panes = [
-        Pane(
-            "support", f"support, {names[way]}", _drawn(runner.picture(image), _own(runner, image, episode, way), names)
-        )
+        Pane("support", f"support, {names[way]}", _overlay(runner.image(support), labels, names))
         for way, images in enumerate(episode.supports)
-        for image in images
+        for support in images
+        for labels in [_of_way(runner.labels(support, episode.classes), way + 1)]
     ]
-    everything = np.asarray(shrunk(Image.fromarray(1 - prediction.scores[0]), _SIDE))
+    foreground = np.asarray(shrunk(Image.fromarray(1 - prediction.scores[0]), _SIDE))
     panes += [
-        Pane("query", "query", _uri(Image.fromarray(picture))),
-        Pane("found", "prediction", _drawn(picture, prediction.mask, names)),
-        Pane("truth", "ground truth", _drawn(picture, outcome.truth, names)),
-        Pane("score", "score", _uri(Image.fromarray(heat()[np.rint(255 * everything.clip(0, 1)).astype(np.uint8)]))),
+        Pane("query", "query", _uri(Image.fromarray(image))),
+        Pane("found", "prediction", _overlay(image, prediction.mask, names)),
+        Pane("truth", "ground truth", _overlay(image, result.truth, names)),
+        Pane("score", "score", _uri(Image.fromarray(heat()[np.rint(255 * foreground.clip(0, 1)).astype(np.uint8)]))),
     ]
     ways = tuple((name, hex_colour(label)) for label, name in enumerate(names, 1))
     return Panel(rule, episode.index, episode.query, iou, ways, tuple(panes))
 
 
-def panels(runner: EpisodeRunner, episodes: Episodes, result: Result, each: int = 2) -> list[Panel]:
-    """The chosen episodes of a run as pictures."""
-    ious = dict(zip(result.counts.index.tolist(), result.episode_ious().tolist(), strict=True))
-    chosen = choose(result, [episode.query for episode in episodes], each)
-    return [panel(runner, episodes[index], rule, ious[index]) for rule, index in chosen]
+def _of_way(labels: NDArray[np.uint8], way: int) -> NDArray[np.uint8]:
+    """The labels of one way, 1..N, and what is ignored."""
+    return np.where((labels == way) | (labels == IGNORE), labels, np.uint8(0))
 
 
-def _own(runner: EpisodeRunner, image: str, episode: Episode, way: int) -> NDArray[np.uint8]:
-    """What a support shows: its own way under that way's label."""
-    labels = runner.labels(image, episode.classes)
-    return np.where((labels == way + 1) | (labels == IGNORE), labels, np.uint8(0))
-
-
-def _drawn(picture: NDArray[np.uint8], labels: NDArray[np.uint8], names: Sequence[str]) -> str:
-    """The labels over the picture; what is ignored goes pale."""
-    small = shrunk(Image.fromarray(picture), _SIDE)
+def _overlay(image: NDArray[np.uint8], labels: NDArray[np.uint8], names: Sequence[str]) -> str:
+    """The labels over the image; what is ignored goes pale."""
+    small = shrunk(Image.fromarray(image), _SIDE)
     here = np.asarray(Image.fromarray(labels).resize(small.size, Image.Resampling.NEAREST))
     pixels = np.array(small)
     pixels[here == IGNORE] = pixels[here == IGNORE] // 2 + 127
     return _uri(outlined(pixels, np.where(here == IGNORE, np.uint8(0), here), names, 0.5))
 
 
-def _uri(picture: Image.Image) -> str:
-    return data_uri(shrunk(picture, _SIDE)) or ""
+def _uri(image: Image.Image) -> str:
+    return data_uri(shrunk(image, _SIDE)) or ""

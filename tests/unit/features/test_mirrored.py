@@ -71,8 +71,8 @@ def test_evaluation_sees_what_predict_sees(twice: kshot.Segmenter, tmp_path: Pat
     for again in range(2):
         runner = EpisodeRunner(twice, data, cache)
         episode = draw_episodes(data, "hsnet", 1, 1, 3)[2]
-        outcome = runner.outcome(episode)
-        predicted = twice.predict(outcome.task, data.image_path(episode.query))
-        np.testing.assert_array_equal(outcome.prediction.scores, predicted.scores)
+        result = runner.predict(episode)
+        predicted = twice.predict(result.task, data.image_path(episode.query))
+        np.testing.assert_array_equal(result.prediction.scores, predicted.scores)
         assert runner.forwards == 3  # the support, the query, and its mirror image; then none
         assert again == 0 or cache.hits > 0
