@@ -27,7 +27,8 @@ SECTIONS = {
 FAMILIES = {"Settings of methods": "methods", "Settings of refiners": "refiners"}
 HEAD = """# API
 
-Written by `scripts/api_docs.py` from signatures and docstrings; do not edit it by hand.
+Written by `scripts/api_docs.py` from signatures and docstrings; do not edit it by hand. The [tour](tour.md) shows the
+names under "Segmenting" at work.
 """
 
 Definition = ast.ClassDef | ast.FunctionDef

@@ -18,7 +18,9 @@ from kshot.formats.base import read_support
 from tests.support.drawing import draw
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# The tour is one session, and has a test of its own.
+RUN = [page for page in PAGES if page.name != "tour.md"]
 # Needs a network, or a whole benchmark: the options are parsed, the work is not done.
 PARSED_ONLY = (
     "clip-dinoiser",
@@ -58,7 +60,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [p for p in RUN if commands(p)], ids=lambda p: p.name)
 def test_every_command_runs(page: Path, workplace: Path) -> None:
     for number, line in enumerate(commands(page)):
         arguments = shlex.split(line)[1:]
@@ -77,7 +79,7 @@ def test_every_command_runs(page: Path, workplace: Path) -> None:
         assert result.exit_code == 0, (line, result.output, result.exception)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [p for p in RUN if blocks(p, "python")], ids=lambda p: p.name)
 def test_every_snippet_runs(page: Path, workplace: Path) -> None:
     namespace: dict[str, object] = {}
     for snippet in blocks(page, "python"):
@@ -111,8 +113,16 @@ def test_every_error_is_documented() -> None:
 
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for target, place in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+            path = page.parent / target if target else page
+            assert path.exists(), f"{page.name}: {target}"
+            assert not place or place in anchors(path), f"{page.name}: {target}#{place}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The places in a page that a link can name, as GitHub calls them."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", head).strip().lower().replace(" ", "-") for head in heads}
 
 
 @pytest.mark.parametrize(
