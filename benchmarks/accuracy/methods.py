@@ -59,8 +59,6 @@ ABLATION = (
     Arm("without a limit on growth", "auto", {"growth": 1e6}),
     Arm("without edges", "auto", {}, "none"),
     Arm("without several layers", "auto", {}, layers=("12",)),
-    Arm("with the mirror image", "auto", {"mirror": 0.7}),
-    Arm("with positions taken out", "auto", {"debias": 0.7}),
 )
 VARIANTS = tuple(
     Arm(f"{name} {value:g}", "auto", {name: value})

@@ -14,7 +14,7 @@ from kshot import _plugins
 from kshot.backbones import base as backbones
 from kshot.backbones.base import Backbone
 from kshot.errors import SettingError
-from kshot.features import extract, extract_words, with_mirror
+from kshot.features import extract, extract_words
 from kshot.io.images import MAX_PIXELS, read_image
 from kshot.io.paths import list_images
 from kshot.io.rasters import Look
@@ -98,7 +98,7 @@ class Segmenter:
         """Masks of one image: path, encoded bytes, PIL image or array (h, w, 3)."""
         picture = read_image(image, max_pixels=self.max_pixels, look=self.look)  # (h, w, 3) uint8
         features = self.features(picture)  # (c, gh, gw)
-        return self.decide(task, self.mirrored(features, picture, task.mirror), picture)
+        return self.decide(task, features, picture)
 
     def decide(self, task: Task, features: FeatureMap, picture: NDArray[np.uint8]) -> Prediction:
         """The cheap part: from features of a picture to its masks."""
@@ -122,10 +122,6 @@ class Segmenter:
     def features(self, picture: NDArray[np.uint8]) -> FeatureMap:
         """The dear part: features of a picture (h, w, 3) uint8."""
         return extract(self.backbone, picture, self.size)
-
-    def mirrored(self, features: FeatureMap, picture: NDArray[np.uint8], part: float) -> FeatureMap:
-        """Features of a query with those of its mirror image at `part` of the size; 0 leaves them as they are."""
-        return with_mirror(features, self.backbone, picture, round(part * self.size)) if part > 0 else features
 
     def encode(self, shots: Iterable[Shot], classes: Sequence[str]) -> tuple[Support, ...]:
         """Supports of shots, with soft masks on the grid in the order of `classes`.

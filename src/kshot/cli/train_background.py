@@ -51,7 +51,7 @@ def background(
     side = size or seer.spec.size
     with training_bar("cells") as bar:
         tokens = sample(seer, files, side, cells, seed, lambda done: bar(done, len(files), {}))
-    path = write(out, seer, tokens, len(files), side, clusters, rounds, seed)
+    path = write(out, seer, tokens, len(files), clusters, rounds, seed)
     if json:
         return print_json({"weights": str(path), "photographs": len(files), "cells": len(tokens)})
     typer.echo(f"{path}: {len(tokens)} cells of {len(files)} photographs; give it as --set method.weights={out}")

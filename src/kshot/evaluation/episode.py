@@ -53,13 +53,12 @@ class EpisodeRunner:
 
     cache: features on disk. score_size: score at this square size in pixels (nearest neighbour) instead of the query's
     own, as some published codes do. `learned`: the weights of a method that is still in training; None reads them from
-    where the method's settings say. `mirror`: relative size at which the method looks at a query's mirror image too.
+    where the method's settings say.
     """
 
     def __init__(self, segmenter: Segmenter, data: Dataset, cache: FeatureCache, score_size: int | None = None):
         self.segmenter, self.data, self.cache, self.score_size = segmenter, data, cache, score_size
         self.learned: Learned | None = None
-        self.mirror = float(getattr(segmenter.settings, "mirror", 0.0))
         self._features_in_memory: Held[FeatureMap] = Held(_FEATURE_BYTES, _bytes_of)
         self._pixels_in_memory: Held[Pixels] = Held(_PIXEL_BYTES, lambda pixels: pixels.nbytes)
         self._masks = lru_cache(maxsize=_MASKS)(self._make_masks)
@@ -92,7 +91,7 @@ class EpisodeRunner:
         task: Task = segmenter.method.Task(
             names, self.supports(episode), segmenter.origin, segmenter.settings, self.learned
         )
-        prediction = segmenter.decide(task, self.query_features(episode.query), self.image(episode.query))
+        prediction = segmenter.decide(task, self.features(episode.query), self.image(episode.query))
         return EpisodeResult(episode, prediction, self.labels(episode.query, episode.classes), task)
 
     def supports(self, episode: Episode) -> tuple[Support, ...]:
@@ -106,12 +105,6 @@ class EpisodeRunner:
     def features(self, image_id: str) -> FeatureMap:
         """Features of an image: from memory, from the cache, or computed."""
         return self._features_in_memory.get(image_id, lambda: self._features(image_id))
-
-    def query_features(self, image_id: str) -> FeatureMap:
-        """Features of a query: with those of its mirror image, where the method looks at it."""
-        if self.mirror <= 0:
-            return self.features(image_id)
-        return self._features_in_memory.get((image_id, self.mirror), lambda: self._query(image_id))
 
     def image(self, image_id: str) -> Pixels:
         """(h, w, 3) uint8, RGB."""
@@ -146,12 +139,6 @@ class EpisodeRunner:
         return self._cached(
             path.read_bytes(),
             lambda: self.segmenter.features(read_image(path, max_pixels=self.segmenter.max_pixels)),
-        )
-
-    def _query(self, image_id: str) -> FeatureMap:
-        return self._cached(
-            self.data.image_path(image_id).read_bytes() + f"mirror {self.mirror}".encode(),
-            lambda: self.segmenter.mirrored(self.features(image_id), self.image(image_id), self.mirror),
         )
 
     def _cached(self, data: bytes, make: Callable[[], FeatureMap]) -> FeatureMap:

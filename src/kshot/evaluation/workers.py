@@ -111,13 +111,9 @@ def _work(
 def _encode_share(job: EvaluationJob, runner: EpisodeRunner, rank: int, world: int, done: Container[int]) -> None:
     """Fill the cache together with what the episodes without a row need."""
     missing = [episode for episode in job.episodes if episode.index not in done]
-    queries = {e.query for e in missing}
-    images = sorted(queries | {image for e in missing for way in e.supports for image in way})
+    images = sorted({e.query for e in missing} | {image for e in missing for way in e.supports for image in way})
     for image in images[rank::world]:
-        if image in queries:
-            runner.query_features(image)  # and its own features, which it is also a support with
-        else:
-            runner.features(image)
+        runner.features(image)
         if not runner.cache.writable:
             return
 

@@ -2,6 +2,5 @@
 
 from kshot.features.cache import FeatureCache
 from kshot.features.extract import extract, extract_many, extract_words, prepare
-from kshot.features.mirrored import with_mirror
 
-__all__ = ["FeatureCache", "extract", "extract_many", "extract_words", "prepare", "with_mirror"]
+__all__ = ["FeatureCache", "extract", "extract_many", "extract_words", "prepare"]

@@ -148,11 +148,6 @@ class Task(ABC):
         return 0.5
 
     @property
-    def mirror(self) -> float:
-        """Side of a query's mirror image, as a part of its own, that is looked at as well; 0 for none."""
-        return 0.0
-
-    @property
     def remarks(self) -> tuple[str, ...]:
         """What fitting noticed about the supports that a person should look at."""
         return ()

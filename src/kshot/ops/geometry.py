@@ -110,21 +110,6 @@ def to_pixels(planes: Tensor, frame: Frame, out_hw: tuple[int, int] | None = Non
     return rows @ planes @ columns.T
 
 
-def to_cells(planes: Tensor, frame: Frame, cells: Frame, mirrored: bool = False) -> Tensor:
-    """Bilinear interpolation of grid planes (..., gh, gw) at the middles of the cells of another frame: (..., GH, GW).
-
-    Both frames are of the same image, or, where `mirrored`, the planes are of its mirror image.
-    """
-    (height, width), centres = cells.size_hw, cell_centres(cells)
-    y, x = centres[:, 0, 1] / height, centres[0, :, 0] / width
-    x = 1 - x if mirrored else x
-    rows, columns = (
-        _tents(place * (inner / frame.patch) - 0.5, count).to(planes)
-        for place, inner, count in zip((y, x), frame.inner_hw, frame.grid_hw, strict=True)
-    )
-    return rows @ planes @ columns.T
-
-
 def coverage(frame: Frame) -> Tensor:
     """(gh, gw) in 0..1: the part of each cell that is image and not padding."""
     parts = []
@@ -161,10 +146,6 @@ def _areas(pixels: int, inner: int, patch: int) -> Tensor:
 def _blend(pixels: int, inner: int, patch: int) -> Tensor:
     """(pixels, cells): bilinear weights of the cells around each pixel's centre; rows sum to 1."""
     cells = math.ceil(inner / patch)
-    return _tents((torch.arange(pixels, dtype=torch.float64) + 0.5) * (inner / pixels / patch) - 0.5, cells)
-
-
-def _tents(places: Tensor, cells: int) -> Tensor:
-    """(n, cells): the tent of each cell at n places, counted in cells: 1 at its centre, 0 at its neighbours'."""
+    places = (torch.arange(pixels, dtype=torch.float64) + 0.5) * (inner / pixels / patch) - 0.5
     places = places.clamp(0, cells - 1)
     return (1 - (places[:, None] - torch.arange(cells, dtype=torch.float64)).abs()).clamp(min=0).float()

@@ -3,8 +3,7 @@
 A universal background (Reynolds et al., Digital Signal Processing 10, 2000, section 3) for `density` and `auto`: cells
 of unlabelled photographs are clustered by their cosines (spherical k-means: Dhillon & Modha, Machine Learning 42,
 2001), and each cluster is kept as the plain mean of its cells: the wider it is, the shorter its mean, and the flatter
-the kernel density that it stands for. Beside it goes what the backbone says of places: the main directions in which
-cells of a picture of one colour differ, for `auto` to take out on demand.
+the kernel density that it stands for.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,15 +19,12 @@ from kshot.errors import TrainingError
 from kshot.features import extract
 from kshot.io.images import read_image
 from kshot.io.tensor_file import FILE, Learned, write_learned
-from kshot.methods._positions import NAME
 from kshot.ops.geometry import coverage
 from kshot.ops.similarity import cosines
 from kshot.training.unlabelled import rng
 
 METHOD = "density"  # whose tensors these are
 _WHOLE = 0.99  # part of a cell that must lie in the picture
-_GREYS = (0, 64, 128, 192, 255)
-_DIRECTIONS, _NOTHING = 64, 1e-4  # most that are kept, and the length of what is rounding
 
 
 def sample(
@@ -68,26 +64,8 @@ def cluster(tokens: Tensor, clusters: int, rounds: int, seed: int) -> tuple[Tens
     return centres[kept], counts[kept] / counts.sum()
 
 
-def positions(backbone: Backbone, size: int) -> Tensor:
-    """(r, c) orthogonal directions of what pictures of one grey make of places, longest first; r is 0 if nothing.
-
-    size: side of the pictures in pixels. The squared lengths are the variances over the cells of a picture.
-    """
-    spread = []
-    for grey in _GREYS:
-        tokens = extract(backbone, np.full((size, size, 3), grey, np.uint8), size).tokens
-        spread.append(tokens - tokens.mean(0))
-    stacked = torch.cat(spread)
-    _, lengths, rows = torch.linalg.svd(stacked / len(stacked) ** 0.5, full_matrices=False)
-    kept = min(_DIRECTIONS, int((lengths > _NOTHING).sum()))
-    found: Tensor = lengths[:kept, None] * rows[:kept]
-    return found
-
-
-def write(
-    out: Path, backbone: Backbone, tokens: Tensor, photos: int, size: int, clusters: int, rounds: int, seed: int
-) -> Path:
-    """Cluster, find the directions of position, and write what `--set method.weights=` takes; the file's path."""
+def write(out: Path, backbone: Backbone, tokens: Tensor, photos: int, clusters: int, rounds: int, seed: int) -> Path:
+    """Cluster, and write what `--set method.weights=` takes; the file's path."""
     means, shares = cluster(tokens, clusters, rounds, seed)
     facts = {
         "method": METHOD,
@@ -98,6 +76,6 @@ def write(
         "seed": seed,
     }
     out.mkdir(parents=True, exist_ok=True)
-    tensors = {"means": means.half(), "shares": shares, NAME: positions(backbone, size).half()}
+    tensors = {"means": means.half(), "shares": shares}
     write_learned(out / FILE, Learned(facts, tensors))
     return out / FILE

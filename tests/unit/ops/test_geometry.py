@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kshot.errors import SettingError, ShapeError
-from kshot.ops.geometry import FeatureMap, Frame, coverage, to_cells, to_grid, to_pixels
+from kshot.ops.geometry import FeatureMap, Frame, coverage, to_grid, to_pixels
 
 sides = st.integers(1, 300)
 
@@ -85,22 +85,3 @@ def test_a_size_under_one_patch_is_refused() -> None:
 def test_a_feature_map_must_fit_its_frame() -> None:
     with pytest.raises(ShapeError, match=r"expected features \(c, \*\(4, 8\)\), got \(3, 4, 4\)"):
         FeatureMap(torch.zeros(3, 4, 4), Frame((64, 128), (64, 128), 16))
-
-
-@settings(max_examples=40, deadline=None)
-@given(height=st.integers(40, 300), width=st.integers(40, 300), mirrored=st.booleans())
-def test_cells_of_another_frame_see_the_same_places(height: int, width: int, mirrored: bool) -> None:
-    """A ramp over the picture is the same ramp on any grid of it, but for the outer half cells of the coarser one."""
-    fine, coarse = Frame.fit((height, width), 64, 4), Frame.fit((height, width), 48, 4)
-    ramp = (torch.arange(width) + 0.5).expand(height, width) / width
-    found = to_cells(to_grid(ramp.flip(1) if mirrored else ramp, coarse), coarse, fine, mirrored)
-    assert found.shape == fine.grid_hw
-    middle = slice(3, fine.inner_hw[1] // 4 - 3)
-    torch.testing.assert_close(found[:, middle], to_grid(ramp, fine)[:, middle], atol=0.02, rtol=0)
-
-
-def test_between_equal_frames_nothing_moves_and_a_mirror_turns() -> None:
-    frame = Frame((6, 8), (6, 8), 2)
-    planes = torch.randn(2, 3, 4)
-    torch.testing.assert_close(to_cells(planes, frame, frame), planes)
-    torch.testing.assert_close(to_cells(planes.flip(2), frame, frame, mirrored=True), planes)

@@ -21,7 +21,6 @@ from torch import Tensor
 from kshot.io.tensor_file import Learned
 from kshot.methods import _leave_one_out, attention, base, density, matching
 from kshot.methods._cycle import Cycle
-from kshot.methods._positions import background_without, directions, without
 from kshot.methods._support_tokens import Cells
 from kshot.methods.auto.background_prior import belief, shipped
 from kshot.methods.auto.ensemble import NEVER, Blend, Weighing, blended, scale_of
@@ -41,8 +40,6 @@ class Settings:
     it on the supports. cycle: move it for each query, by the way back to a lone support. reading: blend other methods
     with `density`. calibration: scale the logits by the supports. presence: judge from the most familiar cells whether
     a class is there at all.
-    mirror: side of the query's mirror image, as a part of its own; the features of both are averaged. 0 for none.
-    debias: part of what position alone makes of a picture of one colour that is taken out of all features, 0 for none.
     universal: put a universal background beside the supports' own, and let queries move the threshold.
     shift: how far the threshold of a lone class with one support moves towards the middle of its support's scores;
     lean: towards the query's instead, the more the universal background is believed. weights: file or folder of one; by
@@ -67,8 +64,6 @@ class Settings:
     universal: bool = True
     calibration: bool = True
     presence: bool = True
-    mirror: float = 0.0
-    debias: float = 0.0
     shift: float = 0.5
     trust: float = 50.0
     favour: float = 0.02
@@ -94,13 +89,11 @@ class Settings:
 class _Fitted(NamedTuple):
     """cells: of all supports. held: what was learnt by leaving some out. tasks: those that `blend` makes one of.
 
-    places: (rank, c) directions of position that were taken out of the supports, and are of queries.
     cycles: the way back of each class that one support shows; None of the others. believed: how far the universal
     background is, in 0..1; 0 without one. rivals: (N, N) bool, classes that no support shows together. largest: (N,)
     the most of a query that each class may fill, in 0..1.
     """
 
-    places: Tensor
     cells: Cells
     held: _leave_one_out.Held
     tasks: tuple[base.Task, ...]
@@ -127,11 +120,6 @@ class Task(base.Task):
         return float(self.settings.gate) * (1 + self._contested)
 
     @property
-    def mirror(self) -> float:
-        """Side of a query's mirror image, as a part of its own, that is looked at as well; 0 for none."""
-        return float(self.settings.mirror)
-
-    @property
     def remarks(self) -> tuple[str, ...]:
         """Supports that the others do not recognise."""
         held: _leave_one_out.Held = self.fitted.held
@@ -146,7 +134,6 @@ class Task(base.Task):
         if not self.settings.presence:
             return super().presence(features, logits)
         settings, cells, kappa = self.settings, self.fitted.cells, density.Settings().kappa
-        features = without(features, self.fitted.places)
         seen = _leave_one_out.familiarity(cells, features, logits, settings.part, kappa)
         centre = (settings.centre * self.fitted.held.familiar).clamp(0.1, settings.usual)
         odds = settings.steep * (seen / centre - 1)
@@ -161,11 +148,8 @@ class Task(base.Task):
         return self.fitted.believed if bool(self.fitted.rivals.any()) else 0.0
 
     def _fitted(self) -> _Fitted:
-        settings, usual = self.settings, density.Settings()
-        width, backbone = len(self.supports[0].features.features), self.origin.backbone
-        places = directions(self._learnt, settings.debias, width, backbone)
-        supports = [replace(support, features=without(support.features, places)) for support in self.supports]
-        background = background_without(self._background(), places)
+        settings, usual, supports = self.settings, density.Settings(), self.supports
+        background = self._background()
         believed = belief(supports, background, usual.kappa) if background is not None else 0.0
         readings = self._readings(background, believed)
         held = _leave_one_out.hold(supports, readings, settings.held, settings.part, usual.kappa)
@@ -177,7 +161,7 @@ class Task(base.Task):
         most = settings.growth * largest(supports) if alike else torch.ones(len(self.classes))
         cycles = self._cycles(supports, usual) if alike else ()
         rivals = rivals_of(supports)
-        return _Fitted(places, cells, held, tasks, blend, cycles, believed, rivals, most)
+        return _Fitted(cells, held, tasks, blend, cycles, believed, rivals, most)
 
     def _blend(self, held: _leave_one_out.Held, readings: int, believed: float) -> Blend:
         settings = self.settings
@@ -194,7 +178,7 @@ class Task(base.Task):
         return replace(blend, scale=scale)
 
     def _score(self, features: FeatureMap) -> Tensor:
-        fitted, features = self.fitted, without(features, self.fitted.places)
+        fitted = self.fitted
         logits: Tensor = fitted.blend(task.score(features) for task in fitted.tasks)
         logits[1:] -= self._moved(features, logits)[:, None, None]
         return logits.mul_(fitted.blend.scale)
@@ -255,9 +239,4 @@ class Task(base.Task):
         """The universal background: one that was given, or the one that came with kshot for this backbone."""
         if not self.settings.universal:
             return None
-        return self._learnt
-
-    @property
-    def _learnt(self) -> Learned | None:
-        """What was learned from photographs with this backbone: as given, or as it came with kshot."""
         return self.learned or shipped(self.origin.identity)
