@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy.prompts import MIN_AREA, read_pairs
 from benchmarks.settings import facts, shared
-from kshot.data.voc import CLASSES
+from kshot.formats.voc import CLASSES
 from kshot.methods.base import Support, Task
 from kshot.metrics import IoUCounts
 from kshot.ops.geometry import FeatureMap

@@ -47,11 +47,11 @@ def test_coco_gives_back_its_mask_to_pycocotools_and_to_a_support_folder(mask):
         png.save_labels(mask, out / "x.png")
         about = {name: {"present": 1.0, "pixels": 0, "score": 0.5} for name in CLASSES}
         record = {"input": "x.png", "size_hw": mask.shape, "status": "done", "mask": "masks/x.png", "classes": about}
-        path = coco.write_tree(kshot_run.run_tree(out, [record], CLASSES), out)
+        path = coco.FORMAT.write_annotations(kshot_run.annotations_of_run(out, [record], CLASSES), out)
         with contextlib.redirect_stdout(io.StringIO()):
             read = COCO(str(path))
         (out / "masks/x.png").unlink()
-        shots = coco.read_shots(out)
+        shots = coco.FORMAT.read_shots(out)
     again = np.zeros_like(mask)
     for annotation in read.anns.values():
         part = read.annToMask(annotation) > 0
@@ -75,7 +75,7 @@ def test_coco_gives_back_its_mask_to_pycocotools_and_to_a_support_folder(mask):
 def test_scores_come_back_within_half_a_step(maps, present):
     found = predicted(maps, present)
     with tempfile.TemporaryDirectory() as folder:
-        scores.write(found, Path(folder) / "x.npz")
+        scores.FORMAT.write(found, Path(folder) / "x.npz")
         again, classes, presence = scores.read(Path(folder) / "x.npz")
     assert np.abs(again - found.scores).max() <= 1 / 131070 + 2e-7  # half a step, and the rounding of float32
     assert (classes, presence) == (found.classes, found.present)

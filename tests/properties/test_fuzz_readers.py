@@ -14,13 +14,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from kshot.annotations.model import Export, LabelTree, shots_of, with_instances
+from kshot.annotations.model import AnnotationSet, Export, split_into_instances
+from kshot.annotations.shots import shots_of
 from kshot.errors import KshotError, SupportError
 from kshot.formats import base, coco, cvat, label_studio, labelme, voc, yolo
 from kshot.formats.scores import read as read_scores
 from kshot.io.images import read_image, read_mask
 from kshot.io.paths import unique_stems
-from tests.support.annotation_sets import tree
+from tests.support.annotation_sets import annotation_set
 from tests.support.files import mask, picture, square, text
 
 LABELS = np.pad(np.full((4, 5), 1, np.uint8), 2)
@@ -115,19 +116,19 @@ def test_damaged_images_are_refused_or_read(kind, mode):
 
 def made(name: str, root: Path) -> Path:
     """A folder of one format with its images; returns its document."""
-    labels = tree(root / "images", {"a.png": LABELS, "b.png": LABELS.T.copy()}, ("one", "two"))
+    labels = annotation_set(root / "images", {"a.png": LABELS, "b.png": LABELS.T.copy()}, ("one", "two"))
     writers: dict[str, Callable[[], Path]] = {
-        "coco": lambda: coco.write_tree(labels, root),
-        "coco polygons": lambda: coco.write_tree(labels, root, Export(polygons=True)),
-        "cvat": lambda: cvat.write_tree(labels, root),
-        "cvat polygons": lambda: cvat.write_tree(labels, root, Export(polygons=True)),
-        "label_studio": lambda: label_studio.write_tree(labels, root),
-        "label_studio polygons": lambda: label_studio.write_tree(labels, root, Export(polygons=True)),
-        "labelme": lambda: labelme.write_tree(labels, root) / "a.json",
-        "labelme polygons": lambda: labelme.write_tree(labels, root, Export(polygons=True)) / "a.json",
-        "yolo": lambda: yolo.write_tree(labels, root),
-        "yolo labels": lambda: yolo.write_tree(labels, root).parent / "labels" / "a.txt",
-        "voc": lambda: voc.write_tree(with_instances(labels, "components"), root) / "labelmap.txt",
+        "coco": lambda: coco.FORMAT.write_annotations(labels, root),
+        "coco polygons": lambda: coco.FORMAT.write_annotations(labels, root, Export(polygons=True)),
+        "cvat": lambda: cvat.FORMAT.write_annotations(labels, root),
+        "cvat polygons": lambda: cvat.FORMAT.write_annotations(labels, root, Export(polygons=True)),
+        "label_studio": lambda: label_studio.FORMAT.write_annotations(labels, root),
+        "label_studio polygons": lambda: label_studio.FORMAT.write_annotations(labels, root, Export(polygons=True)),
+        "labelme": lambda: labelme.FORMAT.write_annotations(labels, root) / "a.json",
+        "labelme polygons": lambda: labelme.FORMAT.write_annotations(labels, root, Export(polygons=True)) / "a.json",
+        "yolo": lambda: yolo.FORMAT.write_annotations(labels, root),
+        "yolo labels": lambda: yolo.FORMAT.write_annotations(labels, root).parent / "labels" / "a.txt",
+        "voc": lambda: voc.FORMAT.write_annotations(split_into_instances(labels, "components"), root) / "labelmap.txt",
     }
     return writers[name]()
 
@@ -197,7 +198,7 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotations><i
 def test_entities_neither_grow_nor_reach_for_other_files(bomb, tmp_path):
     text(tmp_path / "x.xml", bomb)
     with pytest.raises(SupportError, match=r"x\.xml: XML with a document type or entities"):
-        cvat.read_tree(tmp_path)
+        cvat.FORMAT.read_annotations(tmp_path)
 
 
 def test_deep_documents_are_refused(tmp_path):
@@ -224,10 +225,12 @@ def test_deep_documents_are_refused(tmp_path):
     ],
 )
 def test_yolo_lines_out_of_range_name_the_line(line, tmp_path):
-    folder = yolo.write_tree(tree(tmp_path / "images", {"a.png": LABELS}, ("one", "two")), tmp_path).parent
+    folder = yolo.FORMAT.write_annotations(
+        annotation_set(tmp_path / "images", {"a.png": LABELS}, ("one", "two")), tmp_path
+    ).parent
     text(folder / "labels/a.txt", f"0 0 0 1 0 1 1\n{line}\n")
     with pytest.raises(SupportError, match=r"a\.txt: line 2: "):
-        list(yolo.read_tree(folder).images)
+        list(yolo.FORMAT.read_annotations(folder).images)
 
 
 NAMES = [
@@ -244,16 +247,18 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_odd_names_go_through_every_format(name, tmp_path):
-    labels = tree(tmp_path / "images", {name: LABELS}, ("one", "two"))
+    labels = annotation_set(tmp_path / "images", {name: LABELS}, ("one", "two"))
     long = len(name) > 250  # x.json of a name as long as the file system takes has no room for one letter more
     for writer in (coco, cvat, label_studio) if long else (coco, cvat, label_studio, labelme, yolo, voc):
-        path = writer.write_tree(labels, tmp_path / "out")
-        (read,) = list(writer.read_tree(path, None if writer in (yolo, voc) else tmp_path / "images").images)
+        path = writer.FORMAT.write_annotations(labels, tmp_path / "out")
+        (read,) = list(
+            writer.FORMAT.read_annotations(path, None if writer in (yolo, voc) else tmp_path / "images").images
+        )
         assert read.path is not None and read.path.resolve() == (tmp_path / "images" / name).resolve(), writer.__name__
         np.testing.assert_array_equal(read.labels(("one", "two")), LABELS)
 
 
-def with_stems(labels: LabelTree) -> LabelTree:
+def with_stems(labels: AnnotationSet) -> AnnotationSet:
     """As readers name results: y/a.png and y/a.jpg keep their suffix."""
     stems = unique_stems([image.name for image in labels.images])
     return replace(labels, images=[replace(image, stem=stems[image.name]) for image in labels.images])
@@ -261,12 +266,14 @@ def with_stems(labels: LabelTree) -> LabelTree:
 
 def test_looped_links_end_and_one_stem_in_two_folders_stays_two(tmp_path):
     masks = {"x/a.png": LABELS, "y/a.png": LABELS[::-1].copy(), "y/a.jpg": LABELS}
-    labels = with_stems(tree(tmp_path / "images", masks, ("one", "two")))
+    labels = with_stems(annotation_set(tmp_path / "images", masks, ("one", "two")))
     for writer in (labelme, yolo, voc, coco, cvat, label_studio):
         out = tmp_path / writer.__name__
-        path = writer.write_tree(labels, out)
+        path = writer.FORMAT.write_annotations(labels, out)
         (out / "loop").symlink_to(out)
-        read = writer.read_tree(path, tmp_path / "images" if writer in (coco, cvat, label_studio) else None)
+        read = writer.FORMAT.read_annotations(
+            path, tmp_path / "images" if writer in (coco, cvat, label_studio) else None
+        )
         assert len(list(read.images)) == 3
         assert len(shots_of(read)) == 3
 
@@ -278,7 +285,7 @@ def test_inputs_are_never_written_to(tmp_path):
     (tmp_path / "in/cat").chmod(0o500)
     read, _ = base.read_labels(tmp_path / "in")
     for writer in (coco, cvat, label_studio, labelme, yolo, voc):
-        writer.write_tree(read, tmp_path / "out")
+        writer.FORMAT.write_annotations(read, tmp_path / "out")
     (tmp_path / "in/cat").chmod(0o700)
     assert {path: path.read_bytes() for path in (tmp_path / "in").rglob("*.*")} == before
     shutil.rmtree(tmp_path / "out")

@@ -1,27 +1,30 @@
-"""JSON that anybody may have written, as objects that know what they are called in messages."""
+"""Annotation files that anybody may have written: every value is checked, and errors name the file and the entry."""
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from reprlib import repr as short
-from typing import Any
+from typing import Any, TypeVar
 
 from kshot.errors import SupportError
 from kshot.io.images import image_size
-from kshot.io.paths import visible, walk
+from kshot.io.paths import visible
 
-LARGEST = 500_000_000  # pixels; of 20,000 x 20,000 there are 400 millions
+T = TypeVar("T")
+MAX_PIXELS_UNSEEN = 500_000_000  # of an image that is not there to be measured; 20,000 x 20,000 are 400 millions
 
 
 @dataclass(frozen=True)
-class Item:
-    """An object of a JSON file, with the name that it has in messages."""
+class Entry:
+    """An object of a JSON file, an element of an XML or a line of text."""
 
     called: str
+    """What messages call it: the file, and which entry it is."""
     values: dict[str, Any]
 
     def wrong(self, what: str) -> SupportError:
-        """The error that says what is wrong with this item."""
+        """The error that says what is wrong with this entry."""
         return SupportError(f"{self.called}: {what}")
 
     def get(self, key: str, *kinds: type) -> Any:
@@ -57,84 +60,66 @@ def documents(where: Path, suffix: str) -> list[Path]:
     return [path for path in found if path.suffix.lower() == suffix and path.is_file()]
 
 
-class Images:
-    """Finds the images that an annotation file speaks of: beside it, in images/, or below when it names no folder."""
-
-    def __init__(self, where: Path, images: Path | None = None):
-        self.root = where.parent if where.is_file() else where
-        self.places = [images] if images else [self.root, self.root / "images"]
-        self.below: dict[str, list[Path]] | None = None
-
-    def find(self, name: str) -> Path | None:
-        """The path of an image; None when there is none, or when several in other folders have its name."""
-        relative = PurePosixPath(name.replace("\\", "/"))
-        if relative.is_absolute() or ".." in relative.parts or not relative.parts or "\0" in name:
-            return self._by_name(relative.name)
-        direct = next((path for path in (place / relative for place in self.places) if is_file(path)), None)
-        # train/a.jpg is not val/a.jpg: only a name that says no folder is looked for in all of them.
-        return direct or (self._by_name(relative.name) if len(relative.parts) == 1 else None)
-
-    def _by_name(self, name: str) -> Path | None:
-        if self.below is None:
-            self.below = {}
-            place = self.places[0]
-            for path in walk(place) if place.is_dir() else ():
-                self.below.setdefault(path.name, []).append(path)
-        found = self.below.get(name, [])
-        return found[0] if len(found) == 1 else None
+def the_only(where: Path, found: Iterable[tuple[Path, T]], kind: str) -> tuple[Path, T] | None:
+    """The one file that was found, with its content; None without any. Raises `SupportError` when there are several."""
+    listed = list(found)
+    if len(listed) > 1:
+        raise SupportError(f"{where}: several {kind} ({', '.join(str(path) for path, _ in listed)}); keep one")
+    return listed[0] if listed else None
 
 
-def size_of(item: Item, keys: tuple[str, str], path: Path | None) -> tuple[int, int]:
-    """(h, w) by two keys of an item, which has to be that of the image where there is one. Raises `SupportError`."""
-    height, width = item.whole(keys[0]), item.whole(keys[1])
+def size_of(entry: Entry, keys: tuple[str, str], path: Path | None) -> tuple[int, int]:
+    """(h, w) by two keys of an entry, which has to be that of the image where there is one. Raises `SupportError`."""
+    height, width = entry.whole(keys[0]), entry.whole(keys[1])
     if path is None:
-        if height * width > LARGEST:  # nothing but the file itself vouches for it, and masks of this size are made
-            raise item.wrong(f"an image of {width} x {height} pixels, over the limit of {LARGEST:,}")
+        # Nothing but the file itself vouches for the size, and masks of it are made.
+        if height * width > MAX_PIXELS_UNSEEN:
+            raise entry.wrong(f"an image of {width} x {height} pixels, over the limit of {MAX_PIXELS_UNSEEN:,}")
         return height, width
     real = image_size(path)
     if (height, width) != real:
-        raise item.wrong(f"{path} is {real[1]} x {real[0]} pixels as displayed, but the entry says {width} x {height}")
+        raise entry.wrong(f"{path} is {real[1]} x {real[0]} pixels as displayed, but the entry says {width} x {height}")
     return real
 
 
-def score_of(item: Item) -> float | None:
+def score_of(entry: Entry) -> float | None:
     """Its score in 0..1, where it has one."""
-    score = item.values.get("score")
+    score = entry.values.get("score")
     return float(score) if isinstance(score, int | float) and 0 <= score <= 1 else None
 
 
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that no file can have has none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long for the file system, or with a zero in it
-        return False
-
-
-def polygon(item: Item, values: Any, size_hw: tuple[int, int]) -> list[list[float]]:
+def polygon(entry: Entry, values: Any, size_hw: tuple[int, int]) -> list[list[float]]:
     """Corners [[x, y], ...] of a polygon near its image, at least three. Raises `SupportError`."""
-    points = points_of(item, values)
+    points = points_of(entry, values)
     if len(points) < 3:
-        raise item.wrong(f"expected a polygon of at least three x, y corners, got {len(points)}")
-    height, width = size_hw
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    if not (-width <= min(xs) and max(xs) <= 2 * width and -height <= min(ys) and max(ys) <= 2 * height):
-        raise item.wrong(f"a polygon lies far outside its image of {width} x {height} pixels")
+        raise entry.wrong(f"expected a polygon of at least three x, y corners, got {len(points)}")
+    check_near_image(entry, points, size_hw)
     return points
 
 
-def points_of(item: Item, values: Any) -> list[list[float]]:
+def check_near_image(entry: Entry, points: Iterable[Sequence[float]], size_hw: tuple[int, int]) -> None:
+    """Refuse a polygon that leaves its image by more than the image's size: filling it could take any memory.
+
+    Raises `SupportError`.
+    """
+    height, width = size_hw
+    xs, ys = zip(*points, strict=True)
+    if not (-width <= min(xs) and max(xs) <= 2 * width and -height <= min(ys) and max(ys) <= 2 * height):
+        raise entry.wrong(f"a polygon lies far outside its image of {width} x {height} pixels")
+
+
+def points_of(entry: Entry, values: Any) -> list[list[float]]:
     """Points [[x, y], ...]. Raises `SupportError`."""
     if not isinstance(values, list):
-        raise item.wrong(f"expected points as a list of x, y pairs, got {short(values)}")
-    points = [numbers(item, value, "point") for value in values]
+        raise entry.wrong(f"expected points as a list of x, y pairs, got {short(values)}")
+    points = [numbers(entry, value, "point") for value in values]
     if any(len(point) != 2 for point in points):
-        raise item.wrong("expected points as a list of x, y pairs, got one of another length")
+        raise entry.wrong("expected points as a list of x, y pairs, got one of another length")
     return points
 
 
-def numbers(item: Item, values: Any, name: str) -> list[float]:
+def numbers(entry: Entry, values: Any, name: str) -> list[float]:
     """A list of numbers below a thousand millions. Raises `SupportError`."""
     if not isinstance(values, list) or not all(type(v) in (int, float) and abs(v) < 1e9 for v in values):
-        raise item.wrong(f"expected a {name} as a list of numbers, got {short(values)}")
+        raise entry.wrong(f"expected a {name} as a list of numbers, got {short(values)}")
     return [float(value) for value in values]

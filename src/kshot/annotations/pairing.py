@@ -1,20 +1,16 @@
-"""Which mask belongs to which image: the rules that the folder layouts share."""
+"""Which image a mask, or an entry of an annotation file, belongs to: the rules that all layouts share."""
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 
-import numpy as np
-
-from kshot.errors import MaskError, SupportError
-from kshot.io.images import read_mask
+from kshot.errors import SupportError
 from kshot.io.paths import pictures, walk
-from kshot.types import IGNORE, ImageLike, Shot
 
-Pair = tuple[Path, Path]
+ImageAndMask = tuple[Path, Path]
 _MASK = "_mask"
 
 
-def in_two_folders(images: Path, masks: Path) -> list[Pair]:
+def in_two_folders(images: Path, masks: Path) -> list[ImageAndMask]:
     """Pairs of images/a/x.jpg and masks/a/x.png (or x_mask.png), sorted; images without a mask are left out.
 
     Raises `SupportError` for masks without an image, and for two files where one is expected.
@@ -34,7 +30,7 @@ def in_two_folders(images: Path, masks: Path) -> list[Pair]:
     return [(by_stem[stem], pairs[stem]) for stem in sorted(pairs)]
 
 
-def in_one_folder(folder: Path) -> tuple[list[Pair], list[Path]]:
+def in_one_folder(folder: Path) -> tuple[list[ImageAndMask], list[Path]]:
     """Pairs of x.jpg and x.png, or of x.png and x_mask.png, directly in a folder, and the images without a mask.
 
     Raises `SupportError` for masks without an image, and for two files where one is expected.
@@ -44,7 +40,7 @@ def in_one_folder(folder: Path) -> tuple[list[Pair], list[Path]]:
         groups.setdefault(path.stem, []).append(path)
     # x_mask is the mask of x where there is an x, and a name like any other where there is none.
     owned = {stem for stem in groups if stem.endswith(_MASK) and stem.removesuffix(_MASK) in groups}
-    pairs: list[Pair] = []
+    pairs: list[ImageAndMask] = []
     alone: list[Path] = []
     for stem in groups.keys() - owned:
         group = groups[stem] + (groups[stem + _MASK] if stem + _MASK in owned else [])
@@ -59,25 +55,49 @@ def in_one_folder(folder: Path) -> tuple[list[Pair], list[Path]]:
     return sorted(pairs), sorted(alone)
 
 
-def index_shots(
-    pairs: Iterable[tuple[ImageLike, Path]], classes: Mapping[int, str], *, empty: bool = False
-) -> list[Shot]:
-    """Shots of index masks; each maps the labels that its mask holds.
+class ImageFinder:
+    """Finds the images that an annotation file speaks of: beside it, in images/, or below when it names no folder."""
 
-    empty: whether a mask without any label makes a shot too, which shows where no class is.
-    Raises `MaskError` that names the file and the labels that are not in `classes`.
-    """
-    shots = []
-    for image, mask in pairs:
-        # With several classes 255 can but mean ignore; with one it is also how people draw it.
-        labels = set(np.unique(read_mask(mask, drawn=len(classes) == 1)).tolist()) - {0, IGNORE}
-        unknown = sorted(labels - classes.keys())
-        if unknown:
-            named = ", ".join(f"{label} = {classes[label]}" for label in sorted(classes)[:5])
-            raise MaskError(f"{mask}: holds labels that no class has: {unknown}; the classes are {named}")
-        if labels or empty:
-            shots.append(Shot(image, mask=mask, label={label: classes[label] for label in sorted(labels)}))
-    return shots
+    def __init__(self, where: Path, images: Path | None = None):
+        self.root = where.parent if where.is_file() else where
+        self.places = [images] if images else [self.root, self.root / "images"]
+        self.below: dict[str, list[Path]] | None = None
+
+    def find(self, name: str) -> Path | None:
+        """The path of an image; None when there is none, or when several in other folders have its name."""
+        relative = path_below(name)
+        if relative is None:
+            return self._by_name(PurePosixPath(name.replace("\\", "/")).name)
+        # train/a.jpg is not val/a.jpg: only a name that says no folder is looked for in all of them.
+        return self.beside(relative) or (self._by_name(relative.name) if len(relative.parts) == 1 else None)
+
+    def beside(self, relative: PurePosixPath) -> Path | None:
+        """The path of an image that lies where its name says."""
+        return next((path for path in (place / relative for place in self.places) if is_file(path)), None)
+
+    def _by_name(self, name: str) -> Path | None:
+        if self.below is None:
+            self.below = {}
+            place = self.places[0]
+            for path in walk(place) if place.is_dir() else ():
+                self.below.setdefault(path.name, []).append(path)
+        found = self.below.get(name, [])
+        return found[0] if len(found) == 1 else None
+
+
+def path_below(name: str) -> PurePosixPath | None:
+    """The path that a name says, with either slash; None when it is empty or leads out of the folder."""
+    relative = PurePosixPath(name.replace("\\", "/"))
+    outside = relative.is_absolute() or ".." in relative.parts or not relative.parts or "\0" in name
+    return None if outside else relative
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have has none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for the file system, or with a zero in it
+        return False
 
 
 def _by_stem(root: Path, paths: Iterable[Path]) -> dict[str, Path]:
@@ -90,7 +110,7 @@ def _by_stem(root: Path, paths: Iterable[Path]) -> dict[str, Path]:
     return found
 
 
-def _as_pair(group: list[Path], stem: str) -> Pair:
+def _as_pair(group: list[Path], stem: str) -> ImageAndMask:
     masks = [p for p in group if p.stem != stem] or [p for p in group if _is_png(p)]
     if len(group) != 2 or len(masks) != 1:
         raise SupportError(

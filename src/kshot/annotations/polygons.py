@@ -1,15 +1,13 @@
-"""Masks as polygons along the edges of their pixels, and polygons as masks.
+"""Masks as polygons along the edges of their pixels (`rle.encode_polygon` makes masks of polygons).
 
 A pixel at row y and column x covers the square from (x, y) to (x + 1, y + 1), as labelme, CVAT, COCO and Label Studio
 have it, so a polygon of whole corners gives back its mask exactly.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_rle
 from skimage.measure import approximate_polygon
 
 from kshot.ops.components import connected_components
@@ -75,16 +73,6 @@ def bridged(found: Sequence[Corners]) -> Corners:
         path.append(int(starts[ring]) + corner)
         stack += [(child, iter(range(len(found[child])))) for child in joined.get(path[-1], ())]
     return corners[path]
-
-
-def rle_of(points: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> dict[str, Any]:
-    """COCO's run lengths of a polygon's inside by the even-odd rule; what lies outside the image is cut off.
-
-    The corners have to be finite and near the image: the work grows with the polygon's extent.
-    """
-    flat = [float(number) for point in points for number in point]
-    encoded: list[dict[str, Any]] = coco_rle.frPyObjects([flat], *size_hw)
-    return encoded[0]
 
 
 def ellipse_corners(cx: float, cy: float, rx: float, ry: float) -> list[list[float]]:

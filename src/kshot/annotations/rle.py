@@ -1,107 +1,136 @@
-"""Shapes of COCO annotations, checked before pycocotools sees them.
+"""Run lengths of masks, column by column, as COCO compresses them: {"size": [h, w], "counts": bytes}.
 
-pycocotools fills an RLE that ends early with whatever the memory held, and allocates by the extent of a polygon,
-so runs must add up to the image and corners must lie near it.
+pycocotools does the work, but fills run lengths that end early with whatever the memory held: those of strangers go
+through `decode_counts` and `encode_counts`, which check them.
 """
 
 import math
-from reprlib import repr as short
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as rle
+from pycocotools import mask as coco
 
-from kshot.annotations.checked_json import Item, numbers
-
-
-def has_shape(item: Item) -> bool:
-    """Whether the annotation says more than a box."""
-    return item.values.get("segmentation") not in (None, [], {}, "")
+Rle = dict[str, Any]
+_AT_ONCE = 2**22  # pixels of a mask whose runs are looked for at once
 
 
-def box(item: Item) -> list[float]:
-    """Its bbox (x, y, width, height) as xyxy pixels. Raises `SupportError`."""
-    values = numbers(item, item.get("bbox", list), "bbox")
-    if len(values) != 4 or values[2] <= 0 or values[3] <= 0:
-        raise item.wrong(f"expected bbox as x, y, width, height with a positive size, got {values}")
-    x, y, width, height = values
-    return [x, y, x + width, y + height]
-
-
-def shape(item: Item, size_hw: tuple[int, int]) -> dict[str, Any]:
-    """Its segmentation, polygons or RLE of either kind, as a compressed RLE of the image's size.
-
-    Raises `SupportError`, also for a bbox of negative size.
-    """
-    if item.values.get("bbox") not in (None, []):
-        sides = numbers(item, item.get("bbox", list), "bbox")
-        if len(sides) != 4 or min(sides[2:]) < 0:
-            raise item.wrong(f"expected bbox as x, y, width, height, none of the sizes negative, got {sides}")
-    if not has_shape(item):
-        raise item.wrong("it has no segmentation, while others of its image do; give it one, or leave it out")
-    segmentation = item.get("segmentation", list, dict)
-    if isinstance(segmentation, dict):
-        return _from_runs(item, segmentation, size_hw)
-    polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
-    checked = [_polygon(item, polygon, size_hw) for polygon in polygons]
-    merged: dict[str, Any] = rle.merge(rle.frPyObjects(checked, *size_hw))
-    return merged
-
-
-def _polygon(item: Item, polygon: Any, size_hw: tuple[int, int]) -> list[float]:
-    values = numbers(item, polygon, "polygon")
-    if len(values) < 6 or len(values) % 2:
-        raise item.wrong(f"expected a polygon of at least three x, y corners, got {len(values)} numbers")
-    height, width = size_hw
-    xs, ys = values[0::2], values[1::2]
-    if not (-width <= min(xs) and max(xs) <= 2 * width and -height <= min(ys) and max(ys) <= 2 * height):
-        raise item.wrong(f"a polygon lies far outside its image of {width} x {height} pixels")
-    return values
-
-
-def _from_runs(item: Item, segmentation: dict[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]:
-    size, counts = segmentation.get("size"), segmentation.get("counts")
-    if size != list(size_hw):
-        raise item.wrong(f"expected an RLE of size {list(size_hw)} (height, width) like its image, got {short(size)}")
-    runs = runs_of(item, counts) if isinstance(counts, str) else counts
-    if not isinstance(runs, list) or any(type(run) is not int or run < 0 for run in runs):
-        raise item.wrong(f"expected RLE counts as text or a list of whole numbers, got {short(counts)}")
-    if sum(runs) != math.prod(size_hw):
-        raise item.wrong(f"its RLE covers {sum(runs)} pixels, but its image has {math.prod(size_hw)}")
-    encoded: dict[str, Any] = rle.frPyObjects({"size": size, "counts": runs}, *size_hw)
+def encode(mask: NDArray[Any]) -> Rle:
+    """The run lengths of a mask (h, w), everything but zero."""
+    encoded: Rle = coco.encode(np.asfortranarray(mask, np.uint8))
     return encoded
 
 
-def runs_of(item: Item, text: str) -> list[int]:
-    """Lengths of the runs in COCO's compressed counts: five bits a character, differences from the third run on.
+def encode_at(crop: NDArray[Any], left: int, top: int, size_hw: tuple[int, int]) -> Rle:
+    """The run lengths of a mask that is a crop (h, w) with nothing around it; the crop has to fit."""
+    mask = np.zeros(size_hw, np.uint8)
+    mask[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
+    return encode(mask)
 
-    Raises `SupportError`.
+
+def encode_polygon(points: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> Rle:
+    """The run lengths of a polygon's inside by the even-odd rule; what lies outside the image is cut off.
+
+    The corners [[x, y], ...] have to be finite and near the image: the work grows with the polygon's extent.
     """
-    runs: list[int] = []
-    value = shift = 0
-    for character in text:
-        code = ord(character) - 48
-        if not 0 <= code < 64:
-            raise item.wrong(f"no compressed RLE has the character {character!r}")
-        value |= (code & 31) << shift
-        shift += 5
-        if shift > 60:
-            raise item.wrong("its compressed RLE holds a number beyond any image")
-        if not code & 32:
-            value -= (1 << shift) if code & 16 else 0
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    if shift:
-        raise item.wrong("its compressed RLE ends within a number")
-    return runs
+    encoded: list[Rle] = coco.frPyObjects([[float(number) for point in points for number in point]], *size_hw)
+    return encoded[0]
+
+
+def encode_counts(counts: Sequence[int], size_hw: tuple[int, int]) -> Rle:
+    """The run lengths of plain counts, outside first. Raises `ValueError` unless they add up to the image."""
+    if sum(counts) != math.prod(size_hw):
+        raise ValueError(f"its RLE covers {sum(counts)} pixels, but its image has {math.prod(size_hw)}")
+    encoded: Rle = coco.frPyObjects({"size": list(size_hw), "counts": list(counts)}, *size_hw)
+    return encoded
+
+
+def encode_crop(crop: NDArray[np.bool_], place: tuple[slice, slice], size_hw: tuple[int, int]) -> Rle:
+    """The run lengths of a crop of a mask that begins at `place`; the work grows with the crop, not with the image."""
+    top, left, step = place[0].start, place[1].start, max(1, _AT_ONCE // len(crop))
+    starts = range(0, crop.shape[1], step)
+    return encode_runs([runs(crop[:, x : x + step], (top, left + x), size_hw) for x in starts], size_hw)
 
 
 def runs(crop: NDArray[np.bool_], corner_yx: tuple[int, int], size_hw: tuple[int, int]) -> NDArray[np.int64]:
-    """(n, 2) first and next pixels of the runs in a piece of a mask, as COCO counts pixels: column by column.
+    """(n, 2) first and next pixels of the runs in a crop of a mask, as COCO counts pixels: column by column.
 
-    corner_yx: where the piece lies in the image. Takes several times the memory of the piece.
+    corner_yx: where the crop lies in the image. Takes several times the memory of the crop.
     """
     turns = np.diff(np.pad(crop, ((1, 1), (0, 0))).T.view(np.int8), axis=1)  # (w, h + 1)
     ends = [np.argwhere(turns == turn) for turn in (1, -1)]
     return np.stack([(x + corner_yx[1]) * size_hw[0] + y + corner_yx[0] for x, y in (end.T for end in ends)], 1)
+
+
+def encode_runs(found: Sequence[NDArray[np.int64]], size_hw: tuple[int, int]) -> Rle:
+    """The run lengths of `runs` of crops from left to right, at least one run in all."""
+    starts, ends = np.concatenate(found).T
+    apart = starts[1:] != ends[:-1]  # in a crop as tall as the image a run goes on in the next column
+    starts, ends = starts[np.append(True, apart)], ends[np.append(apart, True)]
+    edges = np.stack([starts, ends], 1).ravel()
+    rest = [size_hw[0] * size_hw[1] - int(edges[-1])] if edges[-1] < size_hw[0] * size_hw[1] else []
+    return encode_counts(np.diff(edges, prepend=0).tolist() + rest, size_hw)
+
+
+def merge(masks: Sequence[Rle]) -> Rle:
+    """The run lengths of all that any of the masks marks."""
+    merged: Rle = coco.merge(list(masks))
+    return merged
+
+
+def decode(mask: Rle) -> NDArray[np.bool_]:
+    """(h, w) truth values."""
+    decoded: NDArray[np.bool_] = coco.decode(mask).view(np.bool_)  # zeros and ones of a byte: no copy
+    return decoded
+
+
+def area(mask: Rle) -> int:
+    """The pixels that are marked."""
+    return int(coco.area(mask))
+
+
+def box_xywh(mask: Rle) -> list[float]:
+    """The smallest box around what is marked: left, top, width, height."""
+    return [float(side) for side in coco.toBbox(mask)]
+
+
+def decode_crop(mask: Rle) -> tuple[int, int, NDArray[np.bool_]]:
+    """(left, top, mask (h, w)) of the smallest box around what is marked; no other columns are decoded."""
+    x, y, width, height = (int(side) for side in box_xywh(mask))
+    tall = mask["size"][0]
+    ends = np.cumsum(decode_counts(mask["counts"].decode("ascii")))
+    lengths = np.diff(np.clip(ends - x * tall, 0, width * tall), prepend=0)
+    slab = np.repeat(np.arange(len(ends)) % 2 == 1, lengths).reshape(width, tall)
+    return x, y, np.ascontiguousarray(slab.T[y : y + height])
+
+
+def decode_counts(text: str) -> list[int]:
+    """Lengths of the runs in COCO's compressed counts: five bits a character, differences from the third run on.
+
+    Raises `ValueError`.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            raise ValueError(f"no compressed RLE has the character {character!r}")
+        value |= (code & 31) << shift
+        shift += 5
+        if shift > 60:
+            raise ValueError("its compressed RLE holds a number beyond any image")
+        if not code & 32:
+            value -= (1 << shift) if code & 16 else 0
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise ValueError("its compressed RLE ends within a number")
+    return counts
+
+
+def row_counts(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Lengths of the runs of a mask (h, w) row by row, as CVAT and Label Studio count; the first, outside, may be 0."""
+    flat = np.concatenate([[False], mask.ravel(), [False]])
+    ends = np.append(np.flatnonzero(flat[1:-1] != flat[:-2]), mask.size)
+    return np.diff(ends, prepend=0)

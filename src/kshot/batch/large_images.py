@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,8 @@ from kshot.batch.statistics import Tally
 from kshot.batch.tiled import blended
 from kshot.errors import ImageTooLargeError, SettingError
 from kshot.features.tiles import Tiling
-from kshot.formats import _instances
+from kshot.formats.base import Format, ImageWriter, RowWriter
+from kshot.formats.kshot_run import OBJECTS
 from kshot.io import rasters
 from kshot.io.manifest import Record
 from kshot.io.rasters import MOST_PIXELS, Raster
@@ -37,7 +37,7 @@ class Windowed:
     segmenter: Segmenter
     task: Task
     tiling: Tiling
-    writers: Mapping[str, Any]
+    writers: Mapping[str, Format]
     out: Path
 
     def page_of(self, job: Job) -> Page | None:
@@ -56,21 +56,27 @@ class Windowed:
 
     def label(self, job: Job, page: Page) -> Record:
         """Write the outputs of an image and return its facts. Raises `InputError`s and `OutputError`."""
-        outputs = {name: where for name in self.writers if (where := self._output(name, job))}
+        row_writers = {name: writer for name in self.writers if (writer := self._row_writer(name, job))}
+        outputs = {name: writer.path_of(job.stem) for name, writer in row_writers.items()}
         with rasters.opened(job.path, page, self.segmenter.look, job.name) as raster:
             self._check(raster)
             kept: Sequence[int] = range(len(self.task.classes) + 1)
             present = dict.fromkeys(self.task.classes, 0.0)
             while True:
                 try:
-                    return self._once(raster, kept, present, outputs)
+                    return self._once(raster, kept, present, row_writers, outputs)
                 except _AbsentError as absent:
                     # Pixels of a class that is absent go to the next best, which is forgotten by then: all is looked
                     # at again. That is rare: hardly a class wins pixels that no tile holds to be present.
                     kept = absent.kept
 
     def _once(
-        self, raster: Raster, kept: Sequence[int], present: dict[str, float], outputs: Mapping[str, str]
+        self,
+        raster: Raster,
+        kept: Sequence[int],
+        present: dict[str, float],
+        row_writers: Mapping[str, RowWriter],
+        outputs: Mapping[str, str],
     ) -> Record:
         """Write the labels of the best among `kept`; `present` takes what tiles say. Raises `_AbsentError`."""
         classes = self.task.classes
@@ -86,7 +92,7 @@ class Windowed:
 
         with ExitStack() as stack:
             sinks = [
-                stack.enter_context(self.writers[name].rows(self.out / where, raster, classes))
+                stack.enter_context(row_writers[name].open_rows(self.out / where, raster, classes))
                 for name, where in outputs.items()
             ]
             scored = part if len(kept) > 1 else nothing
@@ -103,14 +109,13 @@ class Windowed:
                 raise _AbsentError([index for index in kept if index not in gone])
         return tally.facts(raster.size_hw, present, dict(outputs))
 
-    def _output(self, name: str, job: Job) -> str | None:
-        """Where a format writes; None for one that is made of the masks at the end. Raises `SettingError`."""
+    def _row_writer(self, name: str, job: Job) -> RowWriter | None:
+        """The format as one of rows; None for one that is made of the masks at the end. Raises `SettingError`."""
         writer = self.writers[name]
-        if hasattr(writer, "rows"):
-            folder, suffix = getattr(writer, "FOLDER", None), getattr(writer, "WRITES", [None])[0]
-            return f"{folder or writer.FOLDER_OUT}/{job.stem}{suffix or writer.SUFFIX}"
-        if hasattr(writer, "FOLDER"):
-            option = "--instances" if name == _instances.NAME else f"--format {name}"
+        if isinstance(writer, RowWriter):
+            return writer
+        if isinstance(writer, ImageWriter):
+            option = "--instances" if name == OBJECTS else f"--format {name}"
             raise SettingError(
                 f"{job.name}: is read in windows, and {option} needs the scores of the whole image; leave it out"
             )

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kshot import _plugins
 from kshot._version import __version__
 from kshot.annotations.model import Export
 from kshot.batch.inputs import Job, Jobs, Shard, root_of
@@ -20,7 +19,8 @@ from kshot.batch.statistics import MASKS
 from kshot.batch.tiled import predict_tiled
 from kshot.errors import OutputError, SettingError
 from kshot.features.tiles import Tiling
-from kshot.formats import _instances, kshot_run
+from kshot.formats.base import AnnotationWriter, Format, RowWriter, load_format
+from kshot.formats.kshot_run import OBJECTS, ObjectWriter, annotations_of_run
 from kshot.io.jsonl import LineWriter
 from kshot.io.manifest import EMPTY, FAILED, Record
 from kshot.io.rasters import Look
@@ -153,7 +153,7 @@ def label_folder(
 
 
 def _settings(
-    segmenter: Segmenter, task: Task, writers: Mapping[str, Any], export: Export, notes: Mapping[str, Any]
+    segmenter: Segmenter, task: Task, writers: Mapping[str, Format], export: Export, notes: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
         "kshot": __version__,
@@ -165,35 +165,34 @@ def _settings(
         "dtype": str(segmenter.backbone.dtype).removeprefix("torch."),
         "refiner": segmenter.refiner.__name__.rpartition(".")[2],
         "refiner_settings": asdict(segmenter.refiner_settings),
-        "formats": [name for name in writers if name != _instances.NAME],
+        "formats": [name for name in writers if name != OBJECTS],
         "export": asdict(export),
         **notes,
     }
 
 
-def _writers(formats: Sequence[str], export: Export) -> dict[str, Any]:
-    writers: dict[str, Any] = {name: _plugins.load("formats", name) for name in dict.fromkeys([MASKS, *formats])}
+def _writers(formats: Sequence[str], export: Export) -> dict[str, Format]:
+    writers = {name: load_format(name) for name in dict.fromkeys([MASKS, *formats])}
     for writer in writers.values():
-        if hasattr(writer, "prepare"):
-            writer.prepare()
-    return writers | ({_instances.NAME: _instances.Writer(export.instances)} if export.instances else {})
+        writer.prepare()
+    return writers | ({OBJECTS: ObjectWriter(export.instances)} if export.instances else {})
 
 
 def _write_folders(
-    out: Path, records: Sequence[Record], classes: Sequence[str], writers: Mapping[str, Any], export: Export
+    out: Path, records: Sequence[Record], classes: Sequence[str], writers: Mapping[str, Format], export: Export
 ) -> None:
     """Write the formats that are made of the whole run and have a place of their own in it."""
-    asked = [w for w in writers.values() if hasattr(w, "FILE") or hasattr(w, "FOLDER_OUT")]
+    asked = [w for w in writers.values() if isinstance(w, AnnotationWriter) and w.output]
     if not asked:
         return
-    tree = kshot_run.run_tree(out, records, classes)
+    annotations = annotations_of_run(out, records, classes)
     if len(asked) > 1:  # run lengths are small, and reading the masks once a format is slow
-        tree = replace(tree, images=list(tree.images))
+        annotations = replace(annotations, images=list(annotations.images))
     for writer in asked:
-        rest = tree
-        if hasattr(writer, "rows"):  # what came in windows is written already, and may be too large to be read whole
-            rest = kshot_run.run_tree(out, records, classes, without=writer.NAME)
-        writer.write_tree(rest, out, export)
+        rest = annotations
+        if isinstance(writer, RowWriter):  # windows are written already, and may be too large to be read whole
+            rest = annotations_of_run(out, records, classes, without=writer.name)
+        writer.write_annotations(rest, out, export)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from kshot.batch.inputs import Job
 from kshot.batch.large_images import Windowed
 from kshot.batch.statistics import facts_of
 from kshot.errors import KshotError, OutputError
+from kshot.formats.base import Format, ImageWriter
 from kshot.io.images import read_image
 from kshot.io.manifest import FAILED, Record
 from kshot.io.rasters import Look
@@ -52,7 +52,7 @@ class Steps:
     """
 
     decide: Callable[[NDArray[np.uint8]], Prediction]
-    writers: Mapping[str, Any]
+    writers: Mapping[str, Format]
     out: Path
     max_pixels: int
     look: Look = field(default_factory=Look)
@@ -105,8 +105,8 @@ class Steps:
     def _written(self, job: Job, prediction: Prediction) -> Record:
         outputs = {}
         for name, writer in self.writers.items():
-            if hasattr(writer, "FOLDER"):
-                outputs[name] = f"{writer.FOLDER}/{job.stem}{writer.WRITES[0]}"
+            if isinstance(writer, ImageWriter):
+                outputs[name] = writer.path_of(job.stem)
                 writer.write(prediction, self.out / outputs[name])
         return facts_of(prediction, outputs)
 

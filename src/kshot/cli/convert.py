@@ -5,12 +5,11 @@ from typing import Annotated
 
 import typer
 
-from kshot import _plugins
-from kshot.annotations.model import with_instances
+from kshot.annotations.model import split_into_instances
 from kshot.cli import options as o
 from kshot.cli.output import print_json, say
 from kshot.errors import SettingError, UnknownNameError
-from kshot.formats.base import read_labels
+from kshot.formats.base import AnnotationWriter, load_format, read_labels
 from kshot.segmenter import names
 
 EXAMPLES = """Examples:
@@ -41,18 +40,18 @@ def convert(
     name = to.replace("-", "_")
     if to.replace("_", "-") not in names("formats"):  # of all formats, those that it could have been
         raise UnknownNameError("formats", to, o.CONVERTED.split(", "))
-    writer = _plugins.load("formats", _ALIASES.get(name, name))
-    if not hasattr(writer, "write_tree"):
+    writer = load_format(_ALIASES.get(name, name))
+    if not isinstance(writer, AnnotationWriter):
         raise SettingError(f"--to {to}: labels of a folder cannot be written so; choices: {o.CONVERTED}")
     _check_out(source, out, overwrite)
-    tree, found = read_labels(source, images)
+    annotations, found = read_labels(source, images)
     say(f"read {found}")
-    path = writer.write_tree(with_instances(tree, how.instances), out, how)
-    facts = {"source": found, "classes": tree.classes, "images": len(tree.images), "written": str(path)}
+    path = writer.write_annotations(split_into_instances(annotations, how.instances), out, how)
+    facts = {"source": found, "classes": annotations.classes, "images": len(annotations.images), "written": str(path)}
     if json:
         print_json(facts)
     else:
-        typer.echo(f"{len(tree.images)} images, {len(tree.classes)} classes -> {path}")
+        typer.echo(f"{len(annotations.images)} images, {len(annotations.classes)} classes -> {path}")
 
 
 def _check_out(source: Path, out: Path, overwrite: bool) -> None:

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as rle
 
-from kshot.annotations.checked_json import Item as Shape
-from kshot.annotations.rle import shape
+from kshot.annotations.checked_json import Entry
+from kshot.annotations.model import paint
+from kshot.annotations.rle import Rle
 from kshot.data._report import Problem, complain
 from kshot.data.base import Dataset, Item
 from kshot.errors import DatasetError, SupportError
+from kshot.formats.coco import segmentation_rle
 from kshot.io.paths import visible
 from kshot.types import IGNORE, MAX_CLASSES
 
@@ -122,33 +123,26 @@ def _part(root: Path, split: str, year: int, path: Path) -> _Part:
 
 def _item(path: Path, picture: Path, image: dict[str, Any], marks: list[dict[str, Any]]) -> Item:
     size_hw = int(image["height"]), int(image["width"])
-    return Item(picture, partial(paint, f"{path}: image {picture.name}", marks, size_hw), path)
+    return Item(picture, partial(label_map, f"{path}: image {picture.name}", marks, size_hw), path)
 
 
-def paint(called: str, marks: list[dict[str, Any]], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+def label_map(called: str, marks: list[dict[str, Any]], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
     """(h, w) label map of one image. marks: annotations with their `label`. Raises `DatasetError`."""
-    layers = []
     try:
-        for mark in marks:
-            encoded = _encode(called, mark, size_hw)
-            if encoded is not None:
-                layers.append((not mark["iscrowd"], -int(rle.area(encoded)), mark["label"], encoded))
+        encoded = [(_encode(called, mark, size_hw), IGNORE if mark["iscrowd"] else mark["label"]) for mark in marks]
     except SupportError as error:
         raise DatasetError(str(error)) from error
-    painted = np.zeros(size_hw, np.uint8)
-    for is_object, _, label, encoded in sorted(layers, key=lambda layer: layer[:2]):
-        painted[rle.decode(encoded) > 0] = label if is_object else IGNORE
-    return painted
+    return paint(((mask, label) for mask, label in encoded if mask is not None), size_hw)
 
 
-def _encode(called: str, mark: dict[str, Any], size_hw: tuple[int, int]) -> dict[str, Any] | None:
+def _encode(called: str, mark: dict[str, Any], size_hw: tuple[int, int]) -> Rle | None:
     segmentation = mark["segmentation"]
     if isinstance(segmentation, list):
         # Two corners enclose nothing, and pycocotools would read four numbers as a box.
         segmentation = [polygon.tolist() for polygon in segmentation if len(polygon) >= 6]
         if not segmentation:
             return None
-    return shape(Shape(f"{called}, annotation {mark['id']}", {"segmentation": segmentation}), size_hw)
+    return segmentation_rle(Entry(f"{called}, annotation {mark['id']}", {"segmentation": segmentation}), size_hw)
 
 
 def _read(path: Path) -> dict[str, Any]:

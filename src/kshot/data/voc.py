@@ -12,22 +12,17 @@ from pathlib import Path
 from kshot.data._report import Problem, complain, read_list
 from kshot.data.base import Dataset, Item
 from kshot.errors import DatasetError, SettingError
+from kshot.formats.voc import CLASS_MASKS, CLASSES, IMAGES, LISTS
 from kshot.io.images import read_mask
 
 LOOKS_FOR = (
     "voc: JPEGImages/ and SegmentationClass/ or SegmentationClassAug/, with lists in ImageSets/Segmentation/, "
     "in the folder itself, in VOC2012/ or in VOCdevkit/VOC2012/"
 )
-# fmt: off
-CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)
-# fmt: on
 MIN_AREA = 2 * 32 * 32
 VAL_IMAGES, FOLD_PAIRS = 1449, (346, 451, 725, 346)
 _FOLDS = tuple(tuple(range(5 * i + 1, 5 * i + 6)) for i in range(4))
-_MASKS = ("SegmentationClassAug", "SegmentationClass")
+_MASKS = ("SegmentationClassAug", CLASS_MASKS)
 
 
 def detect(root: Path) -> bool:
@@ -75,14 +70,14 @@ def load(
 def locate(root: Path) -> Path | None:
     """The folder that the layout starts in, or None."""
     for home in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
-        if (home / "JPEGImages").is_dir() and any((home / name).is_dir() for name in _MASKS):
+        if (home / IMAGES).is_dir() and any((home / name).is_dir() for name in _MASKS):
             return home
     return None
 
 
 def _items(home: Path, folders: Iterable[str]) -> tuple[dict[str, Item], tuple[str, ...]]:
     """Every image with a mask, and the masks without an image; the first folder that has a mask gives it."""
-    images = {path.stem: path for path in sorted((home / "JPEGImages").glob("*.jpg"))}
+    images = {path.stem: path for path in sorted((home / IMAGES).glob("*.jpg"))}
     masks: dict[str, Path] = {}
     for folder in folders:
         for path in sorted((home / folder).glob("*.png")):
@@ -98,7 +93,7 @@ def _items(home: Path, folders: Iterable[str]) -> tuple[dict[str, Item], tuple[s
 
 def _lists(home: Path, items: dict[str, Item]) -> tuple[dict[str, list[str]], list[Problem]]:
     """{split: ids as listed}, and what they name in vain; without lists every mask is in `val`."""
-    paths = sorted((home / "ImageSets" / "Segmentation").glob("*.txt"))
+    paths = sorted((home / LISTS).glob("*.txt"))
     if not paths:
         return {"val": list(items)}, [Problem("list of ImageSets/Segmentation is missing; val is every mask", ("val",))]
     lists = {path.stem: _plain(read_list(path)) for path in paths}

@@ -1,27 +1,152 @@
-"""Folders as people have them: which layout of supports it is, and which images are in it.
+"""What an annotation format is; and how a folder, a prediction and an option find theirs.
 
-A support folder is tried as support.yaml, a run of kshot, VOC, COCO, then the layouts of later formats by name, then
-index masks, and class folders last, because those fit almost any folder.
+A format is one file beside this one. It defines a class, which inherits from the classes below what it can do, and one
+object of it called `FORMAT`. `annotations.model` says what is read and written.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kshot import _plugins
-from kshot.annotations.model import LabelledImage, LabelTree, Lazy, Marks, Part
+from kshot.annotations.model import AnnotationSet, Export
+from kshot.annotations.shots import annotations_of, class_order, only_classes, shots_of
 from kshot.errors import SettingError, SupportError
-from kshot.io.images import image_size, read_mask
-from kshot.io.paths import unique_stems, visible, walk
-from kshot.types import IGNORE, Prediction, Shot, SupportSet
+from kshot.io.paths import visible, walk
+from kshot.io.rasters import Raster
+from kshot.types import Prediction, Shot, SupportSet
 
-# A run folder may hold a COCO file and a VOC tree of its own, without the images that only its settings know.
+# Layouts are tried in this order, others by name between the two. A run folder may hold a COCO file and a VOC folder of
+# its own, without the images that only its settings know; class folders fit almost any folder.
 _FIRST, _LAST = ("support_yaml", "kshot_run", "voc", "coco"), ("index_masks", "class_folders")
+
+
+class Format:
+    """An annotation format, by what it can do: one or more of the classes below."""
+
+    @property
+    def name(self) -> str:
+        """The name of its file, which is that of the option."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def prepare(self) -> None:
+        """Raise `OutputError` before a run, rather than at its end, when something that writing needs is missing."""
+
+
+class SupportReader(Format, ABC):
+    """Reads the shots of a folder."""
+
+    layout: ClassVar[str]
+    """One line, "NAME: what is looked for", for messages."""
+
+    @property
+    def title(self) -> str:
+        """The name of the layout in messages."""
+        return self.layout.partition(":")[0]
+
+    @abstractmethod
+    def read_shots(self, folder: Path) -> list[Shot] | None:
+        """The shots of a folder; None when it has another layout.
+
+        Raises `SupportError` that names the file and the entry when it is this layout, but damaged.
+        """
+
+
+class AnnotationReader(SupportReader):
+    """Reads all that a folder of labels, or one annotation file, says of its images."""
+
+    @abstractmethod
+    def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:
+        """The labels of a folder, or of one annotation file; None when it is of another format.
+
+        images: the folder of the images, when they are not where the format has them. Raises `SupportError` as
+        `read_shots` does, some formats only when an image is asked for.
+        """
+
+    def read_shots(self, folder: Path) -> list[Shot] | None:
+        """The shots of a folder: all that its labels outline or mark."""
+        found = self.read_annotations(folder)
+        return None if found is None else shots_of(found)
+
+
+class AnnotationWriter(Format, ABC):
+    """Writes the labels of a whole folder of images."""
+
+    output: ClassVar[str | None]
+    """The file or folder below the output folder that it writes. None when it fills the output folder itself, so that
+    only `kshot convert` can write it and no run, which has other files there."""
+
+    @abstractmethod
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+        """Write labels below `out`; returns the path of what `read_annotations` reads. Raises `OutputError`."""
+
+
+class PredictionWriter(Format, ABC):
+    """Writes one prediction as one file; `Prediction.save` finds it by the suffix."""
+
+    suffixes: ClassVar[tuple[str, ...]]
+    """Of its files, in lower case; the first is what a run writes."""
+
+    @abstractmethod
+    def write(self, prediction: Prediction, path: Path) -> None:
+        """Write a prediction. Raises `OutputError`."""
+
+
+class OutputPerImage(Format, ABC):
+    """Has a file for each image in a run's output."""
+
+    @abstractmethod
+    def path_of(self, stem: str) -> str:
+        """Where the file of an image lies, relative to the output folder."""
+
+
+class ImageWriter(PredictionWriter, OutputPerImage):
+    """Writes a prediction for each image of a run, as soon as it is made."""
+
+    folder: ClassVar[str]
+    """Where its files lie below the output folder."""
+
+    def path_of(self, stem: str) -> str:
+        """Where the file of an image lies, relative to the output folder."""
+        return f"{self.folder}/{stem}{self.suffixes[0]}"
+
+
+class RowWriter(OutputPerImage):
+    """Writes labels as they come, a few rows at a time, for images larger than the memory."""
+
+    @abstractmethod
+    def open_rows(
+        self, path: Path, source: Raster, classes: Sequence[str]
+    ) -> AbstractContextManager[Callable[[NDArray[np.uint8]], None]]:
+        """A file that grows by each call with rows of labels, (r, w) uint8 from the top; it is there when all are.
+
+        source: the image. Raises `OutputError`.
+        """
+
+
+def load_format(name: str) -> Format:
+    """The format of a name; `-` and `_` are the same. Raises `UnknownNameError`."""
+    found: Format = _plugins.load("formats", name).FORMAT
+    return found
+
+
+@cache
+def all_formats() -> tuple[Format, ...]:
+    """Every format, by name."""
+    return tuple(load_format(name) for name in _plugins.names("formats"))
+
+
+def readers() -> list[SupportReader]:
+    """The formats that read supports, in the order in which they are tried."""
+    having = {one.name: one for one in all_formats() if isinstance(one, SupportReader)}
+    between = [name for name in having if name not in _FIRST + _LAST]
+    return [having[name] for name in (*_FIRST, *between, *_LAST)]
 
 
 def read_support(folder: Path, classes: Sequence[str] = ()) -> SupportSet:
@@ -38,28 +163,18 @@ def read_support(folder: Path, classes: Sequence[str] = ()) -> SupportSet:
     entries = visible(folder)
     if not entries:
         raise SupportError(f"{folder}: the folder is empty; put images and their masks there")
-    layouts = readers()
-    for module in layouts:
-        shots = module.read_shots(folder)
+    for reader in readers():
+        shots = reader.read_shots(folder)
         if shots is not None:
-            source = f"{module.LAYOUT.split(':')[0]} in {folder.as_posix().rstrip('/')}/"
-            kept = _only(shots, classes, source) if classes else shots
-            return SupportSet(kept, tuple(dict.fromkeys(classes)) or _in_order(shots), source)
-    looked_for = "\n".join(f"  {module.LAYOUT}" for module in layouts)
+            source = f"{reader.title} in {folder.as_posix().rstrip('/')}/"
+            kept = only_classes(shots, classes, source) if classes else shots
+            return SupportSet(kept, tuple(dict.fromkeys(classes)) or class_order(shots), source)
     found = ", ".join(path.name + ("/" if path.is_dir() else "") for path in entries[:5])
     more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
-    raise SupportError(f"{folder}: no layout that is known; looked for\n{looked_for}\nand found {found}{more}")
+    raise SupportError(f"{folder}: no layout that is known; looked for\n{_looked_for()}\nand found {found}{more}")
 
 
-@cache
-def readers() -> list[ModuleType]:
-    """The formats that read supports, in the order in which they are tried."""
-    having = {name: m for name, m in _plugins.members("formats").items() if hasattr(m, "LAYOUT")}
-    between = [name for name in having if name not in _FIRST + _LAST]
-    return [having[name] for name in (*_FIRST, *between, *_LAST)]
-
-
-def read_labels(where: Path, images: Path | None = None) -> tuple[LabelTree, str]:
+def read_labels(where: Path, images: Path | None = None) -> tuple[AnnotationSet, str]:
     """The labels of a folder of any known layout, or of one annotation file, and which layout it was.
 
     images: where its images are, when not beside it. Layouts that are read as supports alone give their masks and
@@ -67,17 +182,19 @@ def read_labels(where: Path, images: Path | None = None) -> tuple[LabelTree, str
     """
     if not where.exists():
         raise SupportError(f"{where}: no such file or folder; check the path")
-    layouts = readers()
-    for module in layouts:
-        if hasattr(module, "read_tree"):
-            tree = module.read_tree(where, images)
+    for reader in readers():
+        if isinstance(reader, AnnotationReader):
+            found = reader.read_annotations(where, images)
         else:
-            shots = module.read_shots(where) if where.is_dir() else None
-            tree = None if shots is None else tree_of(shots, where)
-        if tree is not None:
-            return tree, f"{module.LAYOUT.split(':')[0]} in {where.as_posix()}"
-    looked_for = "\n".join(f"  {module.LAYOUT}" for module in layouts)
-    raise SupportError(f"{where}: no labels of a layout that is known; looked for\n{looked_for}")
+            shots = reader.read_shots(where) if where.is_dir() else None
+            found = None if shots is None else annotations_of(shots, where)
+        if found is not None:
+            return found, f"{reader.title} in {where.as_posix()}"
+    raise SupportError(f"{where}: no labels of a layout that is known; looked for\n{_looked_for()}")
+
+
+def _looked_for() -> str:
+    return "\n".join(f"  {reader.layout}" for reader in readers())
 
 
 def annotated(where: Path) -> frozenset[Path]:
@@ -88,12 +205,12 @@ def annotated(where: Path) -> frozenset[Path]:
     """
     if not where.is_dir():
         return frozenset()
-    for module in readers():
-        tree = module.read_tree(where, None) if hasattr(module, "read_tree") else None
-        if tree is not None:
-            labelled = [i for i in tree.images if i.parts or i.boxes or i.points or i.lines]
+    for reader in readers():
+        found = reader.read_annotations(where) if isinstance(reader, AnnotationReader) else None
+        if found is not None:
+            labelled = (image for image in found.images if image.annotations or image.prompts)
             return frozenset(image.path.resolve() for image in labelled if image.path)
-    # Class folders are too strict here: most pictures have no mask, and lie where they like.
+    # Class folders are too strict here: most images have no mask, and lie where they like.
     groups: dict[Path, list[Path]] = {}
     for path in walk(where):
         groups.setdefault(path.with_name(path.stem.removesuffix("_mask")), []).append(path)
@@ -101,77 +218,15 @@ def annotated(where: Path) -> frozenset[Path]:
     return frozenset(path.resolve() for group in pairs for path in group)
 
 
-def tree_of(shots: Sequence[Shot], root: Path) -> LabelTree:
-    """The labels of shots that have masks or boxes, by the paths of their images below `root`."""
-    by_image: dict[Path, list[Shot]] = {}
-    for shot in shots:
-        if isinstance(shot.image, Path) and shot.prompt in {"mask", "boxes", "points"}:
-            by_image.setdefault(shot.image, []).append(shot)
-    names = {path: Path(os.path.relpath(path, root)).as_posix() for path in by_image}
-    stems = unique_stems(names.values())
-
-    def read(path: Path) -> LabelledImage:
-        marks = Marks()
-        parts = [part for shot in by_image[path] for part in _marked(shot, marks)]
-        return LabelledImage(names[path], image_size(path), tuple(parts), path, stems[names[path]], **marks.given())
-
-    return LabelTree(_in_order([shot for shots in by_image.values() for shot in shots]), Lazy(list(by_image), read))
-
-
-def _marked(shot: Shot, marks: Marks) -> Iterator[Part]:
-    """The parts of a shot's mask; boxes and points go to `marks`."""
-    if not shot.classes:
-        return
-    label = shot.classes[0]
-    if shot.boxes is not None:
-        marks.boxes.setdefault(label, []).extend(np.asarray(shot.boxes).tolist())
-    if shot.points is not None:
-        marks.points.setdefault(label, []).extend(np.asarray(shot.points).tolist())
-    if shot.mask is None:
-        return
-    mask = read_mask(shot.mask)
-    named = {1: shot.label} if isinstance(shot.label, str) else shot.label
-    if isinstance(shot.label, str):
-        mask = np.where(mask == IGNORE, mask, (mask > 0).astype(np.uint8))
-    for index, name in named.items():
-        if (mask == index).any():
-            yield Part.of(mask == index, name)
-    if (mask == IGNORE).any():
-        yield Part.of(mask == IGNORE, "", ignore=True)
-
-
-def _in_order(shots: Sequence[Shot]) -> tuple[str, ...]:
-    labels = {name: label for shot in shots if not isinstance(shot.label, str) for label, name in shot.label.items()}
-    return tuple(dict.fromkeys((*sorted(labels, key=labels.__getitem__), *(n for shot in shots for n in shot.classes))))
-
-
-def _only(shots: Sequence[Shot], classes: Sequence[str], source: str) -> list[Shot]:
-    shown = dict.fromkeys(name for shot in shots for name in shot.classes)
-    missing = [name for name in classes if name not in shown]
-    if missing:
-        raise SupportError(f"{source}: no shot shows {', '.join(missing)}; it has {', '.join(shown) or 'none'}")
-    return [kept for kept in (_restricted(shot, classes) for shot in shots) if kept is not None]
-
-
-def _restricted(shot: Shot, classes: Sequence[str]) -> Shot | None:
-    """The shot with these classes alone; None when it shows none of them."""
-    if isinstance(shot.label, str):
-        return shot if shot.label in classes else None
-    wanted = {label: name for label, name in shot.label.items() if name in classes}
-    if len(wanted) == len(shot.label) or not wanted or shot.mask is None:
-        return shot if wanted else None
-    # A label that is left out of the mapping would be refused as undeclared, so the array itself says background.
-    mask = read_mask(shot.mask, drawn=False)
-    mask = np.where(np.isin(mask, list(shot.label.keys() - wanted.keys())), np.uint8(0), mask)
-    return replace(shot, mask=mask, label=wanted)
-
-
 def save(prediction: Prediction, path: Path) -> Path:
-    """Write one prediction in the first format, by name, whose `WRITES` holds the path's suffix; returns the path."""
-    writers: dict[str, ModuleType] = {}
-    for module in _plugins.members("formats").values():
-        for suffix in getattr(module, "WRITES", ()):
-            writers.setdefault(suffix, module)
+    """Write one prediction in the first format, by name, that has the path's suffix; returns the path.
+
+    Raises `SettingError` for another suffix.
+    """
+    writers: dict[str, PredictionWriter] = {}
+    for writer in (one for one in all_formats() if isinstance(one, PredictionWriter)):
+        for suffix in writer.suffixes:
+            writers.setdefault(suffix, writer)
     if path.suffix.lower() not in writers:
         raise SettingError(
             f"{path}: no format writes {path.suffix or 'a name without suffix'}; use {', '.join(writers)}"

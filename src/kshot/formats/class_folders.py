@@ -4,34 +4,39 @@ from pathlib import Path
 
 from kshot.annotations.pairing import in_one_folder, in_two_folders
 from kshot.errors import SupportError
+from kshot.formats.base import SupportReader
 from kshot.io.paths import pictures, visible, walk
 from kshot.types import Shot
 
-LAYOUT = (
-    "class folders: <class>/x.jpg and <class>/x.png (or x_mask.png), or images/<class>/x.jpg and masks/<class>/x.png, "
-    "or pairs of x.jpg and x.png of one class, or <class>/x.jpg alone"
-)
 # Folders of the other layouts, which half of such a layout must not turn into classes.
 _OTHERS = {"images", "masks", "annotations", "labels", "jpegimages", "segmentationclass", "imagesets"}
 
 
-def read_shots(folder: Path) -> list[Shot] | None:
-    """Shots of each class folder; None when there is none, and no pair in the folder itself.
+class ClassFolders(SupportReader):
+    """Images and masks of a class in a folder of its name."""
 
-    A class folder without any mask gives shots without a prompt; where some images have masks, the others are left
-    out. Raises `SupportError` for masks without images, and for pictures that belong to no class.
-    """
-    if (folder / "images").is_dir() and (folder / "masks").is_dir():
-        return _two_trees(folder)
-    classes = [path for path in visible(folder) if path.name.lower() not in _OTHERS and pictures(path)]
-    loose = pictures(folder)
-    if classes and loose:
-        raise SupportError(f"{loose[0]}: a picture beside the class folders; move it into its class's folder")
-    if classes:
-        return [shot for path in classes for shot in _class_shots(path)]
-    pairs, _ = in_one_folder(folder)
-    label = folder.resolve().name or "object"
-    return [Shot(image, mask=mask, label=label) for image, mask in pairs] or None
+    layout = (
+        "class folders: <class>/x.jpg and <class>/x.png (or x_mask.png), or images/<class>/x.jpg and "
+        "masks/<class>/x.png, or pairs of x.jpg and x.png of one class, or <class>/x.jpg alone"
+    )
+
+    def read_shots(self, folder: Path) -> list[Shot] | None:
+        """Shots of each class folder; None when there is none, and no pair in the folder itself.
+
+        A class folder without any mask gives shots without a prompt; where some images have masks, the others are left
+        out. Raises `SupportError` for masks without images, and for images that belong to no class.
+        """
+        if (folder / "images").is_dir() and (folder / "masks").is_dir():
+            return _two_trees(folder)
+        classes = [path for path in visible(folder) if path.name.lower() not in _OTHERS and pictures(path)]
+        loose = pictures(folder)
+        if classes and loose:
+            raise SupportError(f"{loose[0]}: an image beside the class folders; move it into its class's folder")
+        if classes:
+            return [shot for path in classes for shot in _class_shots(path)]
+        pairs, _ = in_one_folder(folder)
+        label = folder.resolve().name or "object"
+        return [Shot(image, mask=mask, label=label) for image, mask in pairs] or None
 
 
 def _class_shots(folder: Path) -> list[Shot]:
@@ -57,3 +62,6 @@ def _two_trees(folder: Path) -> list[Shot]:
         if not pairs:
             shots += [Shot(image, label=name) for image in sorted(walk(images / name))]
     return shots
+
+
+FORMAT = ClassFolders()

@@ -1,45 +1,286 @@
-"""COCO JSON: one annotation per part of an image, as compressed RLE or as polygons, with its score."""
+"""COCO JSON: one annotation per object of an image, as compressed RLE or as polygons, with its score.
 
+Anybody may have written such a file: every id, size and number is checked.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short
+from typing import Any
 
-from kshot.annotations.model import Export, LabelledImage, LabelTree, Part
-from kshot.formats import _coco_read
-from kshot.formats._coco_write import save
-from kshot.types import Prediction, Shot
+from kshot.annotations import rle
+from kshot.annotations.checked_json import (
+    Entry,
+    check_near_image,
+    documents,
+    numbers,
+    read_json,
+    score_of,
+    size_of,
+    the_only,
+)
+from kshot.annotations.model import Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
+from kshot.annotations.pairing import ImageFinder, path_below
+from kshot.annotations.polygons import polygons
+from kshot.annotations.rle import Rle
+from kshot.annotations.shots import shots_of
+from kshot.errors import SupportError
+from kshot.formats.base import AnnotationReader, AnnotationWriter, PredictionWriter
+from kshot.io.atomic import write_text
+from kshot.io.paths import unique_stems
+from kshot.types import MAX_CLASSES, Prediction, Shot
 
-FILE = "coco.json"
-WRITES = (".json",)
-LAYOUT = "COCO: one COCO .json in the folder or in annotations/, with the images beside it or in images/"
+_KEYS = {"images", "annotations", "categories"}
 
 
-def write(prediction: Prediction, path: Path) -> None:
-    """Write one prediction; the image is called by the path's stem, as a prediction does not know its file.
+class Coco(AnnotationReader, AnnotationWriter, PredictionWriter):
+    """One .json for a folder of images, or for one prediction."""
 
-    The score of an annotation is the mean score of its class over its pixels. Raises `OutputError`.
+    layout = "COCO: one COCO .json in the folder or in annotations/, with the images beside it or in images/"
+    output = "coco.json"
+    suffixes = (".json",)
+
+    def write(self, prediction: Prediction, path: Path) -> None:
+        """Write one prediction; the image is called by the path's stem, as a prediction does not know its file.
+
+        The score of an annotation is the mean score of its class over its pixels. Raises `OutputError`.
+        """
+        found = [
+            Annotation.from_mask(mask, name, float(prediction.scores[index][mask].mean()))
+            for index, name in enumerate(prediction.classes, start=1)
+            if (mask := prediction.mask == index).any()
+        ]
+        save(AnnotationSet(prediction.classes, [LabelledImage(path.stem, prediction.size_hw, tuple(found))]), path)
+
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+        """Write `out`/coco.json; polygons lose by their tolerance, RLE loses nothing. Returns its path."""
+        save(annotations, out / self.output, export)
+        return out / self.output
+
+    def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:
+        """The objects of a COCO file, or of the one in a folder; images without any are kept."""
+        file = _read(where)
+        if file is None:
+            return None
+        finder = ImageFinder(where, images)
+        stems = unique_stems(image.name for image in file.images)
+        read = [_labelled(image, finder.find(image.name), stems[image.name]) for image in file.images]
+        return AnnotationSet(file.classes if len(file.classes) <= MAX_CLASSES else file.used, read, objects=True)
+
+    def read_shots(self, folder: Path) -> list[Shot] | None:
+        """Shots of the annotated images, a mask with a label per class, labels by the classes that are used.
+
+        Crowds become 255, ignore; where instances overlap the smaller is on top. Images whose annotations have boxes
+        alone become box shots, one per class. An image that is missing, or of which only some annotations have a
+        segmentation, is refused.
+        """
+        file = _read(folder)
+        if file is None:
+            return None
+        finder = ImageFinder(folder)
+        kept = [image for image in file.images if image.annotations]
+        return shots_of(AnnotationSet(file.used, [_of_support(image, finder) for image in kept]))
+
+
+def save(annotations: AnnotationSet, path: Path, export: Export | None = None) -> None:
+    """Write labels as one file; what is neither of a class nor a crowd of it is left out. Raises `OutputError`."""
+    ids = {name: index for index, name in enumerate(annotations.classes, start=1)}
+    images: list[dict[str, Any]] = []
+    written: list[dict[str, Any]] = []
+    for image_id, image in enumerate(annotations.images, start=1):
+        height, width = image.size_hw
+        images.append({"id": image_id, "file_name": image.name, "height": height, "width": width})
+        for one in image.annotations:
+            if one.label in ids:
+                named = {"id": len(written) + 1, "image_id": image_id, "category_id": ids[one.label]}
+                written.append(named | _written(one, export or Export()))
+    data = {
+        "info": {"description": "Segmentation masks written by kshot", "version": "1.0"},
+        "licenses": [],
+        "images": images,
+        "annotations": written,
+        "categories": [{"id": index, "name": name, "supercategory": ""} for name, index in ids.items()],
+    }
+    write_text(path, json.dumps(data, allow_nan=False) + "\n")
+
+
+def _written(annotation: Annotation, export: Export) -> dict[str, Any]:
+    segmentation: Any = {"size": list(annotation.rle["size"]), "counts": annotation.rle["counts"].decode("ascii")}
+    if export.polygons and not annotation.ignore:  # a crowd is a run length by COCO's own rule
+        segmentation = [corners.ravel().tolist() for corners in polygons(annotation.mask, export.tolerance)]
+    shaped = {
+        "segmentation": segmentation,
+        "area": annotation.area,
+        "bbox": rle.box_xywh(annotation.rle),
+        "iscrowd": int(annotation.ignore),
+    }
+    return shaped if annotation.score is None else shaped | {"score": round(annotation.score, 6)}
+
+
+@dataclass(frozen=True)
+class _Image:
+    entry: Entry
+    annotations: list[tuple[Entry, str]]
+    """Each with the name of its class."""
+
+    @property
+    def name(self) -> str:
+        name: str = self.entry.get("file_name", str)
+        return name
+
+
+@dataclass(frozen=True)
+class _File:
+    """A COCO file whose ids are known to fit."""
+
+    classes: tuple[str, ...]
+    used: tuple[str, ...]
+    """The classes that some annotation has."""
+    images: list[_Image]
+
+
+def _read(where: Path) -> _File | None:
+    found = the_only(where, _coco_files(where), "COCO files")
+    if found is None:
+        return None
+    path, data = found
+    entries = _by_id(path, data, "images", "image")
+    names = {key: _name(entry) for key, entry in _by_id(path, data, "categories", "category").items()}
+    images = {key: _Image(entry, []) for key, entry in entries.items()}
+    used = set()
+    for entry in _entries(path, data, "annotations", "annotation"):
+        image, category = _known(entry, "image_id", images), _known(entry, "category_id", names)
+        images[image].annotations.append((entry, names[category]))
+        used.add(category)
+    classes = tuple(dict.fromkeys(name for key, name in names.items() if key in used))
+    if len(classes) > MAX_CLASSES:
+        raise SupportError(f"{path}: {len(classes)} annotated classes; an index mask holds at most {MAX_CLASSES}")
+    return _File(tuple(dict.fromkeys(names.values())), classes, list(images.values()))
+
+
+def _labelled(image: _Image, path: Path | None, stem: str) -> LabelledImage:
+    size_hw = size_of(image.entry, ("height", "width"), path)
+    builder = ImageBuilder(size_hw)
+    for entry, label in image.annotations:
+        if _has_segmentation(entry):
+            mask, crowd = segmentation_rle(entry, size_hw), bool(entry.values.get("iscrowd"))
+            builder.add(Annotation(label, mask, score_of(entry), ignore=crowd))
+        else:
+            builder.prompts.add_box(entry, label, _corners(entry))
+    return builder.build(image.name, path, stem)
+
+
+def _of_support(image: _Image, finder: ImageFinder) -> LabelledImage:
+    relative = path_below(image.name)
+    if relative is None:
+        raise image.entry.wrong(f"expected a file_name below the folder, got {image.name!r}")
+    path = finder.beside(relative)
+    if path is None:
+        raise image.entry.wrong(f"no file {image.name!r} in {' or in '.join(map(str, finder.places))}")
+    boxes = [entry for entry, _ in image.annotations if not _has_segmentation(entry)]
+    if 0 < len(boxes) < len(image.annotations):
+        raise boxes[0].wrong("it has no segmentation, while others of its image do; give it one, or leave it out")
+    return _labelled(image, path, "")
+
+
+def _coco_files(where: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in documents(where, ".json"):
+        data = read_json(path)
+        if isinstance(data, dict) and data.keys() >= _KEYS:
+            yield path, data
+
+
+def _entries(path: Path, data: Mapping[str, Any], key: str, kind: str) -> list[Entry]:
+    values = data[key]
+    if not isinstance(values, list):
+        raise SupportError(f"{path}: expected {key!r} as a list, got {type(values).__name__}")
+    entries = []
+    for place, value in enumerate(values, start=1):
+        if not isinstance(value, dict):
+            raise SupportError(f"{path}: expected objects in {key!r}, got {short(value)} at place {place}")
+        called = short(value["id"]) if "id" in value else f"at place {place}"
+        entries.append(Entry(f"{path}: {kind} {called}", value))
+    return entries
+
+
+def _by_id(path: Path, data: Mapping[str, Any], key: str, kind: str) -> dict[int | str, Entry]:
+    found: dict[int | str, Entry] = {}
+    for entry in _entries(path, data, key, kind):
+        if entry.get("id", int, str) in found:
+            raise entry.wrong(f"this id occurs twice in {key!r}")
+        found[entry.values["id"]] = entry
+    return found
+
+
+def _known(entry: Entry, key: str, known: Mapping[Any, Any]) -> Any:
+    value = entry.get(key, int, str)
+    if value not in known:
+        some = ", ".join(repr(k) for k in list(known)[:5]) + (", ..." if len(known) > 5 else "")
+        raise entry.wrong(f"no entry has its {key} {value!r}; there are {some or 'none'}")
+    return value
+
+
+def _name(category: Entry) -> str:
+    name: str = category.get("name", str)
+    if not name.strip():
+        raise category.wrong("its name is empty")
+    return name
+
+
+def _has_segmentation(entry: Entry) -> bool:
+    """Whether the annotation says more than a box."""
+    return entry.values.get("segmentation") not in (None, [], {}, "")
+
+
+def _corners(entry: Entry) -> list[list[float]]:
+    """Two corners of its bbox (x, y, width, height), in pixels. Raises `SupportError`."""
+    values = numbers(entry, entry.get("bbox", list), "bbox")
+    if len(values) != 4 or values[2] <= 0 or values[3] <= 0:
+        raise entry.wrong(f"expected bbox as x, y, width, height with a positive size, got {values}")
+    x, y, width, height = values
+    return [[x, y], [x + width, y + height]]
+
+
+def segmentation_rle(entry: Entry, size_hw: tuple[int, int]) -> Rle:
+    """The segmentation of an annotation, polygons or RLE of either kind, as a compressed RLE of the image's size.
+
+    Raises `SupportError`, also for a bbox of negative size.
     """
-    found = [
-        Part.of(prediction.mask == index, name, float(prediction.scores[index][prediction.mask == index].mean()))
-        for index, name in enumerate(prediction.classes, start=1)
-        if (prediction.mask == index).any()
-    ]
-    save(LabelTree(prediction.classes, [LabelledImage(path.stem, prediction.size_hw, tuple(found))]), path)
+    if entry.values.get("bbox") not in (None, []):
+        sides = numbers(entry, entry.get("bbox", list), "bbox")
+        if len(sides) != 4 or min(sides[2:]) < 0:
+            raise entry.wrong(f"expected bbox as x, y, width, height, none of the sizes negative, got {sides}")
+    if not _has_segmentation(entry):
+        raise entry.wrong("it has no segmentation")
+    segmentation = entry.get("segmentation", list, dict)
+    if isinstance(segmentation, dict):
+        return _from_counts(entry, segmentation, size_hw)
+    outlines = segmentation if isinstance(segmentation[0], list) else [segmentation]
+    return rle.merge([rle.encode_polygon(_polygon(entry, outline, size_hw), size_hw) for outline in outlines])
 
 
-def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:
-    """Write `out`/coco.json; polygons lose by their tolerance, RLE loses nothing. Returns its path."""
-    save(tree, out / FILE, how)
-    return out / FILE
+def _polygon(entry: Entry, outline: Any, size_hw: tuple[int, int]) -> list[list[float]]:
+    values = numbers(entry, outline, "polygon")
+    if len(values) < 6 or len(values) % 2:
+        raise entry.wrong(f"expected a polygon of at least three x, y corners, got {len(values)} numbers")
+    points = [[x, y] for x, y in zip(values[::2], values[1::2], strict=True)]
+    check_near_image(entry, points, size_hw)
+    return points
 
 
-def read_shots(folder: Path) -> list[Shot] | None:
-    """Shots of the annotated images, a mask with a label per class; None when there is no COCO file.
+def _from_counts(entry: Entry, segmentation: dict[str, Any], size_hw: tuple[int, int]) -> Rle:
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if size != list(size_hw):
+        raise entry.wrong(f"expected an RLE of size {list(size_hw)} (height, width) like its image, got {short(size)}")
+    try:
+        runs = rle.decode_counts(counts) if isinstance(counts, str) else counts
+        if not isinstance(runs, list) or any(type(run) is not int or run < 0 for run in runs):
+            raise ValueError(f"expected RLE counts as text or a list of whole numbers, got {short(counts)}")
+        return rle.encode_counts(runs, size_hw)
+    except ValueError as error:
+        raise entry.wrong(str(error)) from error
 
-    Crowds become 255, ignore; where instances overlap the smaller is on top. Images whose annotations have boxes
-    alone become box shots, one per class. Raises `SupportError` that names the file and the item.
-    """
-    return _coco_read.read_shots(folder)
 
-
-def read_tree(where: Path, images: Path | None = None) -> LabelTree | None:
-    """All images and objects of a COCO file, or of the one in a folder. Raises `SupportError`."""
-    return _coco_read.read_tree(where, images)
+FORMAT = Coco()

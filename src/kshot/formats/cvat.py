@@ -1,106 +1,239 @@
 """CVAT for images 1.1: one XML for a folder, with masks or polygons.
 
 CVAT's masks are run lengths of a box, row by row, beginning with what is outside. The format has no place for scores.
+Files with a document type are refused, so no entity can grow or reach for other files.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
-from numpy.typing import NDArray
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import parse
 
-from kshot.annotations.model import Export, LabelledImage, LabelTree, Part, shots_of
-from kshot.annotations.polygons import polygons
-from kshot.errors import OutputError
-from kshot.formats import _cvat_read
-from kshot.formats.overlay import colour_of
+from kshot.annotations import rle
+from kshot.annotations.checked_json import Entry, documents, polygon, size_of, the_only
+from kshot.annotations.model import Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
+from kshot.annotations.pairing import ImageFinder
+from kshot.annotations.polygons import ellipse_corners, polygons
+from kshot.annotations.rle import Rle
+from kshot.errors import OutputError, SupportError
+from kshot.formats.base import AnnotationReader, AnnotationWriter
+from kshot.formats.overlay import hex_colour_of
 from kshot.io.atomic import atomic_path
-from kshot.types import Shot
+from kshot.io.paths import unique_stems
 
-FILE = "cvat.xml"
-LAYOUT = "CVAT: one CVAT for images 1.1 .xml in the folder or in annotations/, with the images beside it or in images/"
-
-
-def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:
-    """Write `out`/cvat.xml, an image at a time; returns its path.
-
-    Masks lose nothing but scores and ignored pixels; holes of polygons are bridged to their outline. Raises
-    `OutputError`, also for a name with control characters, which XML cannot hold.
-    """
-    path = out / FILE
-    with atomic_path(path) as beside, beside.open("w", encoding="utf-8") as file:
-        file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
-        file.write(_text(path, _meta(tree.classes)))
-        for number, image in enumerate(tree.images):
-            file.write(_text(path, _image(number, image, how or Export())))
-        file.write("</annotations>\n")
-    return path
+_SHAPES = {"mask", "polygon", "ellipse", "box", "points", "polyline"}
 
 
-def read_shots(folder: Path) -> list[Shot] | None:
-    """Masks from masks, polygons and ellipses; boxes; points; scribbles from polylines. None without such a file.
+class Cvat(AnnotationReader, AnnotationWriter):
+    """One .xml for a folder of images."""
 
-    Raises `SupportError` that names the file, the image and the shape.
-    """
-    tree = read_tree(folder)
-    return None if tree is None else shots_of(tree)
+    layout = (
+        "CVAT: one CVAT for images 1.1 .xml in the folder or in annotations/, with the images beside it or in images/"
+    )
+    output = "cvat.xml"
+
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+        """Write `out`/cvat.xml, an image at a time; returns its path.
+
+        Masks lose nothing but scores and ignored pixels; holes of polygons are bridged to their outline. Raises
+        `OutputError`, also for a name with control characters, which XML cannot hold.
+        """
+        path = out / self.output
+        with atomic_path(path) as beside, beside.open("w", encoding="utf-8") as file:
+            file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
+            file.write(_text(path, _meta(annotations.classes)))
+            for number, image in enumerate(annotations.images):
+                file.write(_text(path, _element(number, image, export or Export())))
+            file.write("</annotations>\n")
+        return path
+
+    def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:
+        """Masks from masks, polygons and ellipses; boxes; points; scribbles from polylines.
+
+        Shapes of one label and group are one object.
+        """
+        roots = ((path, root) for path in documents(where, ".xml") if (root := _root(path)).tag == "annotations")
+        found = the_only(where, roots, "CVAT files")
+        if found is None:
+            return None
+        path, root = found
+        if root.find("track") is not None:
+            raise SupportError(f"{path}: tracks of a video; export it as 'CVAT for images 1.1'")
+        elements = [(_entry(path, element), element) for element in root.findall("image")]
+        stems = unique_stems([entry.values["name"] for entry, _ in elements])
+        if len(stems) < len(elements):
+            raise SupportError(f"{path}: two images of one name; keep one of them")
+        finder = ImageFinder(where, images)
+        read = [_image(entry, element, finder, stems[entry.values["name"]]) for entry, element in elements]
+        named = [element.text or "" for element in root.iterfind("meta//labels/label/name")]
+        used = [element.get("label", "") for element in root.iterfind("image/*") if element.tag in _SHAPES]
+        classes = tuple(dict.fromkeys(name for name in [*named, *used] if name))
+        return AnnotationSet(classes, read, objects=True)
 
 
-def read_tree(where: Path, images: Path | None = None) -> LabelTree | None:
-    """The shapes of a CVAT file, or of the one in a folder; shapes of one label and group are one object."""
-    return _cvat_read.read_tree(where, images)
+def _root(path: Path) -> Element:
+    try:
+        root: Element | None = parse(path, forbid_dtd=True).getroot()
+    except OSError as error:
+        raise SupportError(f"{path}: cannot be read ({error.strerror})") from error
+    except DefusedXmlException as error:
+        raise SupportError(f"{path}: XML with a document type or entities, which is not read; remove them") from error
+    except (ParseError, ValueError, LookupError) as error:
+        raise SupportError(f"{path}: not valid XML ({error})") from error
+    if root is None:
+        raise SupportError(f"{path}: not valid XML (no element)")
+    return root
 
 
-def _meta(classes: Sequence[str]) -> ElementTree.Element:
-    meta = ElementTree.Element("meta")
+def _image(entry: Entry, element: Element, finder: ImageFinder, stem: str) -> LabelledImage:
+    name = entry.values["name"]
+    path = finder.find(name)
+    builder = ImageBuilder(size_of(entry, ("height", "width"), path))
+    for place, shape in enumerate(element, start=1):
+        if shape.tag in _SHAPES:
+            _add(builder, shape.tag, Entry(f"{entry.called}: {shape.tag} {place}", dict(shape.attrib)))
+    return builder.build(name, path, stem)
+
+
+def _add(builder: ImageBuilder, kind: str, shape: Entry) -> None:
+    label = shape.get("label", str)
+    if not label.strip():
+        raise shape.wrong("its label is empty")
+    if kind == "box":
+        builder.prompts.add_box(shape, label, _box(shape))
+    elif kind == "points":
+        builder.prompts.add_points(label, _points(shape))
+    elif kind == "polyline":
+        builder.prompts.add_scribble(label, _points(shape))
+    else:
+        size_hw = builder.size_hw
+        mask = _mask(shape, size_hw) if kind == "mask" else rle.encode_polygon(_ring(shape, kind, size_hw), size_hw)
+        group = shape.values.get("group_id", "0")
+        builder.add(Annotation(label, mask), None if group == "0" else group)  # CVAT's group 0 is none
+
+
+def _entry(path: Path, element: Element) -> Entry:
+    """An image element with its name and its size as a number."""
+    entry = Entry(f"{path}: image {element.get('name')!r}", dict(element.attrib))
+    entry.get("name", str)
+    entry.values.update({side: _whole(entry, entry.get(side, str)) for side in ("height", "width")})
+    return entry
+
+
+def _ring(shape: Entry, kind: str, size_hw: tuple[int, int]) -> list[list[float]]:
+    if kind == "ellipse":
+        sides = [_number(shape, shape.values.get(name)) for name in ("cx", "cy", "rx", "ry")]
+        return polygon(shape, _turned(shape, ellipse_corners(*sides), sides[:2]), size_hw)
+    return polygon(shape, _points(shape), size_hw)
+
+
+def _box(shape: Entry) -> list[list[float]]:
+    x0, y0, x1, y1 = (_number(shape, shape.values.get(name)) for name in ("xtl", "ytl", "xbr", "ybr"))
+    if x0 >= x1 or y0 >= y1:
+        raise shape.wrong(f"expected a box with xtl < xbr and ytl < ybr, got {x0}, {y0}, {x1}, {y1}")
+    return _turned(shape, [[x0, y0], [x1, y0], [x1, y1], [x0, y1]], [(x0 + x1) / 2, (y0 + y1) / 2])
+
+
+def _turned(shape: Entry, corners: list[list[float]], centre: list[float]) -> list[list[float]]:
+    """Corners turned about their centre by the shape's rotation, in degrees clockwise."""
+    angle = math.radians(_number(shape, shape.values.get("rotation", "0")))
+    cos, sin = math.cos(angle), math.sin(angle)
+    apart = [(x - centre[0], y - centre[1]) for x, y in corners]
+    return [[centre[0] + x * cos - y * sin, centre[1] + x * sin + y * cos] for x, y in apart] if angle else corners
+
+
+def _points(shape: Entry) -> list[list[float]]:
+    pairs = [pair.split(",") for pair in shape.get("points", str).split(";")]
+    if any(len(pair) != 2 for pair in pairs):
+        raise shape.wrong("expected points as x,y;x,y;...")
+    return [[_number(shape, x), _number(shape, y)] for x, y in pairs]
+
+
+def _mask(shape: Entry, size_hw: tuple[int, int]) -> Rle:
+    left, top = _pixels(shape, "left", 0), _pixels(shape, "top", 0)
+    width, height = _pixels(shape, "width"), _pixels(shape, "height")
+    if left + width > size_hw[1] or top + height > size_hw[0]:
+        raise shape.wrong(f"its mask lies outside its image of {size_hw[1]} x {size_hw[0]} pixels")
+    runs = [_whole(shape, run) for run in shape.get("rle", str).split(",")]
+    if sum(runs) != width * height:
+        raise shape.wrong(f"its run lengths cover {sum(runs)} pixels, but its box has {width * height}")
+    return rle.encode_at(np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width), left, top, size_hw)
+
+
+def _pixels(entry: Entry, name: str, least: int = 1) -> int:
+    value = _whole(entry, entry.get(name, str))
+    if not least <= value < 1 << 20:
+        raise entry.wrong(f"expected {name} in {least}..{1 << 20} pixels, got {value}")
+    return value
+
+
+def _whole(entry: Entry, text: str) -> int:
+    digits = text.strip()
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 10:
+        raise entry.wrong(f"expected a whole number of pixels, got {text!r}")
+    return int(digits)
+
+
+def _number(entry: Entry, text: str | None) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not abs(value) < 1e9:
+        raise entry.wrong(f"expected a number, got {text!r}")
+    return value
+
+
+def _meta(classes: Sequence[str]) -> Element:
+    meta = Element("meta")
     task = ElementTree.SubElement(meta, "task")
     ElementTree.SubElement(task, "name").text = "kshot"
     labels = ElementTree.SubElement(task, "labels")
     for index, name in enumerate(classes, start=1):
         label = ElementTree.SubElement(labels, "label")
         ElementTree.SubElement(label, "name").text = name
-        ElementTree.SubElement(label, "color").text = "#{:02x}{:02x}{:02x}".format(*colour_of(index))
+        ElementTree.SubElement(label, "color").text = hex_colour_of(index)
         ElementTree.SubElement(label, "type").text = "any"
         ElementTree.SubElement(label, "attributes")
     return meta
 
 
-def _image(number: int, image: LabelledImage, how: Export) -> ElementTree.Element:
+def _element(number: int, image: LabelledImage, export: Export) -> Element:
     height, width = image.size_hw
     about = {"id": str(number), "name": image.name, "width": str(width), "height": str(height)}
-    element = ElementTree.Element("image", about)
-    for order, part in enumerate(image.parts, start=1):
-        if not part.ignore:
-            common = {"label": part.label, "source": "auto", "occluded": "0", "z_order": "0"}
-            for kind, shape in _shapes(part, order, how):
+    element = Element("image", about)
+    for order, annotation in enumerate(image.annotations, start=1):
+        if not annotation.ignore:
+            common = {"label": annotation.label, "source": "auto", "occluded": "0", "z_order": "0"}
+            for kind, shape in _shapes(annotation, order, export):
                 ElementTree.SubElement(element, kind, common | shape)
     return element
 
 
-def _shapes(part: Part, group: int, how: Export) -> Iterator[tuple[str, dict[str, str]]]:
-    if not how.polygons:
-        left, top, mask = part.crop
+def _shapes(annotation: Annotation, group: int, export: Export) -> Iterator[tuple[str, dict[str, str]]]:
+    if not export.polygons:
+        left, top, mask = annotation.crop
         place = {"left": left, "top": top, "width": mask.shape[1], "height": mask.shape[0]}
-        yield "mask", {"rle": ", ".join(map(str, _runs(mask)))} | {name: str(value) for name, value in place.items()}
+        counts = ", ".join(map(str, rle.row_counts(mask).tolist()))
+        yield "mask", {"rle": counts} | {name: str(value) for name, value in place.items()}
         return
-    outlines = polygons(part.mask, how.tolerance)
+    outlines = polygons(annotation.mask, export.tolerance)
     together = {"group_id": str(group)} if len(outlines) > 1 else {}
     for corners in outlines:
         yield "polygon", {"points": ";".join(f"{x:.2f},{y:.2f}" for x, y in corners)} | together
 
 
-def _runs(mask: NDArray[np.bool_]) -> list[int]:
-    """Lengths of the runs of a mask, row by row; the first is of what is outside, and may be 0."""
-    flat = np.concatenate([[False], mask.ravel(), [False]])
-    ends = np.append(np.flatnonzero(flat[1:-1] != flat[:-2]), mask.size)
-    runs: list[int] = np.diff(ends, prepend=0).tolist()
-    return runs
-
-
-def _text(path: Path, element: ElementTree.Element) -> str:
+def _text(path: Path, element: Element) -> str:
     for text in (value for node in element.iter() for value in (node.text or "", *node.attrib.values())):
         if any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in text):
             raise OutputError(f"{path}: XML cannot hold the name {text!r}; rename it, or choose another format")
     ElementTree.indent(element)
     return ElementTree.tostring(element, encoding="unicode") + "\n"
+
+
+FORMAT = Cvat()

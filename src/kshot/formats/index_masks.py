@@ -1,57 +1,123 @@
 """images/ and masks/ where the labels of a mask are listed in a file beside them."""
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
-from kshot.annotations.model import Export, LabelTree
-from kshot.annotations.pairing import in_two_folders, index_shots
-from kshot.errors import SupportError
-from kshot.formats._index_trees import index_tree
+import numpy as np
+from numpy.typing import NDArray
+
+from kshot.annotations.model import Annotation, AnnotationSet, Export, LabelledImage, LazyImages
+from kshot.annotations.pairing import ImageAndMask, in_two_folders
+from kshot.errors import MaskError, SupportError
+from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.formats.png import save_labels
 from kshot.io.atomic import write_text
-from kshot.types import IGNORE, Shot
+from kshot.io.images import read_mask
+from kshot.io.paths import unique_stems
+from kshot.types import IGNORE, ImageLike, Shot, check_same_size
 
-LAYOUT = 'index masks: images/x.jpg, masks/x.png, and classes.json ({"1": "cat"}) or classes.txt (a class per line)'
-_FILES = ("classes.json", "classes.txt")
+CLASS_FILES = ("classes.json", "classes.txt")
 
 
-def read_shots(folder: Path) -> list[Shot] | None:
-    """Shots of the images with a mask; each maps the labels in its mask. None without both folders and a class file.
+class IndexMasks(AnnotationReader, AnnotationWriter):
+    """An index mask per image, and a file that names the labels."""
 
-    Raises `SupportError` (the class file, or masks without images), `MaskError` (labels beyond the classes) and
-    `ImageReadError`.
+    layout = 'index masks: images/x.jpg, masks/x.png, and classes.json ({"1": "cat"}) or classes.txt (a class per line)'
+    output = None
+
+    def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:
+        """All images with a mask. None without both folders and a file of classes.
+
+        Raises `SupportError` (the class file, or masks without images), `MaskError` (labels beyond the classes) and
+        `ImageReadError`.
+        """
+        folder, masks = images or where / "images", where / "masks"
+        listed = _listed(where) if folder.is_dir() and masks.is_dir() else None
+        return annotations_of_masks(folder, masks, read_classes(listed)) if listed else None
+
+    def read_shots(self, folder: Path) -> list[Shot] | None:
+        """Shots of the images whose mask shows a class; each keeps its mask as a path. Raises as `read_annotations`."""
+        images, masks = folder / "images", folder / "masks"
+        listed = _listed(folder) if images.is_dir() and masks.is_dir() else None
+        return shots_of_masks(in_two_folders(images, masks), read_classes(listed)) if listed else None
+
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+        """Write `out`/masks, `out`/images and `out`/classes.json; returns `out`.
+
+        Lossless but for scores and for where one object ends and the next of its class begins. Raises `OutputError`.
+        """
+        for image in annotations.images:
+            save_labels(image.labels(annotations.classes), out / "masks" / f"{image.stem}.png")
+            image.place_in(out / "images", export or Export())
+        names = {str(label): name for label, name in enumerate(annotations.classes, start=1)}
+        write_text(out / "classes.json", json.dumps(names, indent=2) + "\n")
+        return out
+
+
+def annotations_of_masks(
+    images: Path, masks: Path, classes: Mapping[int, str], objects: Path | None = None
+) -> AnnotationSet:
+    """Images with a mask, those that show nothing too. objects: a folder of masks that tell objects apart.
+
+    Raises `SupportError` at once, and when an image is asked for `MaskError` and `ImageReadError`.
     """
-    images, masks = folder / "images", folder / "masks"
-    listed = _listed(folder) if images.is_dir() and masks.is_dir() else None
-    if listed is None:
-        return None
-    return index_shots(in_two_folders(images, masks), read_classes(listed))
+    pairs = in_two_folders(images, masks)
+    names = {pair: pair[0].relative_to(images).as_posix() for pair in pairs}
+    stems = unique_stems(names.values())
+    apart = objects if objects and objects.is_dir() else None
+
+    def read(pair: ImageAndMask) -> LabelledImage:
+        mask = _mask(pair[1], classes)
+        found = tuple(_annotations(mask, classes, apart and apart / pair[1].relative_to(masks)))
+        return LabelledImage(names[pair], (mask.shape[0], mask.shape[1]), found, pair[0], stems[names[pair]])
+
+    ordered = tuple(classes[label] for label in sorted(classes))
+    return AnnotationSet(ordered, LazyImages(pairs, read), objects=apart is not None)
 
 
-def read_tree(where: Path, images: Path | None = None) -> LabelTree | None:
-    """All images with a mask. None and errors as `read_shots` has them."""
-    folder, masks = images or where / "images", where / "masks"
-    listed = _listed(where) if folder.is_dir() and masks.is_dir() else None
-    return index_tree(folder, masks, read_classes(listed)) if listed else None
+def shots_of_masks(
+    pairs: Iterable[tuple[ImageLike, Path]], classes: Mapping[int, str], *, empty: bool = False
+) -> list[Shot]:
+    """Shots of index masks; each maps the labels that its mask holds.
 
-
-def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:
-    """Write `out`/masks, `out`/images and `out`/classes.json; returns `out`.
-
-    Lossless but for scores and for where one object ends and the next of its class begins. Raises `OutputError`.
+    empty: whether a mask without any label makes a shot too, which shows where no class is.
+    Raises `MaskError` that names the file and the labels that are not in `classes`.
     """
-    for image in tree.images:
-        save_labels(image.labels(tree.classes), out / "masks" / f"{image.stem}.png")
-        image.place(out / "images", how)
-    names = {str(label): name for label, name in enumerate(tree.classes, start=1)}
-    write_text(out / "classes.json", json.dumps(names, indent=2) + "\n")
-    return out
+    shots = []
+    for image, path in pairs:
+        labels = set(np.unique(_mask(path, classes)).tolist()) - {0, IGNORE}
+        if labels or empty:
+            shots.append(Shot(image, mask=path, label={label: classes[label] for label in sorted(labels)}))
+    return shots
+
+
+def _mask(path: Path, classes: Mapping[int, str]) -> NDArray[np.uint8]:
+    # With several classes 255 can but mean ignore; with one it is also how people draw it.
+    mask = read_mask(path, drawn=len(classes) == 1)
+    unknown = sorted(set(np.unique(mask).tolist()) - {0, IGNORE} - classes.keys())
+    if unknown:
+        named = ", ".join(f"{label} = {classes[label]}" for label in sorted(classes)[:5])
+        raise MaskError(f"{path}: holds labels that no class has: {unknown}; the classes are {named}")
+    return mask
+
+
+def _annotations(mask: NDArray[np.uint8], classes: Mapping[int, str], objects: Path | None) -> Iterator[Annotation]:
+    if (mask == IGNORE).any():
+        yield Annotation.from_mask(mask == IGNORE, "", ignore=True)
+    apart = read_mask(objects, drawn=False) if objects and objects.is_file() else None
+    if apart is not None:
+        check_same_size(apart.shape, mask.shape, str(objects))
+    for label in (label for label in np.unique(mask).tolist() if label in classes):
+        of_class = mask == label
+        for number in [0] if apart is None else np.unique(apart[of_class]).tolist():
+            yield Annotation.from_mask(of_class if apart is None else of_class & (apart == number), classes[label])
 
 
 def _listed(folder: Path) -> Path | None:
-    found = [folder / name for name in _FILES if (folder / name).is_file()]
+    found = [folder / name for name in CLASS_FILES if (folder / name).is_file()]
     if len(found) > 1:
         raise SupportError(f"{folder}: both classes.json and classes.txt; keep one")
     return found[0] if found else None
@@ -99,3 +165,6 @@ def _from_lines(path: Path, text: str) -> dict[int, str]:
     if len(names) + first > IGNORE:
         raise SupportError(f"{path}: {len(names)} classes; an index mask holds at most 254")
     return {label: name for label, name in enumerate(names, start=first) if label}
+
+
+FORMAT = IndexMasks()

@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kshot.errors import SettingError
+from kshot.formats.base import ImageWriter, RowWriter
 from kshot.formats.png import palette
 from kshot.io.atomic import atomic_path
 from kshot.io.rasters import Raster, chosen
 from kshot.types import Prediction
-
-FOLDER = "overlays"
-WRITES = (".jpg", ".jpeg", ".webp")
 
 # Okabe and Ito's colours, which colour-blind people tell apart, dealt so that neighbours differ most. Blue goes first
 # because fur, skin, soil and leaves are none; black stays out because photographs are full of it.
@@ -33,40 +31,44 @@ PREVIEW_SIDE = 2048
 _LINE, _LINE_SIDE = 2, 1500  # pixels, and the longest side up to which they suffice
 
 
-def write(prediction: Prediction, path: Path) -> None:
-    """Write `draw(prediction)` as JPEG or WebP by the suffix. Raises `SettingError` and `OutputError`."""
-    picture = draw(prediction)
-    kind = "WEBP" if path.suffix.lower() == ".webp" else "JPEG"
-    with atomic_path(path) as beside:
-        try:
-            # No chroma subsampling: it smears a two pixel line.
-            picture.save(beside, format=kind, quality=92, subsampling=0)
-        except ValueError as error:
-            raise OSError(str(error)) from error
+class Overlay(ImageWriter, RowWriter):
+    """A JPEG or WebP per image, for people to look at."""
 
+    folder = "overlays"
+    suffixes = (".jpg", ".jpeg", ".webp")
 
-@contextmanager
-def rows(path: Path, source: Raster, classes: Sequence[str]) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
-    """An overlay of a picture too large to be drawn whole, as a JPEG of at most `PREVIEW_SIDE` pixels a side.
+    def write(self, prediction: Prediction, path: Path) -> None:
+        """Write `draw(prediction)` as JPEG or WebP by the suffix. Raises `SettingError` and `OutputError`."""
+        drawn = draw(prediction)
+        kind = "WEBP" if path.suffix.lower() == ".webp" else "JPEG"
+        with atomic_path(path) as beside:
+            try:
+                # No chroma subsampling: it smears a two pixel line.
+                drawn.save(beside, format=kind, quality=92, subsampling=0)
+            except ValueError as error:
+                raise OSError(str(error)) from error
 
-    It grows by rows of labels, (r, w) uint8 from the top. Raises `OutputError`.
-    """
-    across, down = (chosen(source.size_hw[axis], max(source.size_hw), PREVIEW_SIDE) for axis in (1, 0))
-    kept: list[NDArray[np.uint8]] = []
-    seen = 0
+    @contextmanager
+    def open_rows(
+        self, path: Path, source: Raster, classes: Sequence[str]
+    ) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
+        """A JPEG of at most `PREVIEW_SIDE` pixels a side that is drawn when all rows of labels are there."""
+        across, down = (chosen(source.size_hw[axis], max(source.size_hw), PREVIEW_SIDE) for axis in (1, 0))
+        kept: list[NDArray[np.uint8]] = []
+        seen = 0
 
-    def add(labels: NDArray[np.uint8]) -> None:
-        nonlocal seen
-        inside = down[(down >= seen) & (down < seen + len(labels))]
-        kept.append(labels[inside - seen][:, across])
-        seen += len(labels)
+        def add(labels: NDArray[np.uint8]) -> None:
+            nonlocal seen
+            inside = down[(down >= seen) & (down < seen + len(labels))]
+            kept.append(labels[inside - seen][:, across])
+            seen += len(labels)
 
-    yield add
-    mask = np.concatenate(kept)
-    nothing = np.broadcast_to(np.float32(0), (len(classes) + 1, *mask.shape))
-    picture = source.preview(PREVIEW_SIDE)
-    names = tuple(classes)
-    write(Prediction(mask, nothing, dict.fromkeys(names, 0.0), names, picture), path)
+        yield add
+        mask = np.concatenate(kept)
+        nothing = np.broadcast_to(np.float32(0), (len(classes) + 1, *mask.shape))
+        picture = source.preview(PREVIEW_SIDE)
+        names = tuple(classes)
+        self.write(Prediction(mask, nothing, dict.fromkeys(names, 0.0), names, picture), path)
 
 
 def draw(prediction: Prediction, alpha: float = 0.5) -> Image.Image:
@@ -99,6 +101,11 @@ def colour_of(index: int) -> tuple[int, int, int]:
         raise SettingError(f"expected a class label in 1..254, got {index}")
     red, green, blue = _tables()[0][index].tolist()
     return red, green, blue
+
+
+def hex_colour_of(index: int) -> str:
+    """The fill of a class as #rrggbb."""
+    return "#{:02x}{:02x}{:02x}".format(*colour_of(index))
 
 
 @cache
@@ -139,3 +146,6 @@ def _shrunk(inner: NDArray[np.bool_], *, square: bool) -> NDArray[np.bool_]:
     shrunk[:, 1:] &= across[:, :-1]
     shrunk[:, :-1] &= across[:, 1:]
     return shrunk
+
+
+FORMAT = Overlay()

@@ -12,17 +12,42 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kshot.errors import ShapeError
+from kshot.formats.base import ImageWriter, RowWriter
 from kshot.io.atomic import atomic_path
 from kshot.io.rasters import Raster
 from kshot.types import Prediction
 
-FOLDER = "masks"
-WRITES = (".png",)
 
+class Png(ImageWriter, RowWriter):
+    """An index mask per image: 0 = background, 1..N = the classes, 255 = ignore."""
 
-def write(prediction: Prediction, path: Path) -> None:
-    """Write the mask: 0 = background, 1..N = `prediction.classes`. Raises `OutputError`."""
-    save_labels(prediction.mask, path)
+    folder = "masks"
+    suffixes = (".png",)
+
+    def write(self, prediction: Prediction, path: Path) -> None:
+        """Write the mask. Raises `OutputError`."""
+        save_labels(prediction.mask, path)
+
+    @contextmanager
+    def open_rows(
+        self, path: Path, source: Raster, classes: Sequence[str]
+    ) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
+        """A palette PNG that grows by rows of labels; `read_mask` gives the same from it as from that of `write`."""
+        height, width = source.size_hw
+        pack = zlib.compressobj(6)
+        with atomic_path(path) as beside, beside.open("wb") as file:
+            file.write(b"\x89PNG\r\n\x1a\n")
+            # 8 bits, palette, deflate, adaptive filters, not interlaced.
+            _chunk(file, b"IHDR", struct.pack(">II5B", width, height, 8, 3, 0, 0, 0))
+            _chunk(file, b"PLTE", palette().tobytes())
+
+            def write(labels: NDArray[np.uint8]) -> None:
+                # Each row begins with the number of its filter: none.
+                _chunk(file, b"IDAT", pack.compress(np.pad(labels, ((0, 0), (1, 0))).tobytes()))
+
+            yield write
+            _chunk(file, b"IDAT", pack.flush())
+            _chunk(file, b"IEND", b"")
 
 
 def save_labels(mask: NDArray[np.uint8], path: Path) -> None:
@@ -39,29 +64,6 @@ def save_labels(mask: NDArray[np.uint8], path: Path) -> None:
         picture.save(beside, format="PNG")
 
 
-@contextmanager
-def rows(path: Path, source: Raster, classes: Sequence[str]) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
-    """A palette PNG that grows by rows of labels, (r, w) uint8 from the top, and is there when all are. `OutputError`.
-
-    For masks larger than memory should hold; `read_mask` gives the same from both kinds.
-    """
-    height, width = source.size_hw
-    pack = zlib.compressobj(6)
-    with atomic_path(path) as beside, beside.open("wb") as file:
-        file.write(b"\x89PNG\r\n\x1a\n")
-        # 8 bits, palette, deflate, adaptive filters, not interlaced.
-        _chunk(file, b"IHDR", struct.pack(">II5B", width, height, 8, 3, 0, 0, 0))
-        _chunk(file, b"PLTE", palette().tobytes())
-
-        def write(labels: NDArray[np.uint8]) -> None:
-            # Each row begins with the number of its filter: none.
-            _chunk(file, b"IDAT", pack.compress(np.pad(labels, ((0, 0), (1, 0))).tobytes()))
-
-        yield write
-        _chunk(file, b"IDAT", pack.flush())
-        _chunk(file, b"IEND", b"")
-
-
 def _chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
     if data or kind == b"IEND":
         file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
@@ -76,3 +78,6 @@ def palette() -> NDArray[np.uint8]:
             bit = labels >> (3 * place + channel) & 1
             colours[:, channel] |= bit << (7 - place)
     return colours.astype(np.uint8)
+
+
+FORMAT = Png()

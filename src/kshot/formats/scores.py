@@ -8,24 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import InputError
+from kshot.formats.base import ImageWriter
 from kshot.io.atomic import atomic_path
 from kshot.types import Prediction
 
-FOLDER = "scores"
-WRITES = (".npz",)
 _FULL = 65535
 
 
-def write(prediction: Prediction, path: Path) -> None:
-    """Write an npz of `scores`, (N+1, h, w) uint16 = round(65535 * score), `classes` and `present`, (N,) each.
+class Scores(ImageWriter):
+    """An npz per image."""
 
-    A score comes back within 1/131070, so the scores of a pixel sum to 1 within (N+1)/131070. The same prediction
-    gives the same bytes. Raises `OutputError`.
-    """
-    scores = np.rint(np.clip(prediction.scores, 0, 1) * np.float32(_FULL)).astype(np.uint16)
-    present = np.array([prediction.present[name] for name in prediction.classes], np.float64)
-    with atomic_path(path) as beside, beside.open("wb") as file:
-        np.savez_compressed(file, scores=scores, classes=np.array(prediction.classes, np.str_), present=present)
+    folder = "scores"
+    suffixes = (".npz",)
+
+    def write(self, prediction: Prediction, path: Path) -> None:
+        """Write an npz of `scores`, (N+1, h, w) uint16 = round(65535 * score), `classes` and `present`, (N,) each.
+
+        A score comes back within 1/131070, so the scores of a pixel sum to 1 within (N+1)/131070. The same prediction
+        gives the same bytes. Raises `OutputError`.
+        """
+        scores = np.rint(np.clip(prediction.scores, 0, 1) * np.float32(_FULL)).astype(np.uint16)
+        present = np.array([prediction.present[name] for name in prediction.classes], np.float64)
+        with atomic_path(path) as beside, beside.open("wb") as file:
+            np.savez_compressed(file, scores=scores, classes=np.array(prediction.classes, np.str_), present=present)
 
 
 def read(path: Path) -> tuple[NDArray[np.float32], tuple[str, ...], dict[str, float]]:
@@ -57,3 +62,6 @@ def read(path: Path) -> tuple[NDArray[np.float32], tuple[str, ...], dict[str, fl
     classes = tuple(names.tolist())
     restored = scores.astype(np.float32) / np.float32(_FULL)
     return restored, classes, dict(zip(classes, present.tolist(), strict=True))
+
+
+FORMAT = Scores()

@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from kshot.errors import InputError, SupportError
+from kshot.formats.base import SupportReader
 from kshot.types import Shot
 
-LAYOUT = "support.yaml: a list of shots with image and mask, boxes, points, scribbles or text, and label"
 _FILE = "support.yaml"
 _PATHS = ("image", "mask")
 _KEYS = (
@@ -32,23 +32,30 @@ _KEYS = (
 )
 
 
-def read_shots(folder: Path) -> list[Shot] | None:
-    """Shots in the order of the list; paths count from the folder. None without a support.yaml.
+class SupportYaml(SupportReader):
+    """A list of shots that a person writes."""
 
-    Raises `SupportError` that names the shot by its place, from 1.
-    """
-    path = folder / _FILE
-    if not path.is_file():
-        return None
-    try:
-        entries = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise SupportError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SupportError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(entries, list):
-        raise SupportError(f"{path}: expected a list of shots, such as '- {{image: a.jpg, mask: a.png, label: cat}}'")
-    return [_shot(folder, entry, f"{path}: shot {i}") for i, entry in enumerate(entries, start=1)]
+    layout = "support.yaml: a list of shots with image and mask, boxes, points, scribbles or text, and label"
+
+    def read_shots(self, folder: Path) -> list[Shot] | None:
+        """Shots in the order of the list; paths count from the folder. None without a support.yaml.
+
+        Raises `SupportError` that names the shot by its place, from 1.
+        """
+        path = folder / _FILE
+        if not path.is_file():
+            return None
+        try:
+            entries = yaml.safe_load(path.read_bytes())
+        except OSError as error:
+            raise SupportError(f"{path}: cannot be read ({error.strerror})") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise SupportError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+        if not isinstance(entries, list):
+            raise SupportError(
+                f"{path}: expected a list of shots, such as '- {{image: a.jpg, mask: a.png, label: cat}}'"
+            )
+        return [_shot(folder, entry, f"{path}: shot {i}") for i, entry in enumerate(entries, start=1)]
 
 
 def _shot(folder: Path, entry: Any, called: str) -> Shot:
@@ -80,3 +87,6 @@ def _path(folder: Path, name: Any, called: str) -> Path:
     if not path.is_file():
         raise SupportError(f"{called}: no such file {path}; paths count from the folder of support.yaml")
     return path
+
+
+FORMAT = SupportYaml()

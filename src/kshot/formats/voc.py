@@ -7,97 +7,79 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kshot.annotations.model import Export, LabelledImage, LabelTree
-from kshot.annotations.pairing import in_two_folders, index_shots
+from kshot.annotations.model import AnnotationSet, Export, LabelledImage, paint
+from kshot.annotations.pairing import in_two_folders
 from kshot.errors import SupportError
-from kshot.formats._index_trees import index_tree
+from kshot.formats.base import AnnotationReader, AnnotationWriter
+from kshot.formats.index_masks import annotations_of_masks, shots_of_masks
 from kshot.formats.png import palette, save_labels
 from kshot.io.atomic import write_text
 from kshot.types import IGNORE, Shot
 
 log = logging.getLogger(__name__)
-FOLDER_OUT = "voc"
-LAYOUT = "VOC: JPEGImages/x.jpg and SegmentationClass/x.png with the 20 VOC classes, or those of labelmap.txt"
+# fmt: off
 CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
+# fmt: on
+IMAGES, CLASS_MASKS, OBJECT_MASKS = "JPEGImages", "SegmentationClass", "SegmentationObject"
+LISTS = "ImageSets/Segmentation"
 _LIST = "labelmap.txt"
 
 
-def write_tree(tree: LabelTree, out: Path, how: Export | None = None) -> Path:
-    """Write `out`/voc with its images; returns its path. SegmentationObject only where the parts are objects.
+class Voc(AnnotationReader, AnnotationWriter):
+    """A class mask per image, an object mask where objects are known, and lists of the images."""
 
-    Lossless but for scores and overlaps; an image of more than 254 objects keeps its classes alone. Images keep their
-    own kind, whatever JPEGImages says. Raises `OutputError`.
-    """
-    folder, stems = out / FOLDER_OUT, []
-    for image in tree.images:
-        stems.append(image.stem)
-        save_labels(image.labels(tree.classes), folder / "SegmentationClass" / f"{image.stem}.png")
-        if tree.objects:
-            _save_objects(image, folder / "SegmentationObject" / f"{image.stem}.png")
-        image.place(folder / "JPEGImages", how)
-    listed = "".join(f"{stem}\n" for stem in stems)
-    for name in ("trainval", "train", "val"):
-        write_text(folder / "ImageSets" / "Segmentation" / f"{name}.txt", listed)
-    write_text(folder / _LIST, _labelmap(tree.classes))
-    return folder
+    layout = "VOC: JPEGImages/x.jpg and SegmentationClass/x.png with the 20 VOC classes, or those of labelmap.txt"
+    output = "voc"
 
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+        """Write `out`/voc with its images; returns its path. SegmentationObject only where annotations are objects.
 
-def read_shots(folder: Path) -> list[Shot] | None:
-    """Shots of all images with a mask, whatever ImageSets says; each maps the classes that its mask shows.
+        Lossless but for scores and overlaps; an image of more than 254 objects keeps its classes alone. Images keep
+        their own kind, whatever JPEGImages says. Raises `OutputError`.
+        """
+        folder, stems = out / self.output, []
+        for image in annotations.images:
+            stems.append(image.stem)
+            save_labels(image.labels(annotations.classes), folder / CLASS_MASKS / f"{image.stem}.png")
+            if annotations.objects:
+                _save_objects(image, folder / OBJECT_MASKS / f"{image.stem}.png")
+            image.place_in(folder / IMAGES, export or Export())
+        listed = "".join(f"{stem}\n" for stem in stems)
+        for name in ("trainval", "train", "val"):
+            write_text(folder / LISTS / f"{name}.txt", listed)
+        write_text(folder / _LIST, _labelmap(annotations.classes))
+        return folder
 
-    None without both folders. Raises `SupportError` (masks without images, a damaged labelmap.txt), `MaskError` (labels
-    beyond the classes) and `ImageReadError`.
-    """
-    images, masks = folder / "JPEGImages", folder / "SegmentationClass"
-    if not (images.is_dir() and masks.is_dir()):
-        return None
-    return index_shots(in_two_folders(images, masks), _classes(folder))
+    def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:
+        """All images with a mask, whatever ImageSets says; objects where SegmentationObject has them.
 
+        None without both folders. Raises `SupportError` (masks without images, a damaged labelmap.txt), `MaskError`
+        (labels beyond the classes) and `ImageReadError`.
+        """
+        folder, masks = images or where / IMAGES, where / CLASS_MASKS
+        if not (folder.is_dir() and masks.is_dir()):
+            return None
+        return annotations_of_masks(folder, masks, _classes(where), where / OBJECT_MASKS)
 
-def read_tree(where: Path, images: Path | None = None) -> LabelTree | None:
-    """All images with a mask; objects where SegmentationObject has them. Raises as `read_shots` does."""
-    folder, masks = images or where / "JPEGImages", where / "SegmentationClass"
-    if not (folder.is_dir() and masks.is_dir()):
-        return None
-    return index_tree(folder, masks, _classes(where), where / "SegmentationObject")
+    def read_shots(self, folder: Path) -> list[Shot] | None:
+        """Shots of the images whose mask shows a class; each keeps its mask as a path. Raises as `read_annotations`."""
+        images, masks = folder / IMAGES, folder / CLASS_MASKS
+        if not (images.is_dir() and masks.is_dir()):
+            return None
+        return shots_of_masks(in_two_folders(images, masks), _classes(folder))
 
 
 def _save_objects(image: LabelledImage, path: Path) -> None:
-    kept = [part for part in image.parts if not part.ignore]
+    kept = [one for one in image.annotations if not one.ignore]
     if len(kept) >= IGNORE:
         log.warning("%s: %d objects, of which VOC's masks hold 254; it keeps its classes alone", image.name, len(kept))
         return
-    mask: NDArray[np.uint8] = np.zeros(image.size_hw, np.uint8)
-    for part in (part for part in image.parts if part.ignore):
-        mask[part.mask] = IGNORE
-    order = sorted(range(len(kept)), key=lambda index: -kept[index].area)
-    for index in order:
-        mask[kept[index].mask] = index + 1
-    save_labels(mask, path)
+    ignored = [(one.rle, IGNORE) for one in image.annotations if one.ignore]
+    numbered = [(one.rle, number) for number, one in enumerate(kept, start=1)]
+    save_labels(paint([*ignored, *numbered], image.size_hw), path)
 
 
 def _labelmap(classes: Sequence[str]) -> str:
@@ -122,3 +104,6 @@ def _classes(folder: Path) -> dict[int, str]:
     if len(set(names)) < len(names):
         raise SupportError(f"{path}: a name stands there twice; give each label a name of its own")
     return dict(enumerate(names[1:], start=1))
+
+
+FORMAT = Voc()

@@ -13,11 +13,10 @@ from PIL import Image
 from scipy.ndimage import find_objects
 from skimage.measure import label
 
-from kshot.annotations import model, polygons
-from kshot.annotations.model import Export, LabelTree, Part
+from kshot.annotations import polygons, rle
+from kshot.annotations.model import Annotation, AnnotationSet, Export
 from kshot.errors import MaskError, ShapeError
-from kshot.formats import coco, cvat, label_studio, labelme, voc, yolo
-from kshot.formats.kshot_run import read_tree
+from kshot.formats import coco, cvat, kshot_run, label_studio, labelme, voc, yolo
 from kshot.formats.png import save_labels
 from kshot.io import images
 from kshot.ops import components
@@ -28,14 +27,14 @@ LABELS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=9), elem
 MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=9))
 
 
-def run_of(folder: Path, mask: np.ndarray, classes: tuple[str, ...]) -> LabelTree:
+def run_of(folder: Path, mask: np.ndarray, classes: tuple[str, ...]) -> AnnotationSet:
     """A run folder with one mask, as `kshot label` leaves it."""
     save_labels(mask, folder / "masks" / "a.png")
     about = {name: {"present": 1.0, "pixels": 1, "regions": 1, "score": 0.5} for name in classes}
     record = {"input": "a.tif", "status": "done", "size_hw": list(mask.shape), "mask": "masks/a.png"}
     (folder / "manifest.jsonl").write_text(json.dumps(record | {"outputs": {"png": "masks/a.png"}, "classes": about}))
     (folder / "settings.json").write_text(json.dumps({"classes": classes, "images": str(folder)}))
-    tree = read_tree(folder)
+    tree = kshot_run.FORMAT.read_annotations(folder)
     assert tree is not None
     return tree
 
@@ -71,25 +70,25 @@ def test_components_are_those_of_skimage(mask: np.ndarray, corners: bool, at_onc
 def test_run_lengths_of_columns_are_those_of_the_whole(tmp_path_factory: pytest.TempPathFactory, labels) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(images, "_AT_ONCE", 20)
-        patch.setattr(model, "_AT_ONCE", 20)
+        patch.setattr(rle, "_AT_ONCE", 20)
         (image,) = run_of(tmp_path_factory.mktemp("run"), labels, ("one", "two")).images
-        crops = [Part.of_crop(*_cropped(part), part.label) for part in image.parts]
-    whole = [Part.of(labels == index, "") for index in (1, 2, 255) if (labels == index).any()]
-    assert [part.rle for part in image.parts] == [part.rle for part in whole] == [part.rle for part in crops]
-    assert [(part.label, part.score, part.ignore) for part in image.parts] == [
+        crops = [Annotation(part.label, rle.encode_crop(*_cropped(part))) for part in image.annotations]
+    whole = [Annotation.from_mask(labels == index, "") for index in (1, 2, 255) if (labels == index).any()]
+    assert [part.rle for part in image.annotations] == [part.rle for part in whole] == [part.rle for part in crops]
+    assert [(part.label, part.score, part.ignore) for part in image.annotations] == [
         about
         for index, about in ((1, ("one", 0.5, False)), (2, ("two", 0.5, False)), (255, ("", None, True)))
         if (labels == index).any()
     ]
 
 
-def _cropped(part: Part) -> tuple[np.ndarray, tuple[slice, slice], tuple[int, int]]:
+def _cropped(part: Annotation) -> tuple[np.ndarray, tuple[slice, slice], tuple[int, int]]:
     left, top, mask = part.crop
     return mask, (slice(top, top + mask.shape[0]), slice(left, left + mask.shape[1])), tuple(part.rle["size"])
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> LabelTree:
+def large(tmp_path_factory: pytest.TempPathFactory) -> AnnotationSet:
     """One class all over the image but for a frame of holes, and one of 9 small discs."""
     rows, columns = np.ogrid[:SIDE, :SIDE]
     disc = (rows % 1000 - 500) ** 2 + (columns % 1000 - 500) ** 2 < 20**2
@@ -100,7 +99,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> LabelTree:
 
 
 @pytest.mark.parametrize(
-    ("writer", "how", "bytes_a_pixel"),
+    ("writer", "export", "bytes_a_pixel"),
     [
         (coco, Export(), 0.5),
         (labelme, Export(), 2.5),
@@ -112,13 +111,13 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> LabelTree:
     ],
 )
 def test_a_large_mask_takes_a_few_bytes_a_pixel(
-    large: LabelTree, writer, how: Export, bytes_a_pixel: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    large: AnnotationSet, writer, export: Export, bytes_a_pixel: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (polygons, images, components, model):
+    for module in (polygons, images, components, rle):
         monkeypatch.setattr(module, "_AT_ONCE", 2**17)
     tracemalloc.start()
     try:
-        writer.write_tree(large, tmp_path, how)
+        writer.FORMAT.write_annotations(large, tmp_path, export)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

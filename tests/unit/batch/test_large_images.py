@@ -15,7 +15,7 @@ import kshot
 from kshot.batch import label_folder, large_images, read_manifest
 from kshot.batch.statistics import Tally, facts_of
 from kshot.features.tiles import Tiling
-from kshot.formats.kshot_run import read_tree
+from kshot.formats import kshot_run
 from kshot.io.images import read_mask
 from kshot.ops.regions import RegionCounter, count_regions
 from kshot.report import pictures
@@ -101,11 +101,11 @@ def test_formats_of_the_whole_folder_and_readers_follow(
     toy: kshot.Segmenter, shots: list[Shot], scene: Path, tmp_path: Path, small_limit: None
 ) -> None:
     label_folder(toy, toy.fit(shots), scene, tmp_path / "out", tiling=TILES, formats=("png", "coco"))
-    tree = read_tree(tmp_path / "out")
+    tree = kshot_run.FORMAT.read_annotations(tmp_path / "out")
     assert tree is not None
     (image,) = tree.images
     assert image.path == scene and (tmp_path / "out/coco.json").is_file()
-    assert image.parts[0].area == read_manifest(tmp_path / "out")[0]["classes"]["disc"]["pixels"]
+    assert image.annotations[0].area == read_manifest(tmp_path / "out")[0]["classes"]["disc"]["pixels"]
 
 
 def test_the_overlay_is_a_small_copy(

@@ -7,7 +7,7 @@ from tests.support.files import mask, picture, square, text
 
 def read(root):
     """(class, image, mask) of each shot, by names relative to the folder."""
-    shots = class_folders.read_shots(root)
+    shots = class_folders.FORMAT.read_shots(root)
     names = [[path and path.relative_to(root).as_posix() for path in (s.image, s.mask)] for s in shots]
     return [(shot.label, *pair) for shot, pair in zip(shots, names, strict=True)]
 
@@ -59,7 +59,7 @@ def test_pairs_in_the_folder_itself_are_one_class_of_its_name(tmp_path):
 def test_images_without_any_mask_are_shots_without_a_prompt(tmp_path):
     make(tmp_path, "cat/b.jpg", "cat/a.jpg", "dog/c.png")
     assert read(tmp_path) == [("cat", "cat/a.jpg", None), ("cat", "cat/b.jpg", None), ("dog", "dog/c.png", None)]
-    assert {shot.prompt for shot in class_folders.read_shots(tmp_path)} == {"none"}
+    assert {shot.prompt for shot in class_folders.FORMAT.read_shots(tmp_path)} == {"none"}
 
 
 def test_beside_images_with_masks_those_without_are_left_out(tmp_path):
@@ -77,7 +77,7 @@ def test_hidden_files_and_other_files_are_no_shots(tmp_path):
 
 @pytest.mark.parametrize("names", [[], ["a.jpg", "b.jpg"], ["images/a.jpg"], ["masks/a.png"], ["sub/deeper/a.jpg"]])
 def test_a_folder_of_another_layout_is_left_to_others(names, tmp_path):
-    assert class_folders.read_shots(make(tmp_path, *names)) is None
+    assert class_folders.FORMAT.read_shots(make(tmp_path, *names)) is None
 
 
 @pytest.mark.parametrize(
@@ -90,24 +90,24 @@ def test_a_folder_of_another_layout_is_left_to_others(names, tmp_path):
         (["cat/a.jpg", "cat/a.png", "cat/a_mask.png"], r"a\.jpg.*which is the image"),
         (["images/cat/a.jpg", "masks/cat/a.png", "masks/cat/a_mask.png"], "two masks of"),
         (["images/cat/a.jpg", "images/cat/a.png", "masks/cat/a.png"], "two files of one name"),
-        (["cat/a.jpg", "stray.jpg"], r"stray\.jpg: a picture beside the class folders"),
+        (["cat/a.jpg", "stray.jpg"], r"stray\.jpg: an image beside the class folders"),
         (["images/a.jpg", "masks/a.png"], r"no classes\.json or classes\.txt"),
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(names, says, tmp_path):
     with pytest.raises(SupportError, match=says):
-        class_folders.read_shots(make(tmp_path, *names))
+        class_folders.FORMAT.read_shots(make(tmp_path, *names))
 
 
 def test_two_images_of_one_name_and_no_png_are_refused(tmp_path):
     picture(tmp_path / "cat/a.jpg")
     picture(tmp_path / "cat/a.bmp")
     with pytest.raises(SupportError, match="which is the image"):
-        class_folders.read_shots(tmp_path)
+        class_folders.FORMAT.read_shots(tmp_path)
 
 
 def test_at_most_five_lost_masks_are_listed(tmp_path):
     make(tmp_path, "images/cat/a.jpg", *(f"masks/cat/{i}.png" for i in range(7)))
     with pytest.raises(SupportError, match=r"7 masks without.*4\.png, \.\.\.;") as refused:
-        class_folders.read_shots(tmp_path)
+        class_folders.FORMAT.read_shots(tmp_path)
     assert "5.png" not in str(refused.value)

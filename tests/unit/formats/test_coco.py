@@ -29,7 +29,7 @@ def record(name, labels, status="done", score=0.75):
 
 def of_run(out, records, classes):
     """coco.json as a run writes it at its end."""
-    return coco.write_tree(kshot_run.run_tree(out, records, classes), out)
+    return coco.FORMAT.write_annotations(kshot_run.annotations_of_run(out, records, classes), out)
 
 
 def run_folder(out):
@@ -115,5 +115,5 @@ def test_one_prediction_is_a_file_of_its_own(tmp_path):
 def test_nothing_is_printed(tmp_path, capsys):
     _, records = run_folder(tmp_path)
     of_run(tmp_path, records, ("cat", "dog"))
-    coco.read_shots(tmp_path / "masks")
+    coco.FORMAT.read_shots(tmp_path / "masks")
     assert capsys.readouterr() == ("", "")

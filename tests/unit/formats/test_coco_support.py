@@ -52,7 +52,7 @@ def folder(root, data, image="a.jpg", name="coco.json"):
 
 @pytest.mark.parametrize("segmentation", [[BOX], BOX, plain(SQUARE), compressed(SQUARE)])
 def test_polygons_and_both_kinds_of_rle_mark_the_same_pixels(segmentation, tmp_path):
-    (shot,) = coco.read_shots(folder(tmp_path, annotated({"segmentation": segmentation, "bbox": [2, 1, 3, 3]})))
+    (shot,) = coco.FORMAT.read_shots(folder(tmp_path, annotated({"segmentation": segmentation, "bbox": [2, 1, 3, 3]})))
     np.testing.assert_array_equal(shot.mask, SQUARE)
     assert (shot.label, shot.image) == ({1: "cat"}, tmp_path / "a.jpg")
 
@@ -60,7 +60,7 @@ def test_polygons_and_both_kinds_of_rle_mark_the_same_pixels(segmentation, tmp_p
 def test_compressed_rle_is_read_as_pycocotools_writes_it(tmp_path):
     for seed in range(20):
         noise = (np.random.default_rng(seed).random((H, W)) < seed / 19).astype(np.uint8)
-        shots = coco.read_shots(folder(tmp_path, annotated({"segmentation": compressed(noise)})))
+        shots = coco.FORMAT.read_shots(folder(tmp_path, annotated({"segmentation": compressed(noise)})))
         np.testing.assert_array_equal(shots[0].mask if shots else np.zeros((H, W)), noise)
 
 
@@ -74,7 +74,7 @@ def test_compressed_rle_is_read_as_pycocotools_writes_it(tmp_path):
     ],
 )
 def test_the_file_may_stand_beside_the_images_or_in_annotations(image, name, tmp_path):
-    shots = coco.read_shots(folder(tmp_path, annotated({"segmentation": [BOX]}), image, name))
+    shots = coco.FORMAT.read_shots(folder(tmp_path, annotated({"segmentation": [BOX]}), image, name))
     assert [shot.image for shot in shots] == [tmp_path / image]
 
 
@@ -85,7 +85,7 @@ def test_where_instances_overlap_the_smaller_is_on_top_and_crowds_are_ignored_be
         {"segmentation": compressed(left)},
         {"segmentation": plain(whole), "iscrowd": 1},
     )
-    (shot,) = coco.read_shots(folder(tmp_path, data))
+    (shot,) = coco.FORMAT.read_shots(folder(tmp_path, data))
     expected = np.where(SQUARE, 2, np.where(left, 1, 255))
     np.testing.assert_array_equal(shot.mask, expected)
     assert shot.label == {1: "cat", 2: "dog"}
@@ -93,13 +93,13 @@ def test_where_instances_overlap_the_smaller_is_on_top_and_crowds_are_ignored_be
 
 def test_only_classes_that_stay_visible_are_declared(tmp_path):
     data = annotated({"segmentation": [BOX]}, {"segmentation": [BOX], "category_id": 9})
-    (shot,) = coco.read_shots(folder(tmp_path, data))
+    (shot,) = coco.FORMAT.read_shots(folder(tmp_path, data))
     assert shot.label == {2: "dog"}
 
 
 def test_an_image_with_crowds_alone_or_without_annotations_makes_no_shot(tmp_path):
-    assert coco.read_shots(folder(tmp_path, annotated({"segmentation": [BOX], "iscrowd": 1}))) == []
-    assert coco.read_shots(folder(tmp_path, annotated())) == []
+    assert coco.FORMAT.read_shots(folder(tmp_path, annotated({"segmentation": [BOX], "iscrowd": 1}))) == []
+    assert coco.FORMAT.read_shots(folder(tmp_path, annotated())) == []
 
 
 def test_boxes_alone_make_box_shots_of_each_class(tmp_path):
@@ -108,7 +108,7 @@ def test_boxes_alone_make_box_shots_of_each_class(tmp_path):
         {"bbox": [0, 0, 2, 2], "category_id": 9},
         {"bbox": [5, 0, 2, 2]},
     )
-    cat, dog = coco.read_shots(folder(tmp_path, data))
+    cat, dog = coco.FORMAT.read_shots(folder(tmp_path, data))
     assert (cat.label, cat.boxes.tolist()) == ("cat", [[1, 2, 4, 6], [5, 0, 7, 2]])
     assert (dog.label, dog.boxes.tolist()) == ("dog", [[0, 0, 2, 2]])
 
@@ -116,7 +116,7 @@ def test_boxes_alone_make_box_shots_of_each_class(tmp_path):
 def test_categories_of_one_name_are_one_class(tmp_path):
     data = annotated({"segmentation": [BOX]}, {"segmentation": [[6, 0, 8, 0, 8, 2, 6, 2]], "category_id": 9})
     data["categories"][1]["name"] = "cat"
-    (shot,) = coco.read_shots(folder(tmp_path, data))
+    (shot,) = coco.FORMAT.read_shots(folder(tmp_path, data))
     assert shot.label == {1: "cat"} and shot.mask.sum() == 9 + 4
 
 
@@ -124,7 +124,7 @@ def test_other_json_files_are_none_of_its_business(tmp_path):
     text(tmp_path / "classes.json", {"1": "cat"})
     text(tmp_path / "list.json", [1, 2])
     text(tmp_path / "captions.json", {"images": [], "annotations": []})
-    assert coco.read_shots(tmp_path) is None
+    assert coco.FORMAT.read_shots(tmp_path) is None
 
 
 def changed(place, value):
@@ -185,36 +185,36 @@ WRONG = [
 @pytest.mark.parametrize(("place", "value", "says"), [row for row in WRONG if row[2]])
 def test_what_is_wrong_is_refused_by_file_and_item(place, value, says, tmp_path):
     with pytest.raises(SupportError, match=says) as refused:
-        coco.read_shots(folder(tmp_path, changed(place, value)))
+        coco.FORMAT.read_shots(folder(tmp_path, changed(place, value)))
     assert str(tmp_path / "coco.json") in str(refused.value)
 
 
 def test_an_annotation_without_a_segmentation_beside_others_is_refused(tmp_path):
     with pytest.raises(SupportError, match="annotation 2: it has no segmentation"):
-        coco.read_shots(folder(tmp_path, annotated({"segmentation": [BOX]}, {"bbox": [0, 0, 1, 1]})))
+        coco.FORMAT.read_shots(folder(tmp_path, annotated({"segmentation": [BOX]}, {"bbox": [0, 0, 1, 1]})))
 
 
 @pytest.mark.parametrize("box", [[1, 1, 0, 3], [1, 1, 3, -1], [1, 2], None])
 def test_a_box_alone_needs_a_size(box, tmp_path):
     with pytest.raises(SupportError, match=r"coco\.json: annotation 1: expected '?bbox"):
-        coco.read_shots(folder(tmp_path, annotated({"bbox": box})))
+        coco.FORMAT.read_shots(folder(tmp_path, annotated({"bbox": box})))
 
 
 @pytest.mark.parametrize("content", ["{'images': []}", "", "[" * 100_000, "\x00"])
 def test_malformed_json_is_refused_by_its_name(content, tmp_path):
     with pytest.raises(SupportError, match=r"coco\.json: not valid JSON"):
-        coco.read_shots(folder(tmp_path, content))
+        coco.FORMAT.read_shots(folder(tmp_path, content))
 
 
 def test_two_coco_files_are_refused_by_their_names(tmp_path):
     folder(tmp_path, annotated(), name="annotations/train.json")
     folder(tmp_path, annotated(), name="annotations/val.json")
     with pytest.raises(SupportError, match=r"train\.json.*val\.json"):
-        coco.read_shots(tmp_path)
+        coco.FORMAT.read_shots(tmp_path)
 
 
 def test_more_classes_than_a_mask_holds_are_refused(tmp_path):
     data = annotated(*({"segmentation": [BOX], "category_id": i} for i in range(255)))
     data["categories"] = [{"id": i, "name": f"class {i}"} for i in range(255)]
     with pytest.raises(SupportError, match="255 annotated classes"):
-        coco.read_shots(folder(tmp_path, data))
+        coco.FORMAT.read_shots(folder(tmp_path, data))

@@ -16,7 +16,7 @@ from scipy.ndimage import binary_dilation
 
 from kshot.annotations.model import Export
 from kshot.formats import coco, cvat, geojson, geotiff, label_studio, labelme, voc, yolo
-from tests.support.annotation_sets import CLASSES, tree
+from tests.support.annotation_sets import CLASSES, annotation_set
 
 SIZE = (40, 56)
 
@@ -34,12 +34,12 @@ def labels() -> np.ndarray:
 
 @pytest.fixture
 def written(tmp_path, labels):
-    return tree(tmp_path / "images", {"a.png": labels, "b.png": np.zeros(SIZE, np.uint8)}), tmp_path / "out"
+    return annotation_set(tmp_path / "images", {"a.png": labels, "b.png": np.zeros(SIZE, np.uint8)}), tmp_path / "out"
 
 
 @pytest.mark.parametrize("polygons", [False, True])
 def test_pycocotools_reads_masks_and_polygons_to_the_pixel(polygons, written, labels, capsys):
-    read = COCO(coco.write_tree(*written, Export(polygons=polygons)))
+    read = COCO(coco.FORMAT.write_annotations(*written, Export(polygons=polygons)))
     again = np.zeros(SIZE, np.uint8)
     for annotation in read.anns.values():
         again[read.annToMask(annotation) > 0] = annotation["category_id"]
@@ -48,7 +48,7 @@ def test_pycocotools_reads_masks_and_polygons_to_the_pixel(polygons, written, la
 
 
 def test_a_labelme_mask_is_a_png_between_two_pixels(written, labels, tmp_path):
-    folder = labelme.write_tree(*written)
+    folder = labelme.FORMAT.write_annotations(*written)
     data = json.loads((folder / "a.json").read_text())
     assert data.keys() >= {"version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth"}
     # labelme lists the images of the folder that it opens, and looks for the labels of each beside it.
@@ -81,7 +81,7 @@ def unpacked(packed: list[int]) -> list[int]:
 
 
 def test_a_brush_stroke_is_rgba_in_packed_runs(written, labels):
-    tasks = json.loads(label_studio.write_tree(*written).read_text())
+    tasks = json.loads(label_studio.FORMAT.write_annotations(*written).read_text())
     assert [task["data"]["image"] for task in tasks] == [f"/data/local-files/?d={n}.png" for n in "ab"]
     (prediction,) = tasks[0]["predictions"]
     assert prediction["model_version"] == "kshot" and prediction["score"] == 0.5
@@ -101,7 +101,7 @@ def label_studio_config(out) -> str:
 
 
 def test_a_cvat_mask_is_run_lengths_of_a_box_row_by_row(written, labels):
-    root = ElementTree.parse(cvat.write_tree(*written)).getroot()
+    root = ElementTree.parse(cvat.FORMAT.write_annotations(*written)).getroot()
     assert root.findtext("version") == "1.1" and [i.get("name") for i in root.iter("image")] == ["a.png", "b.png"]
     again = np.zeros(SIZE, np.uint8)
     for element in root.iter("mask"):
@@ -117,7 +117,7 @@ def test_supervision_reads_a_yolo_folder_to_a_pixel_at_the_rim(written, labels):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         supervision = pytest.importorskip("supervision")
-    folder = yolo.write_tree(*written).parent
+    folder = yolo.FORMAT.write_annotations(*written).parent
     data = str(folder / "data.yaml")
     read = supervision.DetectionDataset.from_yolo(
         str(folder / "images"), str(folder / "labels"), data, force_masks=True
@@ -133,7 +133,7 @@ def test_supervision_reads_a_yolo_folder_to_a_pixel_at_the_rim(written, labels):
 
 
 def test_pillow_reads_the_devkit_of_voc(written, labels):
-    folder = voc.write_tree(*written)
+    folder = voc.FORMAT.write_annotations(*written)
     for name, expected in {"a": labels, "b": np.zeros_like(labels)}.items():
         image = Image.open(folder / "SegmentationClass" / f"{name}.png")
         assert image.mode == "P" and image.getpalette()[3:6] == [128, 0, 0]
@@ -148,16 +148,16 @@ def test_a_map_keeps_its_place_on_earth(tmp_path, labels):
     rasterio = pytest.importorskip("rasterio")
     place = rasterio.Affine(10, 0, 500_000, 0, -10, 5_400_000)
     source = tmp_path / "images" / "a.tif"
-    of_tree = tree(tmp_path / "images", {"a.tif": labels})
+    of_tree = annotation_set(tmp_path / "images", {"a.tif": labels})
     shape = {"height": SIZE[0], "width": SIZE[1], "count": 3, "dtype": "uint8"}
     with rasterio.open(source, "w", driver="GTiff", crs="EPSG:32632", transform=place, **shape) as file:
         file.write(np.full((3, *SIZE), 90, np.uint8))
-    folder = geotiff.write_tree(of_tree, tmp_path / "out")
+    folder = geotiff.FORMAT.write_annotations(of_tree, tmp_path / "out")
     with rasterio.open(folder / "a.tif") as read:
         assert (read.crs, read.transform) == (rasterio.CRS.from_epsg(32632), place)
         np.testing.assert_array_equal(read.read(1), labels)
         assert json.loads(read.tags()["classes"]) == {"1": "one", "2": "two", "3": "three"}
-    data = json.loads((geojson.write_tree(of_tree, tmp_path / "out") / "a.geojson").read_text())
+    data = json.loads((geojson.FORMAT.write_annotations(of_tree, tmp_path / "out") / "a.geojson").read_text())
     assert [feature["properties"]["class"] for feature in data["features"]] == ["one", "two", "three", "three"]
     assert len(data["features"][0]["geometry"]["coordinates"]) == 2  # the ring has a hole
     x, y = np.array(data["features"][1]["geometry"]["coordinates"][0]).mean(0)
@@ -166,8 +166,8 @@ def test_a_map_keeps_its_place_on_earth(tmp_path, labels):
 
 def test_a_picture_without_a_place_gives_a_plain_tiff_and_pixels(written, labels):
     pytest.importorskip("rasterio")
-    with Image.open(geotiff.write_tree(*written) / "a.tif") as image:
+    with Image.open(geotiff.FORMAT.write_annotations(*written) / "a.tif") as image:
         np.testing.assert_array_equal(np.asarray(image), labels)
-    data = json.loads((geojson.write_tree(*written) / "a.geojson").read_text())
+    data = json.loads((geojson.FORMAT.write_annotations(*written) / "a.geojson").read_text())
     assert data["coordinates"] == "pixels x, y"
     assert np.max([point for f in data["features"] for point in f["geometry"]["coordinates"][0]]) <= 56

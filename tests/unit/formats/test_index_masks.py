@@ -17,7 +17,7 @@ def make(root, masks, classes="cat\ndog", name="classes.txt", mode="P"):
 def test_a_shot_maps_the_labels_that_its_mask_holds(tmp_path):
     both = square(1)
     both[5], both[0] = 2, 255
-    shots = index_masks.read_shots(make(tmp_path, {"b": both, "a": square(2), "sub/c": square(1)}))
+    shots = index_masks.FORMAT.read_shots(make(tmp_path, {"b": both, "a": square(2), "sub/c": square(1)}))
     assert [shot.label for shot in shots] == [{2: "dog"}, {1: "cat", 2: "dog"}, {1: "cat"}]
     assert [shot.mask for shot in shots] == [tmp_path / "masks" / f"{stem}.png" for stem in ("a", "b", "sub/c")]
 
@@ -25,13 +25,13 @@ def test_a_shot_maps_the_labels_that_its_mask_holds(tmp_path):
 def test_images_without_a_mask_and_masks_without_a_class_are_left_out(tmp_path):
     make(tmp_path, {"a": square(1), "b": square(0), "c": square(255)})
     picture(tmp_path / "images/d.jpg")
-    assert [shot.image.stem for shot in index_masks.read_shots(tmp_path)] == ["a"]
+    assert [shot.image.stem for shot in index_masks.FORMAT.read_shots(tmp_path)] == ["a"]
 
 
 def test_white_in_a_grey_mask_is_a_single_class_but_ignore_beside_several(tmp_path):
-    (shot,) = index_masks.read_shots(make(tmp_path / "one", {"a": square(255)}, "crack", mode="L"))
+    (shot,) = index_masks.FORMAT.read_shots(make(tmp_path / "one", {"a": square(255)}, "crack", mode="L"))
     assert shot.label == {1: "crack"}
-    assert index_masks.read_shots(make(tmp_path / "two", {"a": square(255)}, mode="L")) == []
+    assert index_masks.FORMAT.read_shots(make(tmp_path / "two", {"a": square(255)}, mode="L")) == []
 
 
 @pytest.mark.parametrize(
@@ -89,17 +89,17 @@ def test_two_class_files_or_masks_without_images_are_refused(tmp_path):
     make(tmp_path, {"a": square(1)})
     mask(tmp_path / "masks/lost.png", square(1))
     with pytest.raises(SupportError, match=r"1 masks without an image.*lost\.png"):
-        index_masks.read_shots(tmp_path)
+        index_masks.FORMAT.read_shots(tmp_path)
     text(tmp_path / "classes.json", {"1": "cat"})
     with pytest.raises(SupportError, match=r"both classes\.json and classes\.txt"):
-        index_masks.read_shots(tmp_path)
+        index_masks.FORMAT.read_shots(tmp_path)
 
 
 def test_a_colour_mask_is_refused_by_its_name(tmp_path):
     make(tmp_path, {"a": square(1)})
     picture(tmp_path / "masks/a.png")
     with pytest.raises(ShapeError, match=r"masks/a\.png: a colour picture"):
-        index_masks.read_shots(tmp_path)
+        index_masks.FORMAT.read_shots(tmp_path)
 
 
 @pytest.mark.parametrize("missing", ["images", "masks", "classes"])
@@ -108,7 +108,7 @@ def test_without_both_folders_and_classes_it_is_another_layout(missing, tmp_path
         (tmp_path / name).mkdir()
     if missing != "classes":
         text(tmp_path / "classes.txt", "cat")
-    assert index_masks.read_shots(tmp_path) is None
+    assert index_masks.FORMAT.read_shots(tmp_path) is None
 
 
 def test_voc_has_its_twenty_classes_and_needs_no_image_sets(tmp_path):
@@ -118,6 +118,6 @@ def test_voc_has_its_twenty_classes_and_needs_no_image_sets(tmp_path):
     picture(tmp_path / "JPEGImages/2007_1.jpg")
     picture(tmp_path / "JPEGImages/2007_2.jpg")
     mask(tmp_path / "SegmentationClass/2007_1.png", labels)
-    (shot,) = voc.read_shots(tmp_path)
+    (shot,) = voc.FORMAT.read_shots(tmp_path)
     assert shot.label == {12: "dog", 15: "person"}
-    assert voc.read_shots(tmp_path / "JPEGImages") is None
+    assert voc.FORMAT.read_shots(tmp_path / "JPEGImages") is None

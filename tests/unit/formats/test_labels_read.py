@@ -41,7 +41,7 @@ def test_labelme_shapes_become_masks_boxes_points_and_scribbles(tmp_path):
         shape("linestrip", [[1, 1], [5, 9], [7, 7]], "yak"),
         shape("polygon", [[0, 12], [5, 12], [5, 15]], "__ignore__"),
     )
-    mask, box, point, line = labelme.read_shots(folder)
+    mask, box, point, line = labelme.FORMAT.read_shots(folder)
     assert mask.label == {1: "cat"} and (mask.mask == 1).sum() == 36
     np.testing.assert_array_equal(mask.mask[:10] == 1, square()[:10] == 1)
     assert (mask.mask[5:15, 20:30] == 255).all() and (mask.mask[12:15, :5] == 255).any()
@@ -57,8 +57,8 @@ def test_a_circle_is_a_disc_and_shapes_of_a_group_are_one_object(tmp_path):
         shape("polygon", SQUARE, "dog", group_id=3),
         shape("polygon", [[30, 2], [33, 2], [33, 5], [30, 5]], "dog", group_id=3),
     )
-    (image,) = labelme.read_tree(folder).images
-    disc, dog = image.parts
+    (image,) = labelme.FORMAT.read_annotations(folder).images
+    disc, dog = image.annotations
     assert abs(disc.area - np.pi * 36) < 4 and dog.area == 36 + 9
 
 
@@ -66,9 +66,11 @@ def test_a_circle_is_a_disc_and_shapes_of_a_group_are_one_object(tmp_path):
 @pytest.mark.parametrize("polygons", [False, True])
 def test_what_marks_no_pixel_is_left_out_of_every_format(writer, polygons, tmp_path):
     folder = of_labelme(tmp_path / "in", shape("polygon", [[1, 1], [1, 1], [1.1, 1]]), shape("polygon", SQUARE))
-    (image,) = labelme.read_tree(folder).images
-    assert [part.area for part in image.parts] == [36]
-    writer.write_tree(labelme.read_tree(folder), tmp_path / "out", Export(polygons=polygons))
+    (image,) = labelme.FORMAT.read_annotations(folder).images
+    assert [part.area for part in image.annotations] == [36]
+    writer.FORMAT.write_annotations(
+        labelme.FORMAT.read_annotations(folder), tmp_path / "out", Export(polygons=polygons)
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,10 +86,10 @@ def test_what_marks_no_pixel_is_left_out_of_every_format(writer, polygons, tmp_p
 )
 def test_wrong_shapes_of_labelme_name_the_file_and_the_shape(broken, says, tmp_path):
     with pytest.raises(SupportError, match=says) as refused:
-        labelme.read_shots(of_labelme(tmp_path, broken))
+        labelme.FORMAT.read_shots(of_labelme(tmp_path, broken))
     assert str(tmp_path / "a.json") in str(refused.value)
     with pytest.raises(SupportError, match=r"a\.jpg is 40 x 20 pixels as displayed, but the entry says 40 x 21"):
-        labelme.read_shots(of_labelme(tmp_path, imageHeight=H + 1))
+        labelme.FORMAT.read_shots(of_labelme(tmp_path, imageHeight=H + 1))
 
 
 CVAT = """<annotations><version>1.1</version><meta><job><labels><label><name>cat</name></label></labels></job></meta>
@@ -104,7 +106,7 @@ CVAT = """<annotations><version>1.1</version><meta><job><labels><label><name>cat
 def test_cvat_shapes_and_a_turned_box(tmp_path):
     picture(tmp_path / "images/sub/a.jpg", (H, W))
     text(tmp_path / "annotations.xml", CVAT % "")
-    mask, cow = cvat.read_shots(tmp_path)
+    mask, cow = cvat.FORMAT.read_shots(tmp_path)
     assert mask.label == {1: "cat", 2: "dog"} and np.argwhere(mask.mask == 2).tolist() == [[3, 31], [4, 30]]
     np.testing.assert_array_equal(mask.mask == 1, square())
     np.testing.assert_allclose(cow.boxes, [[14, 0, 16, 10]], atol=1e-9)
@@ -125,7 +127,7 @@ def test_wrong_shapes_of_cvat_name_the_image_and_the_shape(broken, says, tmp_pat
     picture(tmp_path / "sub/a.jpg", (H, W))
     text(tmp_path / "x.xml", CVAT % broken)
     with pytest.raises(SupportError, match=says) as refused:
-        cvat.read_shots(tmp_path)
+        cvat.FORMAT.read_shots(tmp_path)
     assert "x.xml: image 'sub/a.jpg': " in str(refused.value)
 
 
@@ -153,7 +155,7 @@ def test_label_studio_regions_in_percent_and_images_by_any_address(address, tmp_
         {"type": "choices", "value": {"choices": ["fine"]}},
     ]
     text(tmp_path / "export.json", [task(*marked, image=address)])
-    mask, box, point = label_studio.read_shots(tmp_path)
+    mask, box, point = label_studio.FORMAT.read_shots(tmp_path)
     np.testing.assert_array_equal(mask.mask == 1, square())
     assert mask.image == tmp_path / "images/a.jpg"
     assert box.boxes.tolist() == [[20, 5, 30, 15]] and point.points.tolist() == [[4, 2]]
@@ -162,12 +164,12 @@ def test_label_studio_regions_in_percent_and_images_by_any_address(address, tmp_
 def test_an_image_is_not_taken_for_one_of_the_same_name_in_another_folder(tmp_path):
     picture(tmp_path / "val/a.jpg", (H, W))
     text(tmp_path / "x.xml", CVAT.replace("sub/a.jpg", "train/a.jpg") % "")
-    (image,) = cvat.read_tree(tmp_path).images
+    (image,) = cvat.FORMAT.read_annotations(tmp_path).images
     assert image.path is None
     with pytest.raises(SupportError, match=r"train/a\.jpg: no such image"):
-        cvat.read_shots(tmp_path)
+        cvat.FORMAT.read_shots(tmp_path)
     text(tmp_path / "x.xml", CVAT.replace("sub/a.jpg", "a.jpg") % "")
-    (image,) = cvat.read_tree(tmp_path).images
+    (image,) = cvat.FORMAT.read_annotations(tmp_path).images
     assert image.path == tmp_path / "val/a.jpg"
 
 
@@ -176,10 +178,10 @@ def test_of_several_answers_the_ground_truth_counts_and_then_the_first_that_was_
     answers = [{"result": [region("polygonlabels", {"points": PERCENT}, name)]} for name in ("no", "first", "truth")]
     answers[0]["was_cancelled"] = True
     text(tmp_path / "x.json", [task() | {"annotations": answers}])
-    assert label_studio.read_tree(tmp_path).classes == ("first",)
+    assert label_studio.FORMAT.read_annotations(tmp_path).classes == ("first",)
     answers[2]["ground_truth"] = True
     text(tmp_path / "x.json", [task() | {"annotations": answers}])
-    assert label_studio.read_tree(tmp_path).classes == ("truth",)
+    assert label_studio.FORMAT.read_annotations(tmp_path).classes == ("truth",)
 
 
 def test_wrong_regions_of_label_studio_name_the_task_and_the_region(tmp_path):
@@ -194,7 +196,7 @@ def test_wrong_regions_of_label_studio_name_the_task_and_the_region(tmp_path):
     ]:
         text(tmp_path / "x.json", [task(broken)])
         with pytest.raises(SupportError, match="task 7: region 1: ") as refused:
-            label_studio.read_shots(tmp_path)
+            label_studio.FORMAT.read_shots(tmp_path)
         assert says in str(refused.value)
 
 
@@ -203,7 +205,10 @@ def test_yolo_sets_of_roboflow_with_boxes_and_polygons(tmp_path):
         picture(tmp_path / name / "images/a.jpg", (H, W))
         text(tmp_path / name / "labels/a.txt", line + "\n")
     text(tmp_path / "data.yaml", json.dumps({"train": "train/images", "names": ["cat", "dog"]}))
-    box, mask = yolo.read_shots(tmp_path)
+    box, mask = yolo.FORMAT.read_shots(tmp_path)
     assert box.label == "dog" and box.boxes.tolist() == [[20, 5, 30, 15]]
     np.testing.assert_array_equal(mask.mask, square())
-    assert [image.stem for image in yolo.read_tree(tmp_path).images] == ["train/images/a", "valid/images/a"]
+    assert [image.stem for image in yolo.FORMAT.read_annotations(tmp_path).images] == [
+        "train/images/a",
+        "valid/images/a",
+    ]

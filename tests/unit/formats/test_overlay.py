@@ -102,7 +102,7 @@ def test_drawing_leaves_the_prediction_alone():
 @pytest.mark.parametrize(("name", "kind"), [("x.jpg", "JPEG"), ("x.jpeg", "JPEG"), ("x.webp", "WEBP")])
 def test_the_file_is_of_its_suffix_and_close_to_the_drawing(name, kind, tmp_path):
     found = prediction(block(), ("cat",))
-    overlay.write(found, tmp_path / name)
+    overlay.FORMAT.write(found, tmp_path / name)
     with Image.open(tmp_path / name) as written:
         assert (written.format, written.size) == (kind, (60, 40))
         error = np.asarray(written.convert("RGB")).astype(int) - np.asarray(overlay.draw(found))
@@ -113,5 +113,5 @@ def test_the_file_is_of_its_suffix_and_close_to_the_drawing(name, kind, tmp_path
 def test_an_image_too_wide_for_the_kind_is_an_output_error(name, tmp_path):
     found = prediction(np.zeros((1, 70_000), np.uint8), ("cat",))
     with pytest.raises(OutputError, match="cannot be written"):
-        overlay.write(found, tmp_path / name)
+        overlay.FORMAT.write(found, tmp_path / name)
     assert not list(tmp_path.iterdir())

@@ -43,7 +43,7 @@ def test_every_label_comes_back_and_255_stays_ignore(labels, tmp_path):
 
 
 def test_other_readers_see_indices_and_voc_colours(tmp_path):
-    png.write(prediction(square(2), ("cat", "dog")), tmp_path / "x.png")
+    png.FORMAT.write(prediction(square(2), ("cat", "dog")), tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as written:
         assert written.mode == "P"
         assert written.convert("RGB").getpixel((2, 1)) == (0, 128, 0)

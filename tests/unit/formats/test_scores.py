@@ -8,7 +8,7 @@ from tests.support.files import prediction, square
 
 
 def test_the_file_holds_sixteen_bit_scores_that_plain_numpy_reads(tmp_path):
-    scores.write(prediction(square(), ("cat", "dog")), tmp_path / "x.npz")
+    scores.FORMAT.write(prediction(square(), ("cat", "dog")), tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz", allow_pickle=False) as saved:
         assert saved["scores"].dtype == np.uint16
         assert saved["scores"][:, 1, 2].tolist() == [6554, 52428, 6554]  # 0.1, 0.8 and 0.1 of 65535
@@ -23,7 +23,7 @@ def test_names_and_presences_come_back_in_order(tmp_path):
         {"zebra": 1 / 3, "löwe 🦁": 0.0},
         ("löwe 🦁", "zebra"),
     )
-    scores.write(found, tmp_path / "x.npz")
+    scores.FORMAT.write(found, tmp_path / "x.npz")
     restored, classes, present = scores.read(tmp_path / "x.npz")
     assert classes == ("löwe 🦁", "zebra")
     assert present == {"löwe 🦁": 0.0, "zebra": 1 / 3}
@@ -32,13 +32,13 @@ def test_names_and_presences_come_back_in_order(tmp_path):
 
 def test_the_same_prediction_gives_the_same_bytes(tmp_path):
     for name in ("a.npz", "b.npz"):
-        scores.write(prediction(square(), ("cat",)), tmp_path / name)
+        scores.FORMAT.write(prediction(square(), ("cat",)), tmp_path / name)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
 def damaged(path, what):
     if what == "truncated":
-        scores.write(prediction(square(), ("cat",)), path)
+        scores.FORMAT.write(prediction(square(), ("cat",)), path)
         path.write_bytes(path.read_bytes()[:200])
     elif what == "text":
         path.write_text("no scores")

@@ -22,7 +22,7 @@ def test_every_kind_of_prompt_is_read_in_order(tmp_path):
     - {text: a brown dog, label: dog}
     - {image: a.jpg, mask: null}
     """
-    shots = support_yaml.read_shots(make(tmp_path, content))
+    shots = support_yaml.FORMAT.read_shots(make(tmp_path, content))
     assert [shot.prompt for shot in shots] == ["mask", "mask", "boxes", "points", "scribbles", "text", "none"]
     assert shots[0].image == tmp_path / "a.jpg" and shots[0].mask == tmp_path / "sub/a.png"
     assert shots[1].label == {1: "cat", 2: "dog"}
@@ -33,7 +33,7 @@ def test_every_kind_of_prompt_is_read_in_order(tmp_path):
 
 
 def test_without_the_file_it_is_another_layout(tmp_path):
-    assert support_yaml.read_shots(tmp_path) is None
+    assert support_yaml.FORMAT.read_shots(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -64,5 +64,5 @@ def test_without_the_file_it_is_another_layout(tmp_path):
 )
 def test_what_is_wrong_is_refused_by_file_and_place(content, says, tmp_path):
     with pytest.raises(SupportError, match=says) as refused:
-        support_yaml.read_shots(make(tmp_path, content))
+        support_yaml.FORMAT.read_shots(make(tmp_path, content))
     assert str(tmp_path / "support.yaml") in str(refused.value)

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.ndimage import distance_transform_edt
 
-from kshot.annotations.model import Export, Part, with_instances
-from kshot.annotations.polygons import bridged, polygons, rings, rle_of
+from kshot.annotations.model import Annotation, Export, split_into_instances
+from kshot.annotations.polygons import bridged, polygons, rings
+from kshot.annotations.rle import decode, encode_crop, encode_polygon
 from kshot.formats import coco, cvat, index_masks, label_studio, labelme, voc, yolo
-from kshot.formats._brush import decode, encode
+from kshot.formats.label_studio import decode_brush, encode_brush
 from kshot.ops.components import METHODS, split
-from tests.support.annotation_sets import masks, tree
+from tests.support.annotation_sets import annotation_set, masks
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=20)
 MASKS = arrays(np.bool_, SHAPES)
@@ -26,11 +27,13 @@ FORMATS = {"coco": coco, "cvat": cvat, "label_studio": label_studio, "labelme": 
 QUICK = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
 
-def again(writer, labels: np.ndarray, how: Export) -> np.ndarray:
+def again(writer, labels: np.ndarray, export: Export) -> np.ndarray:
     """The labels after writing and reading."""
     with tempfile.TemporaryDirectory() as folder:
-        written = writer.write_tree(tree(Path(folder) / "images", {"a b.png": labels}), Path(folder) / "out", how)
-        read = writer.read_tree(written, Path(folder) / "images")
+        written = writer.FORMAT.write_annotations(
+            annotation_set(Path(folder) / "images", {"a b.png": labels}), Path(folder) / "out", export
+        )
+        read = writer.FORMAT.read_annotations(written, Path(folder) / "images")
         (found,) = masks(read).values()
     return found
 
@@ -59,12 +62,12 @@ def test_what_is_ignored_comes_back_where_the_format_knows_it(writer, labels):
 def test_polygons_and_bridged_rings_enclose_their_mask_exactly(mask):
     inside = np.zeros_like(mask)
     for corners in polygons(mask):
-        part = Part("", rle_of(corners, mask.shape)).mask
+        part = decode(encode_polygon(corners, mask.shape))
         assert not (inside & part).any()
         inside |= part
     np.testing.assert_array_equal(inside, mask)
     if mask.any():
-        np.testing.assert_array_equal(Part("", rle_of(bridged(rings(mask)), mask.shape)).mask, mask)
+        np.testing.assert_array_equal(decode(encode_polygon(bridged(rings(mask)), mask.shape)), mask)
 
 
 @given(mask=MASKS, tolerance=st.floats(0.5, 3))
@@ -72,7 +75,7 @@ def test_polygons_and_bridged_rings_enclose_their_mask_exactly(mask):
 def test_a_tolerance_moves_no_edge_further_than_it_says(mask, tolerance):
     inside = np.zeros_like(mask)
     for corners in polygons(mask, tolerance):
-        inside |= Part("", rle_of(corners, mask.shape)).mask
+        inside |= decode(encode_polygon(corners, mask.shape))
     wrong = inside != mask
     # Distance of a pixel's centre to the nearest pixel of the other side: its edge is half a pixel nearer.
     rim = np.where(mask, distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1], distance_transform_edt(~mask))
@@ -82,9 +85,9 @@ def test_a_tolerance_moves_no_edge_further_than_it_says(mask, tolerance):
 @given(mask=MASKS)
 @settings(deadline=None)
 def test_a_brush_stroke_gives_back_its_mask(mask):
-    packed = encode(mask)
+    packed = encode_brush(mask)
     assert all(0 <= byte < 256 for byte in packed)
-    np.testing.assert_array_equal(decode(bytes(packed), mask.shape), mask)
+    np.testing.assert_array_equal(decode_brush(bytes(packed), mask.shape), mask)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -94,7 +97,7 @@ def test_objects_are_a_partition_of_their_mask(method, mask, seed):
     score = np.random.default_rng(seed).random(mask.shape, np.float32)
     total = np.zeros(mask.shape, int)
     for place, crop in split(mask, score, method):
-        part = Part.of_crop(crop, place, mask.shape, "one")
+        part = Annotation("one", encode_crop(crop, place, mask.shape))
         left, top, again = part.crop
         np.testing.assert_array_equal(again, crop)
         assert (left, top) == (place[1].start, place[0].start) and part.area == crop.sum()
@@ -108,13 +111,15 @@ def test_objects_are_a_partition_of_their_mask(method, mask, seed):
 def test_objects_stay_apart_and_keep_their_score(name, labels):
     writer = {**FORMATS, "voc": voc}[name]
     with tempfile.TemporaryDirectory() as folder:
-        apart = with_instances(tree(Path(folder) / "images", {"a.png": labels}), "components")
-        read = writer.read_tree(writer.write_tree(apart, Path(folder) / "out"), Path(folder) / "images")
+        apart = split_into_instances(annotation_set(Path(folder) / "images", {"a.png": labels}), "components")
+        read = writer.FORMAT.read_annotations(
+            writer.FORMAT.write_annotations(apart, Path(folder) / "out"), Path(folder) / "images"
+        )
         (before,), (after,) = list(apart.images), list(read.images)
     assert objects(before) == objects(after)
     if name in {"coco", "labelme", "label_studio"}:
-        assert {part.score for part in after.parts} <= {0.5}
+        assert {part.score for part in after.annotations} <= {0.5}
 
 
 def objects(image) -> list[tuple[str, bytes]]:
-    return sorted((part.label, part.mask.tobytes()) for part in image.parts)
+    return sorted((part.label, part.mask.tobytes()) for part in image.annotations)

@@ -1,0 +1,111 @@
+"""From labelled images to shots, and back."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from kshot.annotations.model import Annotation, AnnotationSet, ImageBuilder, LabelledImage, LazyImages
+from kshot.errors import SupportError
+from kshot.io.images import image_size, read_mask
+from kshot.io.paths import unique_stems
+from kshot.types import IGNORE, Shot
+
+
+def shots_of(annotations: AnnotationSet) -> list[Shot]:
+    """Shots of the labelled images: one with a mask where there are outlines, else one per class and kind of prompt.
+
+    A box in an image with a mask is marked as ignore there, since it covers an object that nobody outlined; it makes
+    a shot of its own when its class has no outline. Raises `SupportError` and `MaskError`.
+    """
+    return [shot for image in annotations.images for shot in _shots(image, annotations.classes)]
+
+
+def _shots(image: LabelledImage, classes: Sequence[str]) -> Iterator[Shot]:
+    prompts = image.prompts
+    shown: dict[int, str] = {}
+    if image.annotations:
+        mask = image.labels(classes)
+        for row in (row for rows in prompts.boxes.values() for row in rows):
+            x0, y0, x1, y1 = (max(0, round(side)) for side in row)
+            mask[y0:y1, x0:x1][mask[y0:y1, x0:x1] == 0] = IGNORE
+        shown = {index: name for index, name in enumerate(classes, start=1) if (mask == index).any()}
+        if shown:
+            yield Shot(image.found, mask=mask, label=shown)
+    for name in dict.fromkeys([*prompts.boxes, *prompts.points, *prompts.scribbles]):
+        if name in shown.values():
+            continue
+        boxes, points = prompts.boxes.get(name), prompts.points.get(name)
+        if boxes or points:
+            yield Shot(image.found, boxes=boxes or None, points=points or None, label=name)
+        if name in prompts.scribbles:
+            yield Shot(image.found, scribbles=prompts.scribbles[name], label=name)
+
+
+def annotations_of(shots: Sequence[Shot], root: Path) -> AnnotationSet:
+    """The labels of shots that have masks, boxes or points, by the paths of their images below `root`."""
+    by_image: dict[Path, list[Shot]] = {}
+    for shot in shots:
+        if isinstance(shot.image, Path) and shot.prompt in {"mask", "boxes", "points"}:
+            by_image.setdefault(shot.image, []).append(shot)
+    names = {path: Path(os.path.relpath(path, root)).as_posix() for path in by_image}
+    stems = unique_stems(names.values())
+
+    def read(path: Path) -> LabelledImage:
+        builder = ImageBuilder(image_size(path))
+        for shot in by_image[path]:
+            _add(builder, shot)
+        return builder.build(names[path], path, stems[names[path]])
+
+    return AnnotationSet(
+        class_order([shot for group in by_image.values() for shot in group]), LazyImages(list(by_image), read)
+    )
+
+
+def _add(builder: ImageBuilder, shot: Shot) -> None:
+    if not shot.classes:
+        return
+    label = shot.classes[0]
+    if shot.boxes is not None:
+        builder.prompts.boxes.setdefault(label, []).extend(np.asarray(shot.boxes).tolist())
+    if shot.points is not None:
+        builder.prompts.add_points(label, np.asarray(shot.points).tolist())
+    if shot.mask is None:
+        return
+    mask = read_mask(shot.mask)
+    named = {1: shot.label} if isinstance(shot.label, str) else shot.label
+    if isinstance(shot.label, str):
+        mask = np.where(mask == IGNORE, mask, (mask > 0).astype(np.uint8))
+    for index, name in named.items():
+        builder.add(Annotation.from_mask(mask == index, name))
+    builder.add(Annotation.from_mask(mask == IGNORE, "", ignore=True))
+
+
+def class_order(shots: Sequence[Shot]) -> tuple[str, ...]:
+    """The classes that shots show: by their labels where masks have labels, then in the order of the shots."""
+    labels = {name: label for shot in shots if not isinstance(shot.label, str) for label, name in shot.label.items()}
+    return tuple(dict.fromkeys((*sorted(labels, key=labels.__getitem__), *(n for shot in shots for n in shot.classes))))
+
+
+def only_classes(shots: Sequence[Shot], classes: Sequence[str], source: str) -> list[Shot]:
+    """Shots of these classes alone; others become background. Raises `SupportError` when none shows one of them."""
+    shown = dict.fromkeys(name for shot in shots for name in shot.classes)
+    missing = [name for name in classes if name not in shown]
+    if missing:
+        raise SupportError(f"{source}: no shot shows {', '.join(missing)}; it has {', '.join(shown) or 'none'}")
+    return [kept for kept in (_restricted(shot, classes) for shot in shots) if kept is not None]
+
+
+def _restricted(shot: Shot, classes: Sequence[str]) -> Shot | None:
+    """The shot with these classes alone; None when it shows none of them."""
+    if isinstance(shot.label, str):
+        return shot if shot.label in classes else None
+    wanted = {label: name for label, name in shot.label.items() if name in classes}
+    if len(wanted) == len(shot.label) or not wanted or shot.mask is None:
+        return shot if wanted else None
+    # A label that is left out of the mapping would be refused as undeclared, so the array itself says background.
+    mask = read_mask(shot.mask, drawn=False)
+    mask = np.where(np.isin(mask, list(shot.label.keys() - wanted.keys())), np.uint8(0), mask)
+    return replace(shot, mask=mask, label=wanted)
