@@ -19,11 +19,16 @@ def names(family: str) -> list[str]:
     return sorted(name for name in _files(family) if name != _BASE)
 
 
+def option_names(family: str) -> list[str]:
+    """`names` as they are typed and shown, with hyphens: "dense-comparison"."""
+    return [name.replace("_", "-") for name in names(family)]
+
+
 def load(family: str, name: str) -> ModuleType:
     """The module of a member (or helper) of `family`; `UnknownNameError` lists the choices when there is none."""
     module_name = name.replace("-", "_")
     if module_name not in _files(family):
-        raise UnknownNameError(family, name, [n.replace("_", "-") for n in names(family)])
+        raise UnknownNameError(family, name, option_names(family))
     return importlib.import_module(f"kshot.{family}.{module_name}")
 
 

@@ -147,5 +147,4 @@ def names(family: str) -> list[str]:
     """What can be chosen: "backbones", "methods", "refiners", "formats" or "datasets"."""
     if family == "backbones":
         return sorted(backbones.specs())
-    folder = {"datasets": "data"}.get(family, family)
-    return [name.replace("_", "-") for name in _plugins.names(folder)]
+    return _plugins.option_names({"datasets": "data"}.get(family, family))

@@ -1,11 +1,11 @@
 """What every backbone is: a `Spec` that travels with the weights, and `encode`."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -92,6 +92,48 @@ def specs() -> dict[str, tuple[ModuleType, Spec]]:
     return {
         name: (module, spec) for module in _plugins.members("backbones").values() for name, spec in module.SPECS.items()
     }
+
+
+def spec_of(name: str) -> Spec:
+    """Facts about a backbone without loading it; of a Hub id or a folder only its name is known.
+
+    Raises `UnknownNameError`.
+    """
+    known = specs()
+    if name in known:
+        return known[name][1]
+    if "/" in name or Path(name).is_dir():
+        return Spec(name, 0, 0, source=name)
+    raise UnknownNameError("backbones", name, known)
+
+
+def is_here(spec: Spec) -> bool:
+    """Whether a backbone can be loaded without a network; one of several parts answers for itself."""
+    own = _function_of(spec.name, "is_here")
+    if own:
+        return bool(own(spec.name))
+    return "/" not in spec.source or Path(spec.source).is_dir() or hub.cached_folder(spec.source) is not None
+
+
+def pull(name: str) -> Path | None:
+    """Download a backbone's weights and return their folder; None where they come with kshot.
+
+    Raises `UnknownNameError` and `WeightsNotFoundError`.
+    """
+    source, own = spec_of(name).source, _function_of(name, "pull")
+    if "/" not in source:
+        return None
+    if own:
+        return Path(own(name))
+    folder = hub.find_folder(source, name)
+    # What another program put into the Hub's cache may lack the tokenizer.
+    return hub.pull(source, name) if not Path(source).is_dir() and hub.hub_answers() else folder
+
+
+def _function_of(name: str, function: str) -> Callable[[str], Any] | None:
+    """A function of the module of a backbone with a short name, where the module has one."""
+    known = specs().get(name)
+    return getattr(known[0], function, None) if known else None
 
 
 def load_backbone(

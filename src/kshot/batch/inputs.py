@@ -144,6 +144,13 @@ def plan(images: str | Path, out: Path) -> list[Job]:
     return [Job(name, path, stems[name]) for name, path in zip(names, paths, strict=True)]
 
 
+def count_images(images: str | Path, out: Path) -> tuple[int, int]:
+    """How many images a run over `images` will do, a page of a TIFF each, and how many videos beside them."""
+    files = plan(images, out)
+    videos = sum(is_video(file.path) for file in files)
+    return sum(len(list(split(file))) for file in files if not is_video(file.path)), videos
+
+
 def split(file: Job, every: int = 1) -> Iterator[Job]:
     """The images of a file: itself, the pages of a TIFF that has several, or frames of a video, one at a time.
 

@@ -1,6 +1,6 @@
 """What more shots do to the images of a run that were doubtful."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -8,11 +8,12 @@ from pathlib import Path
 from statistics import mean
 
 from kshot.errors import KshotError
-from kshot.io.manifest import FAILED, read_manifest
+from kshot.io.manifest import FAILED, MANIFEST, read_manifest, read_settings
 from kshot.io.pages_and_frames import pictures
 from kshot.io.paths import file_of
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
+from kshot.types import Shot
 
 
 @dataclass(frozen=True)
@@ -47,3 +48,18 @@ def effect(
     if not pairs:
         return None
     return Effect(len(pairs), mean(before for before, _ in pairs), mean(after for _, after in pairs))
+
+
+def effect_of_accepted(segmenter: Segmenter, task: Task, accepted: Path, added: Iterable[Shot]) -> Effect | None:
+    """What labels that were added from a folder in a run, such as OUT/accepted, do to the run's other images.
+
+    added: the shots that became supports. None when the folder lies in no run. Raises `SettingError`.
+    """
+    run = accepted.resolve().parent
+    images = read_settings(run).get("images") if (run / MANIFEST).is_file() else None
+    if not isinstance(images, str):
+        return None
+    supports = {Path(shot.image).resolve() for shot in added if isinstance(shot.image, str | Path)}
+    masks = {r["input"]: Path(*Path(r["mask"]).parts[1:]) for r in read_manifest(run) if "mask" in r}
+    supports |= {(Path(images) / name).resolve() for name, mask in masks.items() if (accepted / mask).is_file()}
+    return effect(segmenter, task, run, Path(images), supports)

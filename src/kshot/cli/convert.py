@@ -5,12 +5,11 @@ from typing import Annotated
 
 import typer
 
-from kshot.annotations.model import split_into_instances
+from kshot import _plugins
 from kshot.cli import options as o
 from kshot.cli.output import print_json, say
+from kshot.cli.parsing import CONVERTED
 from kshot.errors import SettingError, UnknownNameError
-from kshot.formats.base import AnnotationWriter, load_format, read_labels
-from kshot.segmenter import names
 
 EXAMPLES = """Examples:
 
@@ -21,32 +20,34 @@ kshot convert out/ --to labelme --polygons --tolerance 1 -o review/
 _ALIASES = {"png": "index_masks"}
 
 
+@o.grouped()
 def convert(
+    *,
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of labels, or one annotation file.")],
-    to: Annotated[str, typer.Option("--to", help=f"One of {o.CONVERTED}.")],
+    to: Annotated[str, typer.Option("--to", help=f"One of {CONVERTED}.")],
     out: o.Out,
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of the images, when not beside the labels.")
     ] = None,
-    instances: o.Instances = None,
-    polygons: o.Polygons = False,
-    tolerance: o.Tolerance = 0.0,
-    copy_images: o.CopyImages = False,
+    shapes: o.Shapes,
     overwrite: o.Overwrite = False,
     json: o.Json = False,
 ) -> None:
     """Convert labels between annotation tools; SRC is recognised by what is in it, and never written to."""
-    how = o.make_export(instances, polygons, tolerance, copy_images)
+    from kshot.annotations.model import split_into_instances
+    from kshot.formats.base import AnnotationWriter, load_format, read_labels
+
+    export = shapes.export()
     name = to.replace("-", "_")
-    if to.replace("_", "-") not in names("formats"):  # of all formats, those that it could have been
-        raise UnknownNameError("formats", to, o.CONVERTED.split(", "))
+    if name not in _plugins.names("formats"):  # of all formats, those that it could have been
+        raise UnknownNameError("formats", to, CONVERTED.split(", "))
     writer = load_format(_ALIASES.get(name, name))
     if not isinstance(writer, AnnotationWriter):
-        raise SettingError(f"--to {to}: labels of a folder cannot be written so; choices: {o.CONVERTED}")
+        raise SettingError(f"--to {to}: labels of a folder cannot be written so; choices: {CONVERTED}")
     _check_out(source, out, overwrite)
     annotations, found = read_labels(source, images)
     say(f"read {found}")
-    path = writer.write_annotations(split_into_instances(annotations, how.instances), out, how)
+    path = writer.write_annotations(split_into_instances(annotations, export.instances), out, export)
     facts = {"source": found, "classes": annotations.classes, "images": len(annotations.images), "written": str(path)}
     if json:
         print_json(facts)

@@ -2,13 +2,15 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kshot.cli import options as o
 from kshot.cli.output import print_json, say
-from kshot.demo import Demo, run_demo
+
+if TYPE_CHECKING:
+    from kshot.demo import Demo
 
 
 def demo(
@@ -18,6 +20,8 @@ def demo(
     json: o.Json = False,
 ) -> None:
     """Run the main job on real photographs and write OUT/report.html: open it."""
+    from kshot.demo import run_demo
+
     done = run_demo(out, backbone=backbone, overwrite=overwrite, progress=lambda case: say(f"{case.title} ..."))
     for name, reason in done.skipped.items():
         say(f"{name} left out: {reason}")
@@ -30,7 +34,7 @@ def demo(
     typer.echo(f"report: {done.report}")
 
 
-def _facts(done: Demo) -> dict[str, Any]:
+def _facts(done: "Demo") -> dict[str, Any]:
     cases = [
         {"name": r.case.name, "folder": str(r.folder), "command": r.command, "objects": r.objects, "iou": r.ious}
         for r in done.cases

@@ -5,11 +5,11 @@ import importlib.util
 import os
 import platform
 from dataclasses import asdict, dataclass
-from typing import Annotated
 
 import typer
 
 from kshot._version import __version__
+from kshot.cli import options as o
 from kshot.cli.output import print_json
 
 _PACKAGES = (
@@ -33,7 +33,7 @@ class Finding:
     text: str
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False) -> None:
+def doctor(json: o.JsonAlone = False) -> None:
     """Check this installation; exit code 1 when something would not work."""
     findings = [_kshot(), _python(), *_packages(), _torch(), _torchvision(), _backbone(), _hub()]
     if json:

@@ -1,77 +1,54 @@
 """`kshot eval`, `kshot compare` and `kshot datasets`: figures to cite, side by side, and what they rest on."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kshot.cli import options as o
-from kshot.cli.output import print_json, say
-from kshot.data.base import Dataset, find_datasets, load_dataset, looks_for
-from kshot.episodes.csv import read_episodes
-from kshot.episodes.protocols import PROTOCOLS
+from kshot.cli.output import bars, print_json, say
+from kshot.cli.parsing import parse_numbers
 from kshot.errors import DatasetError, SettingError
-from kshot.evaluation import sweep
-from kshot.evaluation.compare import compare_runs
-from kshot.evaluation.workers import rank_and_world_size
-from kshot.report.evaluation import write_comparison, write_report
+
+if TYPE_CHECKING:
+    from kshot.data.base import Dataset
+    from kshot.evaluation import sweep
 
 _DATA, _EPISODES, _WORK = "Data set", "Episodes", "Work"
 _Progress = Callable[[int, int, float], None]
 
 
+@dataclass(frozen=True)
+class Episodes:
+    """Which episodes are run, and at which size their masks are scored."""
+
+    protocol: Annotated[str, o.option(_EPISODES, "hsnet, pfenet, panet, fs-cs, seed")] = "hsnet"
+    way: Annotated[str | None, o.option(_EPISODES, "Classes an episode, e.g. 1,2.")] = None
+    shot: Annotated[str | None, o.option(_EPISODES, "Supports a class, e.g. 1,5.")] = None
+    episodes: Annotated[int | None, o.option(_EPISODES, "A run. [default: the protocol's]", min=1)] = None
+    seed: Annotated[int | None, o.option(_EPISODES, "[default: the protocol's, mostly 0]", min=0)] = None
+    allow_repeats: Annotated[bool, o.option(_EPISODES, "Supports may repeat within K.", "--allow-repeats")] = False
+    episodes_from: Annotated[Path | None, o.option(_EPISODES, "Episodes of another run: its episodes.csv.")] = None
+    score_size: Annotated[int | None, o.option(_EPISODES, "Score at this square size.", min=1)] = None
+
+
+@o.grouped("bands", "stretch")
 def evaluate(
+    *,
     dataset: Annotated[str, typer.Argument(help="voc, coco, fss1000, folder, or auto.")],
-    root: Annotated[Path, typer.Option(help="Where the data set lies.", rich_help_panel=_DATA)],
+    root: Annotated[Path, o.option(_DATA, "Where the data set lies.")],
     out: o.Out,
-    fold: Annotated[
-        str, typer.Option(help="none (all classes), 0..3, several (0,2), or all: their mean.", rich_help_panel=_DATA)
-    ] = "none",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at missing files and small classes.", rich_help_panel=_DATA)
-    ] = False,
-    protocol: Annotated[str, typer.Option(help=", ".join(PROTOCOLS), rich_help_panel=_EPISODES)] = "hsnet",
-    way: Annotated[str | None, typer.Option(help="Classes an episode, e.g. 1,2.", rich_help_panel=_EPISODES)] = None,
-    shot: Annotated[str | None, typer.Option(help="Supports a class, e.g. 1,5.", rich_help_panel=_EPISODES)] = None,
-    episodes: Annotated[
-        int | None, typer.Option(min=1, help="A run. [default: the protocol's]", rich_help_panel=_EPISODES)
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="[default: the protocol's, mostly 0]", rich_help_panel=_EPISODES)
-    ] = None,
-    allow_repeats: Annotated[
-        bool, typer.Option("--allow-repeats", help="Supports may repeat within K.", rich_help_panel=_EPISODES)
-    ] = False,
-    episodes_from: Annotated[
-        Path | None, typer.Option(help="Episodes of another run: its episodes.csv.", rich_help_panel=_EPISODES)
-    ] = None,
-    score_size: Annotated[
-        int | None, typer.Option(min=1, help="Score at this square size.", rich_help_panel=_EPISODES)
-    ] = None,
-    backbone: o.Backbone = None,
-    method: o.Method = None,
-    refiner: o.Refiner = None,
-    set_: o.Set = None,
-    size: o.Size = None,
-    layers: o.Layers = None,
-    device: o.Device = "auto",
-    dtype: o.Dtype = "float32",
-    max_pixels: o.MaxPixels = o.DEFAULT_MAX_PIXELS,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes. [default: cores]", rich_help_panel=_WORK)
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of features. [default: the user's]", rich_help_panel=_WORK)
-    ] = None,
-    cache_size: Annotated[float, typer.Option(min=0, help="Its bound in GB.", rich_help_panel=_WORK)] = 20.0,
+    fold: Annotated[str, o.option(_DATA, "none (all classes), 0..3, several (0,2), or all: their mean.")] = "none",
+    strict: Annotated[bool, o.option(_DATA, "Stop at missing files and small classes.", "--strict")] = False,
+    episodes: Episodes,
+    model: o.Model,
+    workers: Annotated[int | None, o.option(_WORK, "Processes. [default: cores]", min=1)] = None,
+    cache: Annotated[Path | None, o.option(_WORK, "Folder of features. [default: the user's]")] = None,
+    cache_size: Annotated[float, o.option(_WORK, "Its bound in GB.", min=0)] = 20.0,
     json: o.Json = False,
 ) -> None:
     """Evaluate on few-shot episodes: exact protocols, intervals, OUT/results.json and OUT/report.html.
@@ -84,44 +61,29 @@ def evaluate(
 
       kshot eval voc --root VOCdevkit/VOC2012 --protocol seed -o runs/seed
     """
-    place = (cache or _user_cache()).expanduser()
-    open_fold = partial(_open, dataset, root, strict, place / "areas")
-    if episodes_from is not None:
-        _refuse_beside_csv(way, shot, episodes, seed, fold, allow_repeats)
-        data = open_fold(None)
-        drawn = read_episodes(episodes_from, data)
-        name = sweep.run_name(drawn.settings.way, drawn.settings.shot, None)
-        specs = [sweep.RunSpec(name, data, drawn)]
-    else:
-        specs = sweep.plan_runs(
-            open_fold,
-            folds=_folds(fold, open_fold),
-            protocol=protocol,
-            ways=_numbers("--way", way),
-            shots=_numbers("--shot", shot),
-            count=episodes,
-            seed=seed,
-            allow_repeats=allow_repeats,
-            drop_small=not strict,
-        )
-    rest: dict[str, Any] = {"device": device, "dtype": dtype, "max_pixels": max_pixels}
-    rest["set_"] = set_
-    segmenter = o.make_segmenter(backbone=backbone, method=method, refiner=refiner, size=size, layers=layers, **rest)
-    # Processes that share one accelerator gain nothing and hold the model once each.
-    on_cpu = str(segmenter.backbone.device).startswith("cpu")
-    how: dict[str, Any] = {
-        "score_size": score_size,
-        "workers": (workers or _cores()) if on_cpu else 1,
-        "cache": place / "features",
-        "cache_bytes": int(cache_size * 1e9),
-    }
+    from kshot.data.base import load_dataset
+    from kshot.evaluation import sweep
+    from kshot.evaluation.workers import rank_and_world_size, worker_count
+    from kshot.io.paths import user_cache
+    from kshot.report.evaluation import write_report
+
+    place = (cache or user_cache()).expanduser()
+
+    def open_fold(number: int | None) -> "Dataset":
+        return load_dataset(dataset, root, fold=number, strict=strict, cache=place / "areas")
+
+    specs = _specs(open_fold, fold, strict, episodes)
+    segmenter = model.segmenter()
+    processes = worker_count(segmenter, workers)
+    how = {"workers": processes, "cache": place / "features", "cache_bytes": int(cache_size * 1e9)}
+    size = episodes.score_size
     with _progress_bars() as bar:
-        rows = sweep.evaluate_runs(segmenter, specs, out, bar, **how)
+        rows = sweep.evaluate_runs(segmenter, specs, out, bar, score_size=size, **how)
     if rank_and_world_size()[0] > 0:
         return None
     command = ["kshot", *sys.argv[1:]]
     facts = sweep.write_results(out, rows, command)
-    report = write_report(out, rows, specs, segmenter, command, cache=how["cache"], score_size=score_size)
+    report = write_report(out, rows, specs, segmenter, command, cache=place / "features", score_size=size)
     if json:
         return print_json(facts | {"report": str(report)})
     _print_table(rows)
@@ -137,6 +99,9 @@ def compare(
     """Runs side by side, paired by episode, with the bootstrap interval of the difference."""
     if len(runs) < 2:
         raise typer.BadParameter("expected at least two run folders")
+    from kshot.evaluation.compare import compare_runs
+    from kshot.report.evaluation import write_comparison
+
     found = compare_runs(runs)
     if out is not None:
         write_comparison(out, found)
@@ -160,67 +125,68 @@ def datasets(
     json: o.Json = False,
 ) -> None:
     """Which data sets lie here: images and pairs per class, and what is missing."""
+    from kshot.data.base import find_datasets, load_dataset, looks_for
+    from kshot.io.paths import user_cache
+
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder; check the path")
     found = find_datasets(root)
     if not found:
         listed = "\n  ".join(looks_for())
         raise DatasetError(f"{root}: no data set was recognised; looked for\n  {listed}")
-    reports = [load_dataset(family, place, cache=_user_cache() / "areas").report() for family, place in found]
+    reports = [load_dataset(family, place, cache=user_cache() / "areas").report() for family, place in found]
     if json:
         return print_json([asdict(report) for report in reports])
     typer.echo("\n\n".join("\n".join(report.lines()) for report in reports))
     return None
 
 
-def _open(name: str, root: Path, strict: bool, areas: Path, fold: int | None) -> Dataset:
-    return load_dataset(name, root, fold=fold, strict=strict, cache=areas)
+def _specs(
+    open_fold: "Callable[[int | None], Dataset]", fold: str, strict: bool, chosen: Episodes
+) -> "list[sweep.RunSpec]":
+    """The runs of the command."""
+    from kshot.episodes.csv import read_episodes
+    from kshot.evaluation import sweep
+
+    if chosen.episodes_from is not None:
+        _refuse_beside_csv(chosen, fold)
+        data = open_fold(None)
+        drawn = read_episodes(chosen.episodes_from, data)
+        name = sweep.run_name(drawn.settings.way, drawn.settings.shot, None)
+        return [sweep.RunSpec(name, data, drawn)]
+    return sweep.plan_runs(
+        open_fold,
+        folds=_folds(fold, open_fold),
+        protocol=chosen.protocol,
+        ways=parse_numbers("--way", chosen.way),
+        shots=parse_numbers("--shot", chosen.shot),
+        count=chosen.episodes,
+        seed=chosen.seed,
+        allow_repeats=chosen.allow_repeats,
+        drop_small=not strict,
+    )
 
 
-def _folds(text: str, open_fold: Callable[[int | None], Dataset]) -> tuple[int | None, ...]:
+def _folds(text: str, open_fold: "Callable[[int | None], Dataset]") -> tuple[int | None, ...]:
     if text == "none":
         return (None,)
     if text != "all":
-        return _numbers("--fold", text, least=0)
+        return parse_numbers("--fold", text, least=0)
     data = open_fold(None)
     if not data.folds:
         raise SettingError(f"{data.name} has no folds; leave --fold out")
     return tuple(range(len(data.folds)))
 
 
-def _numbers(flag: str, text: str | None, least: int = 1) -> tuple[int, ...]:
-    """Whole numbers from "1,5"."""
-    parts = [part.strip() for part in text.split(",")] if text is not None else []
-    if not all(part.isdecimal() and int(part) >= least for part in parts):
-        raise SettingError(f"{flag} {text}: expected whole numbers from {least} on, with commas between, such as 1,5")
-    return tuple(dict.fromkeys(int(part) for part in parts))
-
-
-def _refuse_beside_csv(
-    way: str | None, shot: str | None, count: int | None, seed: int | None, fold: str, repeats: bool
-) -> None:
-    given = {"--way": way, "--shot": shot, "--episodes": count, "--seed": seed, "--allow-repeats": repeats or None}
-    given["--fold"] = None if fold == "none" else fold
+def _refuse_beside_csv(chosen: Episodes, fold: str) -> None:
+    given = {"--way": chosen.way, "--shot": chosen.shot, "--episodes": chosen.episodes, "--seed": chosen.seed}
+    given |= {"--allow-repeats": chosen.allow_repeats or None, "--fold": None if fold == "none" else fold}
     named = [flag for flag, value in given.items() if value is not None]
     if named:
         raise SettingError(f"--episodes-from: the file says these itself: {', '.join(named)}; leave them out")
 
 
-def _user_cache() -> Path:
-    """Where this system keeps what can be made again."""
-    if "XDG_CACHE_HOME" in os.environ:
-        return Path(os.environ["XDG_CACHE_HOME"]) / "kshot"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local")).expanduser() / "kshot" / "cache"
-    return Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser() / "kshot"
-
-
-def _cores() -> int:
-    """The cores that this process may use, which is fewer than the machine's in a container or under a queue."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _print_table(rows: Sequence[sweep.SummaryRow]) -> None:
+def _print_table(rows: "Sequence[sweep.SummaryRow]") -> None:
     settings = rows[0].settings
     figures = {
         "FB-IoU": "fb_iou",
@@ -254,18 +220,21 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 @contextmanager
 def _progress_bars() -> Iterator[Callable[[str], _Progress | None]]:
     """For each run a bar with the mIoU so far, on stderr when that is a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = sys.stderr.isatty() and rank_and_world_size()[0] == 0
-    with Progress(*columns, TextColumn("{task.fields[miou]}"), console=Console(stderr=True), disable=not shown) as bars:
+    from rich.progress import TextColumn
+
+    from kshot.evaluation.workers import rank_and_world_size
+
+    first = rank_and_world_size()[0] == 0
+    with bars(TextColumn("{task.fields[miou]}"), shown=first, transient=False) as shown:
 
         def start(name: str) -> _Progress | None:
-            if not shown:
-                say(f"{name} ...") if rank_and_world_size()[0] == 0 else None
+            if shown.disable:
+                say(f"{name} ...") if first else None
                 return None
-            task = bars.add_task(name, total=None, miou="")
+            task = shown.add_task(name, total=None, miou="")
 
             def step(done: int, total: int, miou: float) -> None:
-                bars.update(task, completed=done, total=total, miou=f"mIoU {miou:.3f}")
+                shown.update(task, completed=done, total=total, miou=f"mIoU {miou:.3f}")
 
             return step
 

@@ -3,21 +3,19 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kshot.batch import label_folder, plan
-from kshot.batch.inputs import split
 from kshot.cli import options as o
-from kshot.cli.fit import described, say_remarks, segmenter_of, showing
-from kshot.cli.output import finish, print_json, progress_bar, say
-from kshot.features.tiles import Tiling
-from kshot.io.videos import is_video
-from kshot.methods.base import Task, load_task
-from kshot.report import save_supports, write_report
-from kshot.segmenter import Segmenter
-from kshot.types import SupportSet
+from kshot.cli import parsing
+from kshot.cli.output import described, finish, print_json, progress_bar, say, say_warnings, supports_of
+from kshot.errors import SettingError
+
+if TYPE_CHECKING:
+    from kshot.methods.base import Task
+    from kshot.segmenter import Segmenter
+    from kshot.types import SupportSet
 
 # Shown below the help; a blank line keeps lines apart.
 LABEL_EXAMPLES = """Examples:
@@ -40,121 +38,51 @@ kshot predict cat.kshot film.mp4 -o out/ --every 10
 """
 
 
+@o.grouped()
 def label(
+    *,
     paths: Annotated[list[str], typer.Argument(metavar="[SUPPORT] IMAGES", help="Support folder, then the images.")],
     out: o.Out,
     format: o.Formats = "png,overlay",
-    instances: o.Instances = None,
-    polygons: o.Polygons = False,
-    tolerance: o.Tolerance = 0.0,
-    copy_images: o.CopyImages = False,
-    support: o.Supports = None,
-    box: o.Boxes = None,
-    point: o.Points = None,
-    text: o.Texts = None,
-    class_: o.ClassNames = None,
-    backbone: o.Backbone = None,
-    method: o.Method = None,
-    refiner: o.Refiner = None,
-    set_: o.Set = None,
-    size: o.Size = None,
-    layers: o.Layers = None,
-    device: o.Device = "auto",
-    dtype: o.Dtype = "float32",
-    max_pixels: o.MaxPixels = o.DEFAULT_MAX_PIXELS,
-    bands: o.Bands = None,
-    stretch: o.Stretch = None,
-    resume: o.Resume = False,
-    overwrite: o.Overwrite = False,
-    limit: o.Limit = None,
-    only_unannotated: o.OnlyUnannotated = False,
-    tile: o.Tile = None,
-    overlap: o.Overlap = 64,
-    every: o.Every = 1,
-    watch: o.Watch = False,
-    workers: o.Workers = None,
-    engine: o.EngineName = "local",
-    shard: o.InShard = None,
-    dry_run: o.DryRun = False,
-    json: o.Json = False,
+    shapes: o.Shapes,
+    prompts: o.Prompts,
+    model: o.Model,
+    run: o.Run,
 ) -> None:
     """Label a folder of images from a few supports: fit and predict in one go."""
-    folder, images = _two_paths(paths, any((support, box, point, text)))
-    formats = o.parse_formats(format)
-    export = o.make_export(instances, polygons, tolerance, copy_images)
-    supports = o.read_supports(folder, support, box, point, text, class_)
-    if dry_run:
-        return _say_plan(supports.classes, len(supports), images, out, formats, json)
-    segmenter = o.make_segmenter(
-        backbone=backbone,
-        method=method,
-        refiner=refiner,
-        set_=set_,
-        size=size,
-        layers=layers,
-        device=device,
-        dtype=dtype,
-        **o.reading(max_pixels, bands, stretch),
-    )
+    folder, images = _two_paths(paths, bool(prompts))
+    how = _keywords(run, format, shapes)
+    from kshot.cli.prompts import read_supports
+
+    supports = read_supports(folder, prompts)
+    if run.dry_run:
+        return _say_plan(supports.classes, len(supports), images, out, how["formats"], run.json)
+    segmenter = model.segmenter()
     say(described(supports))
     task = segmenter.fit(supports)
-    say_remarks(task)
-    how = _how(workers, engine, shard, watch=watch, export=export, resume=resume, overwrite=overwrite, limit=limit)
-    how |= {"tiling": Tiling(tile, overlap) if tile is not None else None, "every": every}
-    how["skip"] = o.images_to_skip(images, supports) if only_unannotated else ()
-    _run(segmenter, task, images, out, formats, json, supports, **how)
-    return None
+    say_warnings(task)
+    return _label(segmenter, task, images, out, run, supports, **how)
 
 
+@o.grouped("method", "size", "layers")
 def predict(
+    *,
     task_file: Annotated[Path, typer.Argument(metavar="TASK", help="A task file of `kshot fit`.")],
     images: Annotated[str, typer.Argument(help="Folder, glob pattern, image or video.")],
     out: o.Out,
     format: o.Formats = "png,overlay",
-    instances: o.Instances = None,
-    polygons: o.Polygons = False,
-    tolerance: o.Tolerance = 0.0,
-    copy_images: o.CopyImages = False,
-    backbone: o.Backbone = None,
-    refiner: o.Refiner = None,
-    set_: o.Set = None,
-    device: o.Device = "auto",
-    dtype: o.Dtype = "float32",
-    max_pixels: o.MaxPixels = o.DEFAULT_MAX_PIXELS,
-    bands: o.Bands = None,
-    stretch: o.Stretch = None,
-    resume: o.Resume = False,
-    overwrite: o.Overwrite = False,
-    limit: o.Limit = None,
-    only_unannotated: o.OnlyUnannotated = False,
-    tile: o.Tile = None,
-    overlap: o.Overlap = 64,
-    every: o.Every = 1,
-    watch: o.Watch = False,
-    workers: o.Workers = None,
-    engine: o.EngineName = "local",
-    shard: o.InShard = None,
-    dry_run: o.DryRun = False,
-    json: o.Json = False,
+    shapes: o.Shapes,
+    model: o.Model,
+    run: o.Run,
 ) -> None:
     """Masks of a folder of images with a saved task."""
+    how = _keywords(run, format, shapes)
+    from kshot.methods.base import load_task
+
     task = load_task(task_file)
-    formats = o.parse_formats(format)
-    export = o.make_export(instances, polygons, tolerance, copy_images)
-    if dry_run:
-        return _say_plan(task.classes, len(showing(task)), images, out, formats, json)
-    rest: dict[str, Any] = {"device": device, "dtype": dtype, **o.reading(max_pixels, bands, stretch)}
-    segmenter = segmenter_of(task, {"backbone": backbone, "refiner": refiner, "set_": set_}, rest)
-    how = _how(workers, engine, shard, watch=watch, export=export, resume=resume, overwrite=overwrite, limit=limit)
-    how |= {"tiling": Tiling(tile, overlap) if tile is not None else None, "every": every}
-    how["skip"] = o.images_to_skip(images, None) if only_unannotated else ()
-    _run(segmenter, task, images, out, formats, json, None, **how)
-    return None
-
-
-def _how(workers: int | None, engine: str, shard: str | None, **how: Any) -> dict[str, Any]:
-    """What `label_folder` is told of the run."""
-    return how | o.parse_engine(engine, workers, how["watch"]) | {"shard": o.parse_shard(shard)}
+    if run.dry_run:
+        return _say_plan(task.classes, len(supports_of(task)), images, out, how["formats"], run.json)
+    return _label(model.segmenter_of(task), task, images, out, run, None, **how)
 
 
 def _two_paths(paths: list[str], has_prompts: bool) -> tuple[str | None, str]:
@@ -168,41 +96,70 @@ def _two_paths(paths: list[str], has_prompts: bool) -> tuple[str | None, str]:
 def _say_plan(
     classes: tuple[str, ...], shots: int, images: str, out: Path, formats: tuple[str, ...], json: bool
 ) -> None:
-    jobs = plan(images, out)
-    videos = sum(is_video(job.path) for job in jobs)
-    count = sum(len(list(split(job))) for job in jobs if not is_video(job.path))
+    from kshot.batch.inputs import count_images
+
+    count, videos = count_images(images, out)
     facts = {"classes": classes, "supports": shots, "images": count, "videos": videos}
-    facts |= {"out": str(out), "formats": formats}
-    counted = f"{count} images" + (f" and {videos} videos" if videos else "")
     if json:
-        print_json(facts)
-    else:
-        typer.echo(
-            f"would label {counted} with {len(classes)} classes ({', '.join(classes)}) from {shots} supports, "
-            f"as {', '.join(formats)} in {out}"
-        )
+        return print_json(facts | {"out": str(out), "formats": formats})
+    counted = f"{count} images" + (f" and {videos} videos" if videos else "")
+    typer.echo(
+        f"would label {counted} with {len(classes)} classes ({', '.join(classes)}) from {shots} supports, "
+        f"as {', '.join(formats)} in {out}"
+    )
+    return None
 
 
-def _run(
-    segmenter: Segmenter,
-    task: Task,
+def _label(
+    segmenter: "Segmenter",
+    task: "Task",
     images: str,
     out: Path,
-    formats: tuple[str, ...],
-    json: bool,
-    supports: SupportSet | None,
+    run: o.Run,
+    supports: "SupportSet | None",
     **how: Any,
 ) -> None:
+    """Label the folder, print the summary and leave with its exit code."""
+    from kshot.batch import label_folder
+    from kshot.batch.inputs import root_of
+    from kshot.formats.base import annotated
+    from kshot.report import save_supports, write_report
+
+    if run.only_unannotated:
+        shown = {Path(shot.image).resolve() for shot in supports or () if isinstance(shot.image, str | Path)}
+        how["skip"] = annotated(root_of(Path(images))) | shown
+    # Without --resume, so that a run in several goes leaves the same files as one in one go.
+    how["notes"] = {"command": _command_without("--resume")}
     with progress_bar("labelling") as progress:
-        # Without --resume, so that a run in several goes leaves the same files as one in one go.
-        notes = {"command": shlex.join(["kshot", *(part for part in sys.argv[1:] if part != "--resume")])}
-        summary = label_folder(segmenter, task, images, out, formats=formats, notes=notes, progress=progress, **how)
+        summary = label_folder(segmenter, task, images, out, progress=progress, **how)
     # After the run, which refuses a folder that holds another one; an interrupted run gets its report too.
     if supports:
         save_supports(out, supports, task, segmenter.max_pixels, segmenter.look)
     report = write_report(out)
     say(f"report: {report}")
-    again = shlex.join(
-        ["kshot", *[part for part in sys.argv[1:] if part not in {"--resume", "--overwrite"}], "--resume"]
-    )
-    finish(summary, json, again, report)
+    finish(summary, run.json, f"{_command_without('--resume', '--overwrite')} --resume", report)
+
+
+def _keywords(run: o.Run, format: str, shapes: o.Shapes) -> dict[str, Any]:
+    """What `label_folder` is told of these options. Raises `SettingError`."""
+    how: dict[str, Any] = {name: getattr(run, name) for name in ("resume", "overwrite", "limit", "every", "watch")}
+    how |= {"formats": parsing.parse_formats(format), "export": shapes.export()}
+    shard = parsing.parse_shard(run.shard)
+    from kshot.batch import Shard, ray_engine
+    from kshot.features.tiles import Tiling
+
+    how["shard"] = shard and Shard(*shard)
+    how["tiling"] = Tiling(run.tile, run.overlap) if run.tile is not None else None
+    if run.engine == "local":
+        return how | {"workers": 1 if run.workers is None else run.workers}
+    if run.engine != "ray":
+        raise SettingError(f"--engine {run.engine}: choices: local, ray")
+    if run.watch:
+        raise SettingError("--watch with --engine ray: a Ray run ends with its images; use the local engine to watch")
+    ray_engine.load()  # before there is an output folder
+    return how | {"workers": run.workers or 0, "engine": ray_engine.on_ray}
+
+
+def _command_without(*flags: str) -> str:
+    """The command that was typed, without these flags."""
+    return shlex.join(["kshot", *(part for part in sys.argv[1:] if part not in flags)])

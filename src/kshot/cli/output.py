@@ -1,4 +1,4 @@
-"""What every command prints, and how: people read stderr and text, programs read --json."""
+"""What commands print, and how: people read stderr and text, programs read --json."""
 
 import json
 import sys
@@ -6,26 +6,36 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kshot.batch import Summary
-from kshot.io.manifest import FAILED, Record
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from kshot.batch import Summary
+    from kshot.io.manifest import Record
+    from kshot.methods.base import Support, Task
+    from kshot.types import SupportSet
 
 
 def say(text: str) -> None:
     """A remark for people, on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+    _stderr(soft_wrap=True).print(text, markup=False)
 
 
 def say_error(error: Exception, as_json: bool = False) -> None:
     """An error for people on stderr, and for programs on stdout when they asked for JSON."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_plain(str(error))}")
+    _stderr(soft_wrap=True).print(f"[bold red]error:[/] {_plain(str(error))}")
     if as_json:
         print_json({"error": type(error).__name__, "message": str(error)})
+
+
+def say_warnings(task: "Task") -> None:
+    """What fitting noticed about the supports, for people."""
+    for warning in task.remarks:
+        say(f"look: {warning}")
 
 
 def print_json(value: Any) -> None:
@@ -33,15 +43,36 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=str))
 
 
+def described(supports: "SupportSet") -> str:
+    """What the supports are, and where they were found."""
+    counts = {name: sum(name in shot.classes for shot in supports) for name in supports.classes}
+    listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    return f"supports: {listed}; read from {supports.source}"
+
+
+def supports_of(task: "Task") -> "list[Support]":
+    """The supports of a task that somebody gave: background words came by themselves."""
+    return [support for support in task.supports if support.kind != "text" or bool(support.masks.any())]
+
+
+def bars(*columns: Any, shown: bool = True, transient: bool = True) -> "Progress":
+    """Progress bars on stderr, when that is a terminal. columns: after the usual ones."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    usual = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = not (shown and sys.stderr.isatty())
+    return Progress(*usual, *columns, console=_stderr(), disable=hidden, transient=transient)
+
+
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[Record, int, int], None]]:
-    """A callback for `label_folder`; draws on stderr when that is a terminal, and says failures at once."""
-    console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
+def progress_bar(title: str) -> "Iterator[Callable[[Record, int, int], None]]":
+    """A callback for `label_folder`, which says failures at once."""
+    from kshot.io.manifest import FAILED
+
+    with bars() as bar:
         task = bar.add_task(title, total=None)
 
-        def step(record: Record, through: int, total: int) -> None:
+        def step(record: "Record", through: int, total: int) -> None:
             bar.update(task, completed=through, total=total)
             if record["status"] == FAILED:
                 bar.console.print(f"[yellow]failed[/] {_plain(record['input'])}: {_plain(record['reason'])}")
@@ -49,7 +80,7 @@ def progress_bar(title: str) -> Iterator[Callable[[Record, int, int], None]]:
         yield step
 
 
-def finish(summary: Summary, as_json: bool, again: str, report: Path) -> None:
+def finish(summary: "Summary", as_json: bool, again: str, report: Path) -> None:
     """Print the summary and leave with its exit code; `again` is the command that continues the run."""
     if as_json:
         print_json(asdict(summary) | {"report": str(report)})
@@ -58,18 +89,20 @@ def finish(summary: Summary, as_json: bool, again: str, report: Path) -> None:
         parts += [f"{summary.failed} failed"] + ([f"{summary.skipped} done before"] if summary.skipped else [])
         typer.echo(f"{', '.join(parts)} in {summary.seconds:.1f} s -> {summary.out}")
     if summary.interrupted:
-        say(
-            f"interrupted after {summary.processed + summary.skipped} of {summary.total} images; continue with: {again}"
-        )
+        through = summary.processed + summary.skipped
+        say(f"interrupted after {through} of {summary.total} images; continue with: {again}")
         raise typer.Exit(130)
     if summary.failed:
-        failed = (
-            "1 image failed; its reason stands"
-            if summary.failed == 1
-            else f"{summary.failed} images failed; their reasons stand"
-        )
+        one = summary.failed == 1
+        failed = "1 image failed; its reason stands" if one else f"{summary.failed} images failed; their reasons stand"
         say(f"{failed} in {summary.out}/manifest.jsonl")
         raise typer.Exit(3)
+
+
+def _stderr(soft_wrap: bool = False) -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=soft_wrap)
 
 
 def _plain(text: str) -> str:

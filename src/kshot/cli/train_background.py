@@ -8,6 +8,7 @@ import typer
 from kshot.backbones.base import DEFAULT, load_backbone
 from kshot.cli import options as o
 from kshot.cli.output import print_json, say
+from kshot.cli.parsing import parse_layers
 from kshot.cli.train import training_bar
 from kshot.training.background_prior import sample, write
 from kshot.training.twins import without
@@ -42,7 +43,7 @@ def background(
 
     OUT is then for --set method.weights=OUT, with auto or density. kshot has one already for tiny and for vit-tiny.
     """
-    seer = load_backbone(backbone or DEFAULT, device=device, layers=o.parse_layers(layers))
+    seer = load_backbone(backbone or DEFAULT, device=device, layers=parse_layers(layers))
     found = find_photos(photos, limit)
     files = without(found, without_ or ())
     if len(files) < len(found):

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from kshot.cli import options as o
-from kshot.cli.evaluate import _user_cache
 from kshot.cli.output import print_json, say
 from kshot.cli.train import training_bar
 from kshot.data.base import load_dataset
 from kshot.errors import SettingError
+from kshot.io.paths import user_cache
 from kshot.io.tensor_file import FILE
 from kshot.training.augment import KINDS
 from kshot.training.episodic_recipes import RECIPES, recipe
@@ -85,7 +85,7 @@ def episodic(
 
       kshot train episodic folder --root pets --novel-every 4 --method dense-comparison --recipe quick -o runs/head
     """
-    place = (cache or _user_cache()).expanduser()
+    place = (cache or user_cache()).expanduser()
     chosen = recipe(
         recipe_,
         epochs=epochs,
@@ -119,9 +119,7 @@ def episodic(
         seed=seed,
         dtype=dtype,
     )
-    segmenter = o.make_segmenter(
-        backbone=backbone, method=method, refiner=None, size=size, layers=layers, device=device
-    )
+    segmenter = o.Model(backbone=backbone, method=method, size=size, layers=layers, device=device).segmenter()
     data = load_dataset(dataset, root, fold=fold, cache=place / "areas")
     with training_bar("learning") as step:
         found = learn(segmenter, data, out, choices, chosen, cache=place / "features", resume=resume, progress=step)

@@ -8,6 +8,7 @@ import typer
 from kshot.backbones.base import DEFAULT, load_backbone
 from kshot.cli import options as o
 from kshot.cli.output import print_json, say
+from kshot.cli.parsing import parse_layers
 from kshot.cli.train import training_bar
 from kshot.errors import SettingError, TrainingError
 from kshot.report.training import write_report
@@ -86,7 +87,7 @@ def heads(
     if masks is not None and not masks.is_dir():
         raise TrainingError(f"{masks}: no such folder of masks")
     place = str(own_device(device))
-    carrier = load_backbone(backbone or DEFAULT, device=place, layers=o.parse_layers(layers))
+    carrier = load_backbone(backbone or DEFAULT, device=place, layers=parse_layers(layers))
     view = View(size or View.size, str(masks or ""))
     if view.size < carrier.spec.patch:
         raise SettingError(f"--size {view.size} is smaller than one patch of {carrier.spec.patch} pixels")

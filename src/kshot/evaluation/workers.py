@@ -60,6 +60,18 @@ def rank_and_world_size() -> tuple[int, int]:
     return int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def worker_count(segmenter: Segmenter, wanted: int | None) -> int:
+    """How many processes a run takes: `wanted`, by default one for each core that this process may use.
+
+    Those are fewer than the machine's in a container or under a queue. Processes that share one accelerator gain
+    nothing and hold the model once each, so there it is one.
+    """
+    if not str(segmenter.backbone.device).startswith("cpu"):
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return wanted or cores or 1
+
+
 def run_job(job: EvaluationJob, workers: int, progress: Progress | None) -> int:
     """Run the episodes that have no row yet. Returns how many images were encoded (under torchrun, here)."""
     rank, world = rank_and_world_size()

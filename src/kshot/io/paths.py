@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
@@ -101,3 +102,12 @@ def unique_stems(names: Iterable[str]) -> dict[str, str]:
         name: (file if file in kept else stems[file]) + name.removeprefix(file).replace("#", "/")
         for name, file in files.items()
     }
+
+
+def user_cache() -> Path:
+    """Where this system keeps what can be made again."""
+    if "XDG_CACHE_HOME" in os.environ:
+        return Path(os.environ["XDG_CACHE_HOME"]) / "kshot"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local")).expanduser() / "kshot" / "cache"
+    return Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser() / "kshot"
