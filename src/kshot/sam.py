@@ -1,7 +1,7 @@
-"""Segment Anything models: a picture is encoded once, then points and boxes become masks (Kirillov et al., ICCV 2023).
+"""Segment Anything models: an image is encoded once, then points and boxes become masks (Kirillov et al., ICCV 2023).
 
-Pictures are prepared here and not by transformers' processor, which asks for torchvision: the longest side is resized
-to the model's own, normalised, and padded at the right and the bottom.
+Images are prepared here and not by transformers' processor, which asks for torchvision: the longest side is resized to
+the model's own, colours are normalised, and the right and the bottom are padded.
 """
 
 import json
@@ -24,20 +24,26 @@ _BATCH = 16  # prompts decoded at once
 
 
 class Proposals(NamedTuple):
-    """masks: (p, m, h, w) bool, m per prompt. quality: (p, m), the IoU that the model expects of each."""
+    """Masks of p prompts, m for each."""
 
     masks: Tensor
+    """(p, m, h, w) bool."""
     quality: Tensor
+    """(p, m): the IoU that the model expects of each mask."""
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """An encoded picture. scale: from pixels of the picture to pixels of the model. inner_hw: resized, unpadded."""
+class ImageEmbedding:
+    """An encoded image."""
 
     embedding: Tensor
+    """The output of the image encoder."""
     size_hw: tuple[int, int]
+    """Of the image, pixels."""
     inner_hw: tuple[int, int]
+    """Of the resized image without its padding, pixels."""
     scale: tuple[float, float]
+    """Pixels of the resized image for a pixel of the image, (x, y)."""
 
 
 class Promptable:
@@ -49,38 +55,49 @@ class Promptable:
         self.device = next(model.parameters()).device
 
     @torch.inference_mode()
-    def see(self, picture: NDArray[np.uint8]) -> Seen:
-        """Encode a picture (h, w, 3)."""
-        height, width = picture.shape[:2]
+    def encode(self, image: NDArray[np.uint8]) -> ImageEmbedding:
+        """Encode an image (h, w, 3)."""
+        height, width = image.shape[:2]
         scale = self.side / max(height, width)
         inner = max(1, round(height * scale)), max(1, round(width * scale))
-        resized = np.array(Image.fromarray(picture).resize((inner[1], inner[0]), Image.Resampling.BILINEAR))
+        resized = np.array(Image.fromarray(image).resize((inner[1], inner[0]), Image.Resampling.BILINEAR))
         pixels = (torch.from_numpy(resized).float() - torch.tensor(_MEAN)) / torch.tensor(_STD)
         padded = F.pad(pixels.permute(2, 0, 1), (0, self.side - inner[1], 0, self.side - inner[0]))
         embedding = self.model.get_image_embeddings(padded[None].to(self.device))
-        return Seen(embedding, (height, width), inner, (inner[1] / width, inner[0] / height))
+        return ImageEmbedding(embedding, (height, width), inner, (inner[1] / width, inner[0] / height))
 
     @torch.inference_mode()
     def propose(
-        self, seen: Seen, points_xy: Tensor, labels: Tensor, boxes_xyxy: Tensor | None = None, *, out_hw: Any = None
+        self,
+        image: ImageEmbedding,
+        points_xy: Tensor,
+        labels: Tensor,
+        boxes_xyxy: Tensor | None = None,
+        *,
+        out_hw: tuple[int, int] | None = None,
     ) -> Proposals:
         """Masks of p prompts: points (p, n, 2) in pixels with labels (p, n), 1 on the object, 0 off it, -10 for none.
 
-        boxes_xyxy: (p, 4) in pixels. out_hw: size of the masks, the picture's own by default.
+        boxes_xyxy: (p, 4) in pixels. out_hw: size of the masks, the image's own by default.
         """
         found = []
         for start in range(0, len(points_xy), _BATCH):
-            part = slice(start, start + _BATCH)
-            boxes = None if boxes_xyxy is None else boxes_xyxy[part]
-            found.append(self._decode(seen, points_xy[part], labels[part], boxes, out_hw or seen.size_hw))
+            batch = slice(start, start + _BATCH)
+            boxes = None if boxes_xyxy is None else boxes_xyxy[batch]
+            found.append(self._decode(image, points_xy[batch], labels[batch], boxes, out_hw or image.size_hw))
         return Proposals(torch.cat([f.masks for f in found]), torch.cat([f.quality for f in found]))
 
     def _decode(
-        self, seen: Seen, points_xy: Tensor, labels: Tensor, boxes_xyxy: Tensor | None, out_hw: tuple[int, int]
+        self,
+        image: ImageEmbedding,
+        points_xy: Tensor,
+        labels: Tensor,
+        boxes_xyxy: Tensor | None,
+        out_hw: tuple[int, int],
     ) -> Proposals:
-        scale = torch.tensor(seen.scale)
+        scale = torch.tensor(image.scale)
         out = self.model(
-            image_embeddings=seen.embedding,
+            image_embeddings=image.embedding,
             input_points=(points_xy.float() * scale)[None].to(self.device),
             input_labels=labels.long()[None].to(self.device),
             input_boxes=None if boxes_xyxy is None else (boxes_xyxy.float() * scale.repeat(2))[None].to(self.device),
@@ -88,14 +105,14 @@ class Promptable:
         )
         # The masks are a quarter of the padded square; what is padding goes before the resize.
         logits = F.interpolate(out.pred_masks[0], (self.side, self.side), mode="bilinear", align_corners=False)
-        logits = logits[..., : seen.inner_hw[0], : seen.inner_hw[1]]
+        logits = logits[..., : image.inner_hw[0], : image.inner_hw[1]]
         logits = F.interpolate(logits, out_hw, mode="bilinear", align_corners=False)
         return Proposals((logits > 0).cpu(), out.iou_scores[0].float().cpu())
 
 
 @lru_cache(maxsize=2)
 def load(name: str) -> Promptable:
-    """A SAM by Hub id or local folder, on the GPU when there is one; kept, as each picture asks for it again.
+    """A SAM by Hub id or local folder, on the GPU when there is one; kept, as each image asks for it again.
 
     Raises `WeightsNotFoundError` within a second when it is neither here nor reachable, and `BackboneError` for
     another kind of model.

@@ -28,31 +28,34 @@ MAX_CLASSES = 254
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """One support: an image and one kind of prompt that says where the class is.
+    """One support: an image and one kind of prompt that says where the class is, or words alone.
 
-    image: path, encoded bytes, PIL image, or array (h, w[, 1 | 3 | 4]); None only with `text`.
-    mask: (h, w) truth values or labels, of the image's size, or a path to it; 255 = ignore.
-    label: the class of every marked pixel, or {label in the mask: class} for several classes at once; {} with a mask
-    that marks nothing makes the image an example of where none of the classes is.
-    boxes: (n, 4) xyxy, pixels. points, negative_points: (n, 2) xy, pixels: on the class, and off it.
-    scribbles, negative_scribbles: polylines, each (n, 2) xy, pixels. text: words instead of an image.
-    weight: above 0, how much this shot counts in a class's vector beside the others (`text`, `image-prompt` and
-    `clip-dinoiser` read it); shots of one image share the largest.
     With an image and no prompt at all the salient region of the image is taken.
-
     Raises `ShapeError`, `MaskError` and `SupportError`.
     """
 
     image: ImageLike | None = None
+    """Path, encoded bytes, PIL image, or array (h, w[, 1 | 3 | 4]); None only with `text`."""
     mask: MaskLike | None = None
+    """(h, w) truth values or labels, of the image's size, or a path to them; 255 = ignore."""
     label: str | Mapping[int, str] = "object"
+    """Class of every marked pixel, or {label in the mask: class} for several classes at once. {} with a mask that
+    marks nothing makes the image an example of where none of the classes is."""
     boxes: ArrayLike | None = None
+    """(n, 4) xyxy, pixels: around objects of the class."""
     points: ArrayLike | None = None
+    """(n, 2) xy, pixels: on the class."""
     negative_points: ArrayLike | None = None
+    """(n, 2) xy, pixels: off the class."""
     scribbles: Sequence[ArrayLike] | None = None
+    """Polylines on the class, each (n, 2) xy, pixels."""
     negative_scribbles: Sequence[ArrayLike] | None = None
+    """Polylines off the class."""
     text: str | None = None
+    """Words instead of an image."""
     weight: float = 1.0
+    """How much this shot counts in a class's vector beside the others, above 0; read by `text`, `image-prompt` and
+    `clip-dinoiser`. Shots of one image share the largest."""
 
     def __post_init__(self) -> None:
         for name, columns in (("boxes", 4), ("points", 2), ("negative_points", 2)):
@@ -100,13 +103,15 @@ class Shot:
 class SupportSet:
     """The shots of one task: N classes (ways) with K shots each, in any mixture of prompts.
 
-    shots: at least one. classes: their order in the masks (1..N); by default the order of appearance.
     Raises `SupportError` when there is no shot, when a class has none, or beyond 254 classes.
     """
 
     shots: tuple[Shot, ...]
+    """At least one."""
     classes: tuple[str, ...] = ()
+    """In the order of their labels 1..N in the masks; by default the order of appearance."""
     source: str = "a list of shots"
+    """Where the shots come from, for messages."""
 
     def __init__(self, shots: Iterable[Shot], classes: Sequence[str] = (), source: str = "a list of shots"):
         kept = tuple(shots)
@@ -138,7 +143,7 @@ class SupportSet:
     def from_folder(cls, folder: str | Path, classes: Sequence[str] = ()) -> "SupportSet":
         """Read a support folder of any layout that a format recognises; `.source` says which it was.
 
-        classes: keep these alone, in this order. Raises `SupportError` with what was looked for.
+        classes: only these, in this order. Raises `SupportError` with what was looked for.
         """
         from kshot.formats.base import read_support
 
@@ -152,19 +157,18 @@ class SupportSet:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What was found in one image.
-
-    mask: (h, w) uint8 at the image's own size, 0 = background, 1..N = `classes`.
-    scores: (N+1, h, w) float32, non-negative, sums to 1 over the first axis; 0 = background.
-    present: {class: probability in 0..1 that the image holds it}.
-    picture: (h, w, 3) uint8, the image itself, for overlays. Raises `ShapeError`.
-    """
+    """What was found in one image. Raises `ShapeError`."""
 
     mask: NDArray[np.uint8]
+    """(h, w) at the image's own size; 0 = background, 1..N = `classes`."""
     scores: NDArray[np.float32]
+    """(N+1, h, w), non-negative, sums to 1 over the first axis; 0 = background."""
     present: Mapping[str, float]
+    """{class: probability in 0..1 that the image shows it}."""
     classes: tuple[str, ...]
-    picture: NDArray[np.uint8] | None = field(default=None, repr=False)
+    """Names of the labels 1..N."""
+    image: NDArray[np.uint8] | None = field(default=None, repr=False)
+    """(h, w, 3), the image itself, for overlays."""
 
     def __post_init__(self) -> None:
         ways, size = len(self.classes), self.mask.shape
@@ -172,8 +176,8 @@ class Prediction:
             raise ShapeError(f"expected a mask (h, w) of uint8, got {self.mask.shape} of {self.mask.dtype}")
         if self.scores.shape != (ways + 1, *size):
             raise ShapeError(f"expected scores of shape {(ways + 1, *size)}, got {self.scores.shape}")
-        if self.picture is not None and self.picture.shape != (*size, 3):
-            raise ShapeError(f"expected a picture of shape {(*size, 3)}, got {self.picture.shape}")
+        if self.image is not None and self.image.shape != (*size, 3):
+            raise ShapeError(f"expected an image of shape {(*size, 3)}, got {self.image.shape}")
         if self.mask.max(initial=0) > ways:
             raise ShapeError(f"expected labels in 0..{ways}, got {self.mask.max()}")
         if set(self.present) != set(self.classes):
@@ -185,7 +189,7 @@ class Prediction:
         scores: NDArray[np.float32],
         classes: Sequence[str],
         present: Mapping[str, float] | None = None,
-        picture: NDArray[np.uint8] | None = None,
+        image: NDArray[np.uint8] | None = None,
         presence_threshold: float = 0.5,
     ) -> "Prediction":
         """Decide: each pixel takes its best class among those that are present.
@@ -195,8 +199,8 @@ class Prediction:
         names = tuple(classes)
         if present is None:
             present = {name: float(scores[i + 1].max()) for i, name in enumerate(names)}
-        kept = [0] + [i + 1 for i, name in enumerate(names) if present[name] >= presence_threshold]
-        return cls(labels_of(scores, kept), scores, dict(present), names, picture)
+        kept = [0, *(i + 1 for i, name in enumerate(names) if present[name] >= presence_threshold)]
+        return cls(labels_of(scores, kept), scores, dict(present), names, image)
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -205,10 +209,10 @@ class Prediction:
 
     @property
     def uncertainty(self) -> float:
-        """How far the scores are from the mask, in 0..1: for putting doubtful images first.
+        """How far the scores are from the mask, in 0..1; a review begins with the images of highest uncertainty.
 
-        One minus the soft IoU of mask and scores, averaged over the classes found: what the IoU is expected to lose
-        when the scores are probabilities. With nothing found, the highest presence.
+        One minus the soft IoU of mask and scores, averaged over the classes found: the loss of IoU to be expected when
+        the scores are probabilities. With nothing found, the highest presence.
         """
         found = [i + 1 for i in range(len(self.classes)) if (self.mask == i + 1).any()]
         if not found:

@@ -22,14 +22,14 @@ from tests.support.hand import ORIGIN, row, support
 def test_masks_come_at_the_pictures_size(sam_folder: Path, size_hw: tuple[int, int]) -> None:
     model = sam_models.load(str(sam_folder))
     picture = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
-    found = model.propose(model.see(picture), torch.zeros(2, 3, 2), torch.ones(2, 3))
+    found = model.propose(model.encode(picture), torch.zeros(2, 3, 2), torch.ones(2, 3))
     assert tuple(found.masks.shape) == (2, 3, *size_hw) and found.masks.dtype == torch.bool
     assert tuple(found.quality.shape) == (2, 3)
 
 
 def test_many_prompts_are_as_one_by_one(sam_folder: Path) -> None:
     model = sam_models.load(str(sam_folder))
-    seen = model.see(draw(3)[0])
+    seen = model.encode(draw(3)[0])
     points, labels = torch.rand(20, 2, 2) * 90, torch.ones(20, 2)
     boxes = torch.tensor([[10.0, 10.0, 60.0, 60.0]]).repeat(20, 1)
     together = model.propose(seen, points, labels, boxes)
@@ -42,7 +42,7 @@ def test_the_picture_is_prepared_as_published(sam_folder: Path) -> None:
     """Longest side 64, ImageNet's mean and deviation, zeros below: what the vision encoder is given."""
     model, given = sam_models.load(str(sam_folder)), []
     handle = model.model.vision_encoder.register_forward_pre_hook(lambda *a: given.append(a[1][0]))
-    model.see(np.full((32, 128, 3), 255, np.uint8))
+    model.encode(np.full((32, 128, 3), 255, np.uint8))
     handle.remove()
     assert tuple(given[0].shape) == (1, 3, 64, 64)
     assert given[0][0, :, 0, 0].tolist() == pytest.approx([(255 - 123.675) / 58.395, (255 - 116.28) / 57.12, 2.64])
@@ -59,7 +59,7 @@ def test_pictures_and_masks_are_transformers_own(sam_folder: Path) -> None:
     model, picture, given = sam_models.load(str(sam_folder)), draw(3)[0], []
     theirs = processor(picture, return_tensors="pt")
     handle = model.model.vision_encoder.register_forward_pre_hook(lambda *a: given.append(a[1][0]))
-    seen = model.see(picture)
+    seen = model.encode(picture)
     handle.remove()
     torch.testing.assert_close(given[0], theirs["pixel_values"], atol=1e-5, rtol=1e-5)
     point = torch.tensor([[[64.0, 48.0]]])

@@ -131,7 +131,7 @@ def test_uncertainty_is_one_minus_the_soft_iou() -> None:
 
 
 def test_save_follows_the_suffix(tmp_path: Path) -> None:
-    found = prediction(picture=IMAGE)
+    found = prediction(image=IMAGE)
     for name in ("m.png", "o.jpg", "s.npz", "c.json"):
         assert found.save(tmp_path / name).stat().st_size > 0
     with pytest.raises(SettingError, match=r"no format writes \.xyz"):

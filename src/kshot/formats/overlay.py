@@ -76,15 +76,15 @@ def draw(prediction: Prediction, alpha: float = 0.5) -> Image.Image:
 
     alpha: strength of the fill in 0..1; 0 leaves the outlines alone. Raises `SettingError` without a picture.
     """
-    if prediction.picture is None:
+    if prediction.image is None:
         raise SettingError(
-            "this prediction carries no picture to draw on; make it with Segmenter.predict, or give picture= yourself"
+            "this prediction carries no image to draw on; make it with Segmenter.predict, or give image= yourself"
         )
     if not 0 <= alpha <= 1:
         raise SettingError(f"expected alpha in 0..1, got {alpha}")
     mask = prediction.mask
     fills, lines = _tables()
-    picture = Image.fromarray(prediction.picture)
+    picture = Image.fromarray(prediction.image)
     filled = Image.blend(picture, _coloured(mask, fills), alpha)
     drawn = Image.composite(filled, picture, Image.fromarray(mask > 0))
     edge = _outline(mask, max(_LINE, round(_LINE * max(mask.shape) / _LINE_SIDE)))

@@ -75,7 +75,7 @@ class Task(base.Task):
         winner = logits.argmax(0)
         if bool((winner > 0).any()):
             model = sam.load(self.settings.model)
-            seen = model.see(picture)
+            seen = model.encode(picture)
             for row in range(1, len(logits)):
                 if bool((winner == row).any()):
                     _correct(logits, row, winner == row, features.frame, (model, seen), self.settings)
@@ -87,7 +87,7 @@ def _correct(
     row: int,
     won: Tensor,
     frame: Frame,
-    sight: tuple[sam.Promptable, sam.Seen],
+    sight: tuple[sam.Promptable, sam.ImageEmbedding],
     settings: Settings,
 ) -> None:
     """Let the components' masks that raise the contrast replace cells of class `row`, which `won` (gh, gw)."""
@@ -111,7 +111,7 @@ def _correct(
     _write(logits, row, others, won, shown, settings.strength)
 
 
-def _masks(sight: tuple[sam.Promptable, sam.Seen], points: Tensor, frame: Frame) -> Tensor:
+def _masks(sight: tuple[sam.Promptable, sam.ImageEmbedding], points: Tensor, frame: Frame) -> Tensor:
     """(p, gh, gw) in 0..1: the part of each cell in each point's mask, of its three the one SAM expects most of."""
     model, seen = sight
     proposals = model.propose(seen, points[:, None], torch.ones(len(points), 1), out_hw=frame.inner_hw)

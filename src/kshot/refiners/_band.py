@@ -1,5 +1,8 @@
-"""What refiners share: the band of cells around the decision, and the size of the copy that they work on."""
+"""What refiners share: the band around the decision, and copies of the image at the size that they work at."""
 
+import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,10 +15,17 @@ def band(logits: Tensor, reach: int) -> Tensor:
     return (highest != lowest).float()[0, 0]
 
 
-def shrunk(size_hw: tuple[int, int], side: int) -> tuple[int, int]:
+def fit_size(size_hw: tuple[int, int], side: int) -> tuple[int, int]:
     """The size of a copy of at most `side` x `side` pixels of area, aspect ratio kept."""
     scale = min(1.0, side / (size_hw[0] * size_hw[1]) ** 0.5)
     return max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale))
+
+
+def shrink(image: Image.Image, size_hw: tuple[int, int]) -> Tensor:
+    """An image at a smaller size or its own: (h, w) or (h, w, 3) uint8."""
+    if (image.height, image.width) != size_hw:
+        image = image.resize((size_hw[1], size_hw[0]), Image.Resampling.BOX)
+    return torch.from_numpy(np.array(image))
 
 
 def enlarge(planes: Tensor, size_hw: tuple[int, int]) -> Tensor:

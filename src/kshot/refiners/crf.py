@@ -19,68 +19,76 @@ from PIL import Image
 from torch import Tensor
 
 from kshot.ops.geometry import Frame, to_pixels
-from kshot.refiners._band import band, enlarge, shrunk
+from kshot.refiners._band import band, enlarge, fit_size, shrink
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Kernels in pixels of an image of about 500 x 375, and grey levels 0..255.
+    """The two kernels, with lengths in pixels of an image of about 500 x 375, and the mean field.
 
-    alpha, beta: standard deviations of the bilateral kernel in space and colour. gamma: of the smoothing kernel.
-    bilateral, smoothing: weights of the two, in logits. steps: of the mean field. band: reach around the decision,
-    patches. limit: logits beyond it count as it. side: larger pictures are refined at this size, and the change is
-    enlarged. The paper's weights are for sums over all pixels; these, for means, were chosen on VOC development data.
+    The paper's weights are for sums over all pixels; these, for means, were chosen on VOC development data.
     """
 
     alpha: float = 20.0
+    """Standard deviation of the bilateral kernel in space, pixels."""
     beta: float = 13.0
+    """Standard deviation of the bilateral kernel in colour, levels of 0..255."""
     gamma: float = 3.0
+    """Standard deviation of the smoothing kernel, pixels."""
     bilateral: float = 4.0
+    """Weight of the bilateral kernel, logits."""
     smoothing: float = 2.0
+    """Weight of the smoothing kernel, logits."""
     steps: int = 5
+    """Iterations of the mean field."""
     band: int = 1
+    """How far from the decision pixels are refined, patches."""
     limit: float = 4.0
+    """Logits are clamped to -limit..limit."""
     side: int = 448
+    """Images of more than side x side pixels of area are refined at that size, and the change is enlarged."""
 
 
 class _Link(NamedTuple):
-    """One place of the lattice: which pixel lies there for each pixel of the band, (p,), and its weight, (p,)."""
+    """One place of the lattice around each of the p pixels of the band."""
 
     pixels: Tensor
+    """(p,): index of the pixel that lies there."""
     weights: Tensor
+    """(p,): its weight."""
 
 
-def refine(logits: Tensor, frame: Frame, picture: NDArray[np.uint8], settings: Settings) -> Tensor:
-    """(N+1, gh, gw) logits to (N+1, h, w), smoothed where places and colours of the picture (h, w, 3) agree."""
+def refine(logits: Tensor, frame: Frame, image: NDArray[np.uint8], settings: Settings) -> Tensor:
+    """(N+1, gh, gw) logits to (N+1, h, w), smoothed where places and colours of the image (h, w, 3) uint8 agree."""
     plain = to_pixels(logits, frame)
     near = band(logits, settings.band)
     if not bool(near.any()):
         return plain
-    small_hw = shrunk(frame.size_hw, settings.side)
-    cells = (to_pixels(near, frame, small_hw) > 0.5).flatten().nonzero()[:, 0]  # (p,)
+    small_hw = fit_size(frame.size_hw, settings.side)
+    in_band = (to_pixels(near, frame, small_hw) > 0.5).flatten().nonzero()[:, 0]  # (p,)
     unary = to_pixels(logits[1:], frame, small_hw).clamp(-settings.limit, settings.limit).flatten(1)  # (N, s)
     unit = (small_hw[0] * small_hw[1]) ** 0.5 / 433  # of the kernels' spatial reach: 433 squared is 500 x 375
-    links = _links(_colours(picture, small_hw), cells, unit, settings)
-    # The field adds the kernels' votes to the logits; scaled back, the answer is no surer than the scores were.
+    links = _links(_colours(image, small_hw), in_band, unit, settings)
+    # The field adds the kernels' votes to the logits; scaled back, the result is no more confident than the scores.
     scale = settings.limit / (settings.limit + settings.bilateral + settings.smoothing)
     change = torch.zeros_like(unary)
-    change[:, cells] = scale * _mean_field(unary, cells, links, settings) - unary[:, cells]
+    change[:, in_band] = scale * _mean_field(unary, in_band, links, settings) - unary[:, in_band]
     plain[1:] += enlarge(change.unflatten(1, small_hw), frame.size_hw)
     return plain
 
 
-def _mean_field(unary: Tensor, cells: Tensor, links: list[_Link], settings: Settings) -> Tensor:
+def _mean_field(unary: Tensor, in_band: Tensor, links: list[_Link], settings: Settings) -> Tensor:
     """(N, p): logits of the band's pixels against the background, from those of all pixels (N, s)."""
     total = sum(link.weights for link in links)
-    field = unary[:, cells]
-    beliefs = _softmax(unary)
+    field = unary[:, in_band]
+    probabilities = _softmax(unary)
     for _ in range(settings.steps):
         votes = torch.zeros_like(field)
         for link in links:
-            votes.addcmul_(beliefs.index_select(1, link.pixels), link.weights)
-        # What the classes don't hold of a neighbour, the background does.
-        field = unary[:, cells] + votes - (total - votes.sum(0))
-        beliefs[:, cells] = _softmax(field)
+            votes.addcmul_(probabilities.index_select(1, link.pixels), link.weights)
+        # The background has what the classes do not have of a neighbour's probability.
+        field = unary[:, in_band] + votes - (total - votes.sum(0))
+        probabilities[:, in_band] = _softmax(field)
     return field
 
 
@@ -89,23 +97,23 @@ def _softmax(logits: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(logits[:1]), logits]).softmax(0)[1:]
 
 
-def _links(colours: Tensor, cells: Tensor, unit: float, settings: Settings) -> list[_Link]:
-    alike = _kernel(colours, cells, settings.alpha * unit, 3, settings.beta, settings.bilateral)
-    return alike + _kernel(colours, cells, settings.gamma * unit, 2, None, settings.smoothing)
+def _links(colours: Tensor, in_band: Tensor, unit: float, settings: Settings) -> list[_Link]:
+    alike = _kernel(colours, in_band, settings.alpha * unit, 3, settings.beta, settings.bilateral)
+    return alike + _kernel(colours, in_band, settings.gamma * unit, 2, None, settings.smoothing)
 
 
 def _kernel(
-    colours: Tensor, cells: Tensor, sigma: float, reach: int, beta: float | None, strength: float
+    colours: Tensor, in_band: Tensor, sigma: float, reach: int, beta: float | None, strength: float
 ) -> list[_Link]:
-    """Links of the band's pixels `cells` (p,) whose weights sum to `strength`, over a lattice of (2 reach + 1)^2."""
+    """Links of the band's pixels `in_band` (p,) whose weights sum to `strength`, over a lattice of (2 reach + 1)^2."""
     height, width = colours.shape[1:]
-    rows, columns = cells // width, cells % width
+    rows, columns = in_band // width, in_band % width
     flat = colours.flatten(1)
-    own = flat[:, cells]
+    own = flat[:, in_band]
     links = []
     for down, right in _lattice(max(1, round(2 * sigma / reach)), reach):
         there = (rows + down).clamp(0, height - 1) * width + (columns + right).clamp(0, width - 1)
-        exponent = torch.full((len(cells),), (down**2 + right**2) / (2 * sigma**2))
+        exponent = torch.full((len(in_band),), (down**2 + right**2) / (2 * sigma**2))
         if beta is not None:
             exponent += (flat[:, there] - own).square_().sum(0) / (2 * beta**2)
         links.append(_Link(there, (-exponent).exp_()))
@@ -119,9 +127,6 @@ def _lattice(spacing: int, reach: int) -> list[tuple[int, int]]:
     return [(spacing * y, spacing * x) for y in steps for x in steps if 0 < y * y + x * x <= (reach + 0.5) ** 2]
 
 
-def _colours(picture: NDArray[np.uint8], size_hw: tuple[int, int]) -> Tensor:
-    """(3, h, w) in 0..255."""
-    image = Image.fromarray(picture)
-    if (image.height, image.width) != size_hw:
-        image = image.resize((size_hw[1], size_hw[0]), Image.Resampling.BOX)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().contiguous()
+def _colours(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> Tensor:
+    """Colours (3, h, w) in 0..255."""
+    return shrink(Image.fromarray(image), size_hw).permute(2, 0, 1).float().contiguous()

@@ -1,4 +1,4 @@
-"""Contours that follow the picture: a guided filter in the band where the decision changes.
+"""Contours that follow the image: a guided filter in the band where the decision changes.
 
 He, Sun and Tang, "Guided image filtering" (TPAMI 2013, equations 5, 6 and 8); its coefficients change slowly, so they
 are computed on a small copy and only applied at full size (He and Sun, "Fast guided filter", 2015). Away from the
@@ -15,49 +15,46 @@ from scipy import ndimage
 from torch import Tensor
 
 from kshot.ops.geometry import Frame, to_pixels
-from kshot.refiners._band import band, enlarge, shrunk
+from kshot.refiners._band import band, enlarge, fit_size, shrink
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The filter's reach and how strong an edge must be.
-
-    radius: in patches. epsilon: variance of grey values (0..1) below which the picture counts as flat.
-    band: how far from the decision the filter acts, in patches. side: of the small copy, pixels.
-    limit: logits beyond it count as it, so that one sure patch does not outvote its neighbours.
-    """
+    """The filter's reach and how strong an edge must be."""
 
     radius: float = 1.0
+    """Radius of the filter's window, patches."""
     epsilon: float = 0.004
+    """Variance of grey values (0..1) below which a window counts as flat."""
     band: int = 1
+    """How far from the decision the filter acts, patches."""
     side: int = 160
+    """The coefficients are computed on a copy of about side x side pixels of area."""
     limit: float = 4.0
+    """Logits are clamped to -limit..limit, so that one confident patch does not outvote its neighbours."""
 
 
-def refine(logits: Tensor, frame: Frame, picture: NDArray[np.uint8], settings: Settings) -> Tensor:
-    """(N+1, gh, gw) logits to (N+1, h, w), edges of the picture (h, w, 3) uint8 taken into account."""
+def refine(logits: Tensor, frame: Frame, image: NDArray[np.uint8], settings: Settings) -> Tensor:
+    """(N+1, gh, gw) logits to (N+1, h, w), with contours at the edges of the image (h, w, 3) uint8."""
     plain = to_pixels(logits, frame)
     near = band(logits, settings.band)
     if not bool(near.any()):
         return plain
-    small_hw = shrunk(frame.size_hw, settings.side)
+    small_hw = fit_size(frame.size_hw, settings.side)
     # The background's logits are zero and stay so: a filter of nothing is nothing.
     coarse = to_pixels(logits[1:].clamp(-settings.limit, settings.limit), frame, small_hw)  # (n, sh, sw)
-    cell = frame.patch * (small_hw[0] / frame.inner_hw[0] * small_hw[1] / frame.inner_hw[1]) ** 0.5
-    radius = max(1, round(settings.radius * cell))
-    slope, offset = _coefficients(_grey(picture, small_hw), coarse, radius, settings.epsilon)
-    guide = _grey(picture, frame.size_hw)
+    patch = frame.patch * (small_hw[0] / frame.inner_hw[0] * small_hw[1] / frame.inner_hw[1]) ** 0.5
+    radius = max(1, round(settings.radius * patch))
+    slope, offset = _coefficients(_grey(image, small_hw), coarse, radius, settings.epsilon)
+    guide = _grey(image, frame.size_hw)
     filtered = torch.addcmul(enlarge(offset, frame.size_hw), enlarge(slope, frame.size_hw), guide)
     plain[1:].lerp_(filtered, to_pixels(near, frame))
     return plain
 
 
-def _grey(picture: NDArray[np.uint8], size_hw: tuple[int, int]) -> Tensor:
-    """(h, w) in 0..1."""
-    image = Image.fromarray(picture).convert("L")
-    if (image.height, image.width) != size_hw:
-        image = image.resize((size_hw[1], size_hw[0]), Image.Resampling.BOX)
-    return torch.from_numpy(np.array(image)).float().div_(255)
+def _grey(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> Tensor:
+    """Grey values (h, w) in 0..1."""
+    return shrink(Image.fromarray(image).convert("L"), size_hw).float().div_(255)
 
 
 def _coefficients(guide: Tensor, planes: Tensor, radius: int, epsilon: float) -> tuple[Tensor, Tensor]:

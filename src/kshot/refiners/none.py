@@ -14,6 +14,6 @@ class Settings:
     """There is nothing to set."""
 
 
-def refine(logits: Tensor, frame: Frame, picture: NDArray[np.uint8], settings: Settings) -> Tensor:
-    """(N+1, gh, gw) logits to (N+1, h, w); the picture is not looked at."""
+def refine(logits: Tensor, frame: Frame, image: NDArray[np.uint8], settings: Settings) -> Tensor:
+    """(N+1, gh, gw) logits to (N+1, h, w); the image is not used."""
     return to_pixels(logits, frame)

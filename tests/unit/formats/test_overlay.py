@@ -94,9 +94,9 @@ def test_without_a_picture_it_says_so(tmp_path):
 
 def test_drawing_leaves_the_prediction_alone():
     found = prediction(block(), ("cat",))
-    before = found.picture.copy()
+    before = found.image.copy()
     found.overlay()
-    np.testing.assert_array_equal(found.picture, before)
+    np.testing.assert_array_equal(found.image, before)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("x.jpg", "JPEG"), ("x.jpeg", "JPEG"), ("x.webp", "WEBP")])
