@@ -100,7 +100,7 @@ class Told:
     def __init__(self, *columns: int):
         self.columns = columns
 
-    def see(self, picture: np.ndarray) -> tuple[int, ...]:
+    def encode(self, picture: np.ndarray) -> tuple[int, ...]:
         return picture.shape[:2]
 
     def propose(self, seen, points, labels, boxes=None, *, out_hw=None) -> sam_models.Proposals:

@@ -19,7 +19,7 @@ from kshot.data.base import Dataset
 from kshot.episodes.sampler import Episode
 from kshot.errors import EmptyMaskError
 from kshot.features import FeatureCache
-from kshot.features.lru import Held
+from kshot.features.lru import BoundedCache
 from kshot.io.images import read_image
 from kshot.io.tensor_file import Learned
 from kshot.methods.base import Support, Task
@@ -59,8 +59,8 @@ class EpisodeRunner:
     def __init__(self, segmenter: Segmenter, data: Dataset, cache: FeatureCache, score_size: int | None = None):
         self.segmenter, self.data, self.cache, self.score_size = segmenter, data, cache, score_size
         self.learned: Learned | None = None
-        self._features_in_memory: Held[FeatureMap] = Held(_FEATURE_BYTES, _bytes_of)
-        self._pixels_in_memory: Held[Pixels] = Held(_PIXEL_BYTES, lambda pixels: pixels.nbytes)
+        self._features_in_memory = BoundedCache[FeatureMap](_FEATURE_BYTES, _bytes_of)
+        self._pixels_in_memory = BoundedCache[Pixels](_PIXEL_BYTES, lambda pixels: pixels.nbytes)
         self._masks = lru_cache(maxsize=_MASKS)(self._make_masks)
 
     @property

@@ -1,4 +1,4 @@
-"""A small memory of values that are dear to make: the least recently used go first, and the bytes are bounded."""
+"""A bounded cache in memory for values that cost much to make; the least recently used go first."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -7,8 +7,11 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Held(Generic[Value]):
-    """Values by key. max_bytes: of all values together, as `size_of` counts them; one larger than it is not held."""
+class BoundedCache(Generic[Value]):
+    """Values by key.
+
+    max_bytes: of all values together, as `size_of` counts them; a value larger than that is not kept.
+    """
 
     def __init__(self, max_bytes: int, size_of: Callable[[Value], int]):
         self.max_bytes, self.size_of = max_bytes, size_of
@@ -16,7 +19,7 @@ class Held(Generic[Value]):
         self._values: OrderedDict[Hashable, Value] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """The value of a key, made when it is not held."""
+        """The value of a key, from `make` when it is not in the cache."""
         if key in self._values:
             self._values.move_to_end(key)
             return self._values[key]

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from kshot.data.base import Dataset
 from kshot.errors import SettingError
 from kshot.features import FeatureCache
-from kshot.features.lru import Held
+from kshot.features.lru import BoundedCache
 from kshot.io.images import read_image
 from kshot.ops.geometry import FeatureMap
 from kshot.segmenter import Segmenter
@@ -50,7 +50,9 @@ class Augmenter:
             )
         self.segmenter, self.view, self.cache = segmenter, view, cache
         self.kinds, self.variants, self.seed = tuple(kinds), variants, seed
-        self._held: Held[Augmented] = Held(_HELD_BYTES, lambda made: made.labels.nbytes + made.features.features.nbytes)
+        self._held = BoundedCache[Augmented](
+            _HELD_BYTES, lambda made: made.labels.nbytes + made.features.features.nbytes
+        )
         self._shows = {c: [pair.image for pair in view.pairs() if pair.class_id == c] for c in view.fold_classes()}
 
     def variant(self, image: str, class_id: int, number: int) -> Augmented | None:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from kshot.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from kshot.backbones.tiny import Net, Output
-from kshot.features.lru import Held
+from kshot.features.lru import BoundedCache
 from kshot.io.images import read_image
 from kshot.training import teacher_features
 from kshot.training.teacher_features import Targets
@@ -74,7 +74,7 @@ class Distill:
         self.model = model.to(device).channels_last()
         self.photos, self.held, self.targets = photos, held, targets
         self.plan, self.settings, self.device, self.steps = plan, settings, device, steps
-        self.held_pictures: Held[NDArray[np.uint8]] = Held(_PICTURE_BYTES, lambda picture: picture.nbytes)
+        self.held_pictures = BoundedCache[NDArray[np.uint8]](_PICTURE_BYTES, lambda picture: picture.nbytes)
         # Cells of unit length have tiny channels, which layers of usual size would have to learn to whisper.
         self.scale = plan.dim**0.5
         dense, token = (

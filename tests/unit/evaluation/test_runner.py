@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import kshot
@@ -20,7 +19,6 @@ from kshot.episodes.sampler import draw_episodes
 from kshot.errors import DatasetError, SettingError
 from kshot.evaluation import Result, evaluate, load_result
 from kshot.evaluation.records import read_rows
-from kshot.features.lru import Held
 from tests.support.disc_folders import make_discs
 
 COUNT = 12
@@ -171,12 +169,3 @@ def test_progress_ends_with_the_figure(toy: kshot.Segmenter, data: Dataset) -> N
     found = evaluate(toy, data, episodes=3, progress=lambda *step: told.append(step))
     assert [step[:2] for step in told] == [(1, 3), (2, 3), (3, 3)]
     assert told[-1][2] == pytest.approx(found.miou)
-
-
-def test_held_is_bounded() -> None:
-    held: Held[np.ndarray] = Held(100, lambda value: value.nbytes)
-    for n in range(5):
-        held.get(n, lambda: np.zeros(40, np.uint8))
-    assert held.bytes == 80
-    assert held.get(4, lambda: np.ones(40, np.uint8)).sum() == 0
-    assert held.get(0, lambda: np.ones(40, np.uint8)).sum() == 40
