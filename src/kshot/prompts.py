@@ -1,13 +1,15 @@
 """From shots to supports: read each image once, encode it, and turn its prompts into soft masks on the grid.
 
-Words become supports too: a cell for each text, and one support of background words, which stand for no class and
+Texts become supports too: one patch token for each, and one support of background words, which stand for no class and
 give text classes something to lose against.
 """
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,59 +17,112 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kshot.errors import EmptyMaskError, MaskError, SettingError, SupportError
-from kshot.io.images import name_of, read_image, read_mask
+from kshot.features.lru import BoundedCache
+from kshot.io.images import MAX_PIXELS, name_of, read_image, read_mask
 from kshot.io.rasters import Look
 from kshot.methods.base import Support
-from kshot.ops.geometry import FeatureMap, coverage, to_grid
+from kshot.ops.geometry import FeatureMap, Frame, coverage, to_grid
 from kshot.ops.prompt_masks import grow_boxes, grow_marks, salient
-from kshot.types import IGNORE, Shot, check_same_size
+from kshot.types import IGNORE, ImageLike, Shot, check_same_size
 
-# A mask must cover at least this much, in cells: less is dominated by whatever else those cells show.
-MIN_CELLS = 0.5
-# Two classes contradict each other when they share more than this part of the smaller one.
+# A mask must cover at least this much, in patches: less is dominated by whatever else those patches show.
+_MIN_PATCHES = 0.5
+# Two classes contradict each other when they share more than this fraction of the smaller one.
 _CONTRADICTORY = 0.5
-# What most pictures hold besides objects, in plain words (open-vocabulary methods on CLIP use lists like it).
+# Decoded images of shots that stay in memory, for a report after the fit.
+_IMAGE_BYTES = 128 * 2**20
+# What most images show besides objects, in plain words (open-vocabulary methods on CLIP use lists like it).
 BACKGROUND_WORDS = ("background", "sky", "ground", "wall", "floor", "grass", "trees", "water", "road", "building")
-Words = Callable[[Sequence[str]], FeatureMap]
+Made = TypeVar("Made")
 
 
-@dataclass
-class _Image:
-    """The shots of one image and what has been read of it."""
+class ShotReader:
+    """Reads the images of shots, each once: those read last stay in memory. Threads may share it.
 
-    name: str
-    picture: NDArray[np.uint8]
-    shots: list[Shot] = field(default_factory=list)
+    max_pixels: larger images are refused. look: bands and stretch of TIFFs.
+    """
+
+    def __init__(self, max_pixels: int = MAX_PIXELS, look: Look | None = None):
+        self.max_pixels, self.look = max_pixels, look or Look()
+        self._lock = threading.Lock()
+        self._read = BoundedCache[tuple[NDArray[np.uint8], bytes]](_IMAGE_BYTES, lambda read: read[0].nbytes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ShotReader, (self.max_pixels, self.look)  # what is in memory stays with this process
+
+    def by_image(
+        self, shots: Iterable[Shot], make: Callable[[NDArray[np.uint8], str], Made]
+    ) -> list[tuple[Made, list[Shot]]]:
+        """The shots of each distinct image, and what `make` gives for its pixels (h, w, 3) and its name.
+
+        Images are distinct when their pixels are; they come in the order of their first shots. Shots of words alone
+        are left out. Raises the `InputError`s of reading.
+        """
+        images: dict[bytes, tuple[Made, list[Shot]]] = {}
+        for shot in shots:
+            if shot.image is None:
+                continue
+            pixels, key = self._pixels(shot.image)
+            if key not in images:
+                images[key] = make(pixels, name_of(shot.image)), []
+            images[key][1].append(shot)
+        return list(images.values())
+
+    def _pixels(self, image: ImageLike) -> tuple[NDArray[np.uint8], bytes]:
+        """Pixels (h, w, 3) and their hash."""
+        if not isinstance(image, str | Path):
+            return self._decode(image)
+        try:
+            facts = Path(image).stat()
+        except (OSError, ValueError):  # the reader says what is wrong
+            return self._decode(image)
+        with self._lock:
+            return self._read.get((str(image), facts.st_mtime_ns, facts.st_size), lambda: self._decode(image))
+
+    def _decode(self, image: ImageLike) -> tuple[NDArray[np.uint8], bytes]:
+        pixels = read_image(image, max_pixels=self.max_pixels, look=self.look)
+        digest = hashlib.sha256(np.ascontiguousarray(pixels).data)
+        digest.update(repr(pixels.shape).encode())
+        return pixels, digest.digest()
 
 
 def encode_shots(
     shots: Iterable[Shot],
     classes: Sequence[str],
     features_of: Callable[[NDArray[np.uint8]], FeatureMap],
-    max_pixels: int,
-    words_of: Words | None = None,
-    look: Look | None = None,
+    reader: ShotReader,
+    words_of: Callable[[Sequence[str]], FeatureMap] | None = None,
 ) -> tuple[Support, ...]:
     """One support per image, then those of words, with masks (N, gh, gw) in the order of `classes`.
 
     Shots that share an image share its encoding, and one's foreground is no background of the other. words_of: embeds
-    n texts as a row of n cells. look: bands and stretch of TIFFs. Raises the `InputError`s of reading, `MaskError`,
-    `EmptyMaskError`, `SupportError` where masks of one image contradict each other, and what `words_of` raises for a
-    backbone that reads no words.
+    n texts as a row of n patch tokens. Raises the `InputError`s of reading, `MaskError`, `EmptyMaskError`,
+    `SupportError` where masks of one image contradict each other, and what `words_of` raises for a backbone that reads
+    no words.
     """
     given = tuple(shots)
     texts = [shot for shot in given if shot.text]
     if texts and words_of is None:
         raise SettingError(f"the text {texts[0].text!r}: nothing here reads words; give an image of the class")
     words = _encode_words(texts, classes, words_of) if words_of and texts else ()
-    images = _by_image((shot for shot in given if not shot.text), max_pixels, look or Look())
-    supports = tuple(_encode(image, classes, features_of(image.picture), max_pixels) for image in images)
-    promised = {name for image in images for shot in image.shots for name in shot.classes}
+    images = reader.by_image(given, lambda pixels, name: (features_of(pixels), name))
+    supports = tuple(_encode(features, name, group, classes, reader.max_pixels) for (features, name), group in images)
+    promised = {name for _, group in images for shot in group for name in shot.classes}
     _check_all_shown(supports, classes, promised)
     return supports + words
 
 
-def _encode_words(shots: Sequence[Shot], classes: Sequence[str], words_of: Words) -> tuple[Support, ...]:
+def grid_mask(mask: NDArray[np.bool_] | Tensor, frame: Frame) -> Tensor:
+    """The fraction of each patch that a mask of pixels covers: (..., h, w) truth values to (..., gh, gw) in 0..1.
+
+    What a patch has of padding counts as not covered.
+    """
+    return to_grid(torch.as_tensor(mask).float(), frame) * coverage(frame)
+
+
+def _encode_words(
+    shots: Sequence[Shot], classes: Sequence[str], words_of: Callable[[Sequence[str]], FeatureMap]
+) -> tuple[Support, ...]:
     """One support per text, and one of the background words."""
     texts = [str(shot.text).strip() for shot in shots]
     supports = []
@@ -81,17 +136,6 @@ def _encode_words(shots: Sequence[Shot], classes: Sequence[str], words_of: Words
     return (*supports, Support(row, nothing, torch.ones(row.grid_hw), "text"))
 
 
-def _by_image(shots: Iterable[Shot], max_pixels: int, look: Look) -> list[_Image]:
-    images: dict[bytes, _Image] = {}
-    for shot in shots:
-        if shot.image is None:
-            continue
-        picture = read_image(shot.image, max_pixels=max_pixels, look=look)
-        key = hashlib.sha256(picture.tobytes() + repr(picture.shape).encode()).digest()
-        images.setdefault(key, _Image(name_of(shot.image), picture)).shots.append(shot)
-    return list(images.values())
-
-
 def labelled_support(
     labels: NDArray[np.uint8], wanted: Mapping[int, str], classes: Sequence[str], features: FeatureMap, name: str
 ) -> Support:
@@ -100,33 +144,34 @@ def labelled_support(
     Raises `MaskError` and `EmptyMaskError`, which call the image `name`.
     """
     check_same_size(labels.shape, features.frame.size_hw, f"the mask of {name}")
-    shown, known = _from_labels(labels, wanted, features, name)
+    shown, valid_mask = _from_labels(labels, wanted, features.frame, name)
     masks = torch.zeros(len(classes), *features.grid_hw)
     for class_name, mask in shown.items():
         if class_name in classes:
             masks[classes.index(class_name)] = mask
-    return Support(features, _share(masks, known), known)
+    return Support(features, _share(masks, valid_mask), valid_mask)
 
 
-def _encode(image: _Image, classes: Sequence[str], features: FeatureMap, max_pixels: int) -> Support:
+def _encode(features: FeatureMap, name: str, shots: Sequence[Shot], classes: Sequence[str], max_pixels: int) -> Support:
+    """The support of one image from all its shots."""
     masks = torch.zeros(len(classes), *features.grid_hw)
-    known = coverage(features.frame)
-    for shot in image.shots:
-        shown = _shown(shot, classes, features, image.name, max_pixels)
-        known = torch.minimum(known, shown.known)
+    valid_mask = coverage(features.frame)
+    for shot in shots:
+        shown = _shown(shot, classes, features, name, max_pixels)
+        valid_mask = torch.minimum(valid_mask, shown.known)
         masks = torch.maximum(masks, shown.masks)
-    if all(shot.mask is not None for shot in image.shots):
-        _check_consistent(masks, known, classes, image.name)
-    kind = "image" if all(shot.prompt == "none" for shot in image.shots) else "mask"
-    weight = max(float(shot.weight) for shot in image.shots)
-    return Support(features, _share(masks, known), known, kind, weight)
+    if all(shot.mask is not None for shot in shots):
+        _check_consistent(masks, valid_mask, classes, name)
+    kind = "image" if all(shot.prompt == "none" for shot in shots) else "mask"
+    weight = max(float(shot.weight) for shot in shots)
+    return Support(features, _share(masks, valid_mask), valid_mask, kind, weight)
 
 
-def _check_consistent(masks: Tensor, known: Tensor, classes: Sequence[str], name: str) -> None:
-    """Pixels may be of one class alone; a rim that two people drew differently is let pass and shared."""
+def _check_consistent(masks: Tensor, valid_mask: Tensor, classes: Sequence[str], name: str) -> None:
+    """Refuse masks that give the same pixels to two classes; a rim that two people drew differently is shared."""
     shown = [(index, mask) for index, mask in enumerate(masks) if bool(mask.any())]
     for (i, first), (j, second) in combinations(shown, 2):
-        twice = float((first + second - known).clamp(min=0).sum())
+        twice = float((first + second - valid_mask).clamp(min=0).sum())
         if twice > _CONTRADICTORY * min(float(first.sum()), float(second.sum())):
             raise SupportError(
                 f"{name}: the masks of {classes[i]!r} and {classes[j]!r} cover the same region; "
@@ -153,37 +198,35 @@ def _wanted(shot: Shot) -> dict[int, str]:
 
 
 def _from_labels(
-    labels: NDArray[np.uint8], wanted: Mapping[int, str], features: FeatureMap, name: str
+    labels: NDArray[np.uint8], wanted: Mapping[int, str], frame: Frame, name: str
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """{class: (gh, gw)} of a label map, and the part of each cell that is labelled."""
-    frame = features.frame
+    """{class: (gh, gw)} of a label map (h, w), and the fraction (gh, gw) of each patch that is labelled."""
     stray = sorted(set(np.unique(labels).tolist()) - {0, IGNORE, *wanted})
     if stray:
         raise MaskError(f"the mask of {name}: labels {stray} are in no class; name them, or set them to 0 or 255")
-    part = coverage(frame)
-    known = to_grid(torch.from_numpy(labels != IGNORE).float(), frame) * part
+    valid_mask = grid_mask(labels != IGNORE, frame)
     shown = {}
     for label, class_name in wanted.items():
-        mask = to_grid(torch.from_numpy(labels == label).float(), frame) * part
-        if float(mask.sum()) >= MIN_CELLS:
+        mask = grid_mask(labels == label, frame)
+        if float(mask.sum()) >= _MIN_PATCHES:
             shown[class_name] = mask
         elif len(wanted) == 1:
             raise EmptyMaskError(_too_small(name, class_name, float(mask.sum()), frame.patch))
         else:  # a speck of one class among others teaches nothing, and is no background either
-            known = known - mask
-    return shown, known
+            valid_mask = valid_mask - mask
+    return shown, valid_mask
 
 
 def _check_all_shown(supports: Sequence[Support], classes: Sequence[str], promised: Set[str]) -> None:
-    """A class that several-class masks name must be large enough in one of them at least."""
+    """Refuse a class that shots name but whose masks are too small in all of them."""
     for index, name in enumerate(classes):
         if name in promised and not any(bool(support.masks[index].any()) for support in supports):
             patch = supports[0].features.frame.patch
             raise EmptyMaskError(_too_small("every support", name, 1.0, patch))
 
 
-def _too_small(where: str, class_name: str, cells: float, patch: int) -> str:
-    if cells == 0:
+def _too_small(where: str, class_name: str, patches: float, patch: int) -> str:
+    if patches == 0:
         return f"the mask of {where}: {class_name!r} marks no pixel; mark the object, or leave the image out"
     return (
         f"the mask of {where}: {class_name!r} covers no {patch}x{patch} patch; "
@@ -215,10 +258,10 @@ def _check_inside(shot: Shot, size_hw: tuple[int, int], name: str) -> None:
             raise MaskError(f"{kind} of {name}: {rows.tolist()} lie outside the image of {width} x {height} pixels")
 
 
-def _share(masks: Tensor, known: Tensor) -> Tensor:
-    """Where classes overlap in a cell they share what is labelled of it."""
+def _share(masks: Tensor, valid_mask: Tensor) -> Tensor:
+    """Divide the labelled fraction of a patch among the classes that overlap in it."""
     total = masks.sum(0).clamp(min=1e-6)
-    return masks * torch.minimum(total, known) / total
+    return masks * torch.minimum(total, valid_mask) / total
 
 
 def _points(rows: object) -> NDArray[np.float64]:
@@ -226,7 +269,7 @@ def _points(rows: object) -> NDArray[np.float64]:
 
 
 def _along(line: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points no more than four pixels apart along a polyline (n, 2)."""
+    """Points at most four pixels apart along a polyline (n, 2)."""
     pieces = [line[:1]]
     for start, end in pairwise(line):
         steps = max(1, int(np.ceil(np.abs(end - start).max() / 4)))

@@ -21,21 +21,24 @@ from kshot.io.rasters import Look
 from kshot.io.tensor_file import read_learned
 from kshot.methods.base import Origin, Support, Task, settings_of
 from kshot.ops.geometry import FeatureMap
-from kshot.prompts import encode_shots
+from kshot.prompts import ShotReader, encode_shots
 from kshot.types import ImageLike, Prediction, Shot, SupportSet
 
 
 class Segmenter:
     """Everything that does not change between images: backbone, method, refiner and their settings.
 
-    backbone: short name, Hub id, local folder, or a loaded Backbone. method, refiner: names, see `kshot.names`.
-    size: images are resized to about size x size pixels of area, aspect ratio kept; by default the backbone's own.
-    layers: of the backbone,
-    such as ("10", "12", "k12"): outputs and attention keys of blocks. device: auto, cpu, cuda, cuda:N.
-    dtype: float32 or bfloat16.
-    method_settings, refiner_settings: values other than the published ones. max_pixels: larger images are refused.
-    bands: of TIFFs, three numbers from 1 (red first) or one; by default the first three. stretch: (low, high), values
-    of TIFFs that become black and white; by default the depth of the data decides.
+    backbone: short name, Hub id, local folder, or a loaded Backbone.
+    method, refiner: names, see `kshot.names`.
+    size: images are resized to about size x size pixels of area, aspect ratio kept; by default the backbone's own size.
+    layers: of the backbone, such as ("10", "12", "k12"): outputs and attention keys of blocks.
+    device: auto, cpu, cuda, cuda:N. dtype: float32 or bfloat16.
+    method_settings, refiner_settings: values other than the default ones.
+    max_pixels: larger images are refused.
+    bands: of TIFFs, three numbers from 1 (red first) or one; by default the first three.
+    stretch: (low, high), values of TIFFs that become black and white; by default the bit depth decides.
+
+    Raises `UnknownNameError`, `SettingError`, `WeightsNotFoundError` and `BackboneError`.
     """
 
     def __init__(
@@ -59,12 +62,13 @@ class Segmenter:
         self.settings = settings_of(self.method, method_settings or {})
         self.refiner_settings = settings_of(self.refiner, refiner_settings or {})
         for module, chosen in ((self.method, self.settings), (self.refiner, self.refiner_settings)):
-            # What they need beside the backbone is missed now, not at each image.
+            # What is missing is reported now, not at the first image.
             if hasattr(module, "prepare"):
                 module.prepare(chosen)
             if getattr(chosen, "weights", ""):
                 read_learned(chosen.weights)
         self.max_pixels, self.look = max_pixels, Look.of(bands, stretch)
+        self.shot_reader = ShotReader(max_pixels, self.look)
         if isinstance(backbone, str):
             backbone = backbones.load_backbone(backbone, device=device, dtype=dtype, layers=layers)
         self.backbone = backbone
@@ -88,7 +92,7 @@ class Segmenter:
         self.method, self.refiner = _plugins.load("methods", self.method), _plugins.load("refiners", self.refiner)
 
     def fit(self, support: SupportSet | Iterable[Shot]) -> Task:
-        """A frozen task of the support set; raises `InputError`s that name the shot."""
+        """A frozen task, fitted on the support set; raises `InputError`s that name the shot."""
         shots = support if isinstance(support, SupportSet) else SupportSet(support)
         supports = self.encode(shots, shots.classes)
         task: Task = self.method.Task(shots.classes, supports, self.origin, self.settings)
@@ -96,19 +100,19 @@ class Segmenter:
 
     def predict(self, task: Task, image: ImageLike) -> Prediction:
         """Masks of one image: path, encoded bytes, PIL image or array (h, w, 3)."""
-        picture = read_image(image, max_pixels=self.max_pixels, look=self.look)  # (h, w, 3) uint8
-        features = self.features(picture)  # (c, gh, gw)
-        return self.decide(task, features, picture)
+        pixels = read_image(image, max_pixels=self.max_pixels, look=self.look)  # (h, w, 3) uint8
+        features = self.features(pixels)  # (c, gh, gw)
+        return self.decide(task, features, pixels)
 
-    def decide(self, task: Task, features: FeatureMap, picture: NDArray[np.uint8]) -> Prediction:
-        """The cheap part: from features of a picture to its masks."""
+    def decide(self, task: Task, features: FeatureMap, image: NDArray[np.uint8]) -> Prediction:
+        """The cheap part: from the features of an image (h, w, 3) uint8 to its masks."""
         with torch.inference_mode():
-            logits = task.score(features, picture)  # (n+1, gh, gw), 0 = background
+            logits = task.score(features, image)  # (n+1, gh, gw), 0 = background
             present = task.presence(features, logits)  # (n,)
-            fine = self.refiner.refine(logits, features.frame, picture, self.refiner_settings)  # (n+1, h, w)
+            fine = self.refiner.refine(logits, features.frame, image, self.refiner_settings)  # (n+1, h, w)
             scores = fine.softmax(0).numpy()
         named = dict(zip(task.classes, present.tolist(), strict=True))
-        return Prediction.from_scores(scores, task.classes, named, picture, task.gate)
+        return Prediction.from_scores(scores, task.classes, named, image, task.gate)
 
     def predict_many(self, task: Task, images: str | Path | Iterable[ImageLike]) -> Iterator[Prediction]:
         """Masks of a folder (with its sub-folders), a glob pattern or any iterable of images, one by one in order.
@@ -119,21 +123,21 @@ class Segmenter:
         for image in found:
             yield self.predict(task, image)
 
-    def features(self, picture: NDArray[np.uint8]) -> FeatureMap:
-        """The dear part: features of a picture (h, w, 3) uint8."""
-        return extract(self.backbone, picture, self.size)
+    def features(self, image: NDArray[np.uint8]) -> FeatureMap:
+        """The expensive part: features of an image (h, w, 3) uint8."""
+        return extract(self.backbone, image, self.size)
 
     def encode(self, shots: Iterable[Shot], classes: Sequence[str]) -> tuple[Support, ...]:
         """Supports of shots, with soft masks on the grid in the order of `classes`.
 
-        Words need a backbone that reads them, or raise `SettingError`.
+        Raises `InputError`s that name the shot, and `SettingError` for words when the backbone reads none.
         """
         words_of = partial(extract_words, self.backbone)
-        return encode_shots(shots, classes, self.features, self.max_pixels, words_of, self.look)
+        return encode_shots(shots, classes, self.features, self.shot_reader, words_of)
 
     @property
     def origin(self) -> Origin:
-        """What a task must know of this Segmenter to refuse another backbone's features."""
+        """How this Segmenter makes features: what a task keeps, to refuse features of another kind."""
         spec = self.backbone.spec
         layers = tuple(getattr(self.backbone, "layers", ()))
         return Origin(spec.name, self.backbone.identity, layers, self.size, spec.patch)

@@ -105,7 +105,7 @@ def test_a_prediction_knows_its_areas() -> None:
         ({"scores": np.zeros((3, 4, 6), np.float32)}, r"scores of shape \(2, 4, 6\), got \(3, 4, 6\)"),
         ({"mask": np.full((4, 6), 2, np.uint8)}, r"labels in 0\.\.1, got 2"),
         ({"present": {}}, "a presence for each"),
-        ({"picture": np.zeros((4, 5, 3), np.uint8)}, r"picture of shape \(4, 6, 3\), got \(4, 5, 3\)"),
+        ({"image": np.zeros((4, 5, 3), np.uint8)}, r"image of shape \(4, 6, 3\), got \(4, 5, 3\)"),
     ],
 )
 def test_a_wrong_prediction_is_refused(changes: dict, message: str) -> None:

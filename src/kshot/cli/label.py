@@ -134,7 +134,7 @@ def _label(
         summary = label_folder(segmenter, task, images, out, progress=progress, **how)
     # After the run, which refuses a folder that holds another one; an interrupted run gets its report too.
     if supports:
-        save_supports(out, supports, task, segmenter.max_pixels, segmenter.look)
+        save_supports(out, supports, task, segmenter.shot_reader)
     report = write_report(out)
     say(f"report: {report}")
     finish(summary, run.json, f"{_command_without('--resume', '--overwrite')} --resume", report)

@@ -81,7 +81,7 @@ def run_case(case: Case, folder: Path, segmenter: Segmenter, backbone: str | Non
     task = segmenter.fit(shots)
     notes = {"command": command, "images": str(images.resolve())}
     summary = label_folder(segmenter, task, images, result, formats=FORMATS, overwrite=True, notes=notes)
-    save_supports(result, shots, task)
+    save_supports(result, shots, task, segmenter.shot_reader)
     write_report(result)
     ious = {view.name: _ious(case, view, result) for view in case.queries}
     return CaseResult(case, folder, command, summary.objects, ious)

@@ -1,9 +1,7 @@
 """The supports of a run as pictures: what the user marked, and what the method made of it."""
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +11,34 @@ from PIL import Image, ImageDraw
 
 from kshot.formats.overlay import colour_of
 from kshot.io.atomic import atomic_path, write_text
-from kshot.io.images import MAX_PIXELS, name_of, read_image, read_mask
+from kshot.io.images import read_mask
 from kshot.io.jsonl import read_object
-from kshot.io.rasters import Look
 from kshot.methods.base import Support, Task
 from kshot.ops.geometry import to_pixels
+from kshot.prompts import ShotReader
 from kshot.report.pictures import outlined
-from kshot.types import IGNORE, ImageLike, Shot, SupportSet
+from kshot.types import IGNORE, Shot, SupportSet
 
 FOLDER, LIST = "supports", "supports.json"
 _SIDE = 800  # pixels of the longest side: small pictures are enlarged so that the marks come out fine
 _FILL = 0.6
-Read = Callable[[ImageLike], NDArray[np.uint8]]
 
 
-def save_supports(
-    out: Path, support: SupportSet, task: Task, max_pixels: int = MAX_PIXELS, look: Look | None = None
-) -> None:
+def save_supports(out: Path, support: SupportSet, task: Task, reader: ShotReader) -> None:
     """Write supports/<n>.jpg, one per support image, and supports/supports.json for the report.
 
     The fill is the soft mask on the grid, which is what the method sees; lines, boxes and dots are what was given.
-    Words are in the list alone.
+    Words are in the list alone. reader: the `Segmenter.shot_reader` of the fit.
     Raises `OutputError`.
     """
-    read = partial(read_image, max_pixels=max_pixels, look=look or Look())
     lines: list[dict[str, Any]] = []
-    shown = zip(_by_image(support, read), task.supports, strict=False)
-    for index, ((image, shots), encoded) in enumerate(shown):
+    images = reader.by_image(support, lambda pixels, name: (*_small(pixels), name))
+    for index, (((small, scale, image), shots), encoded) in enumerate(zip(images, task.supports, strict=False)):
         name = f"{FOLDER}/{index}.jpg"
         with atomic_path(out / name) as beside:
-            drawn = _drawn(read(image), shots, encoded, task.classes, max_pixels)
+            drawn = _drawn(small, scale, shots, encoded, task.classes, reader.max_pixels)
             drawn.save(beside, "JPEG", quality=90, subsampling=0)
-        lines.append({"image": _name(image), "overlay": name, "marks": _marks(shots)})
+        lines.append({"image": _name(image, shots[0]), "overlay": name, "marks": _marks(shots)})
     lines += [{"text": shot.text, "marks": _marks([shot])} for shot in support if shot.text]
     facts = {"task": task.digest(), "source": support.source, "supports": lines}
     write_text(out / FOLDER / LIST, json.dumps(facts, indent=2) + "\n")
@@ -57,23 +51,14 @@ def read_supports(out: Path, task: str | None) -> list[dict[str, Any]]:
     return lines if isinstance(lines, list) and task in {None, facts.get("task")} else []
 
 
-def _by_image(support: Iterable[Shot], read: Read) -> list[tuple[ImageLike, list[Shot]]]:
-    """Images with their shots, in the order in which `prompts.encode_shots` encodes the images."""
-    groups: dict[bytes, tuple[ImageLike, list[Shot]]] = {}
-    for shot in support:
-        if shot.image is not None:
-            picture = read(shot.image)
-            key = hashlib.sha256(picture.tobytes() + repr(picture.shape).encode()).digest()
-            groups.setdefault(key, (shot.image, []))[1].append(shot)
-    return list(groups.values())
-
-
 def _drawn(
-    seen: NDArray[np.uint8], shots: Sequence[Shot], encoded: Support, classes: Sequence[str], max_pixels: int
+    small: Image.Image,
+    scale: float,
+    shots: Sequence[Shot],
+    encoded: Support,
+    classes: Sequence[str],
+    max_pixels: int,
 ) -> Image.Image:
-    picture = Image.fromarray(seen)
-    scale = _SIDE / max(picture.size)
-    small = picture.resize((round(picture.width * scale) or 1, round(picture.height * scale) or 1))
     canvas = _filled(np.asarray(small), encoded)
     for shot in shots:
         if shot.mask is not None:
@@ -84,6 +69,13 @@ def _drawn(
     for shot in (shot for shot in shots if shot.classes):
         _draw_marks(ImageDraw.Draw(drawn), shot, colour_of(classes.index(shot.classes[0]) + 1), scale)
     return drawn
+
+
+def _small(pixels: NDArray[np.uint8]) -> tuple[Image.Image, float]:
+    """An image at the size that is drawn on, and its pixels for one of the original."""
+    image = Image.fromarray(pixels)
+    scale = _SIDE / max(image.size)
+    return image.resize((round(image.width * scale) or 1, round(image.height * scale) or 1)), scale
 
 
 def _filled(picture: NDArray[np.uint8], encoded: Support) -> NDArray[np.uint8]:
@@ -130,5 +122,5 @@ def _marks(shots: Sequence[Shot]) -> list[dict[str, str]]:
     return [{"class": name, "prompt": shot.prompt} for shot in shots for name in shot.classes]
 
 
-def _name(image: ImageLike) -> str:
-    return Path(image).name if isinstance(image, str | Path) else name_of(image)
+def _name(image: str, shot: Shot) -> str:
+    return Path(image).name if isinstance(shot.image, str | Path) else image

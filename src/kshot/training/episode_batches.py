@@ -14,7 +14,7 @@ from kshot.episodes.sampler import Episode
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.features import FeatureCache
 from kshot.methods.base import Support
-from kshot.ops.geometry import coverage, to_grid
+from kshot.prompts import grid_mask
 from kshot.segmenter import Segmenter
 from kshot.training.augment import Augmented, Augmenter
 from kshot.types import IGNORE
@@ -61,9 +61,9 @@ class Examples:
     def _make_marks(self, image: str, classes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """(N, gh, gw) and (gh, gw): soft masks of the ways, and what is labelled."""
         frame = self.runner.features(image).frame
-        labels, part = torch.from_numpy(self.view.way_mask(image, classes)), coverage(frame)
-        masks = torch.stack([(labels == way).float() for way in range(1, len(classes) + 1)])
-        return to_grid(masks, frame) * part, to_grid((labels != IGNORE).float(), frame) * part
+        labels = torch.from_numpy(self.view.way_mask(image, classes))
+        masks = torch.stack([labels == way for way in range(1, len(classes) + 1)])
+        return grid_mask(masks, frame), grid_mask(labels != IGNORE, frame)
 
 
 def _alone(episode: Episode, way: int, image: str) -> Episode:
@@ -74,12 +74,12 @@ def _alone(episode: Episode, way: int, image: str) -> Episode:
 
 def _marked(made: Augmented, way: int, classes: tuple[int, ...]) -> Support:
     """A changed picture as the support of one way; pixels of other ways are ignored, as in evaluation."""
-    features, part = made.features, coverage(made.features.frame)
+    features = made.features
     others = [c for c in classes if c != classes[way - 1]]
     ignored = np.isin(made.labels, others) | (made.labels == IGNORE)
     masks: Tensor = torch.zeros(len(classes), *features.grid_hw)
-    masks[way - 1] = to_grid(torch.from_numpy(made.labels == classes[way - 1]).float(), features.frame) * part
-    return Support(features, masks, to_grid(torch.from_numpy(~ignored).float(), features.frame) * part)
+    masks[way - 1] = grid_mask(made.labels == classes[way - 1], features.frame)
+    return Support(features, masks, grid_mask(~ignored, features.frame))
 
 
 def _moved(support: Support, device: torch.device) -> Support:

@@ -78,7 +78,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory, toy: kshot.Segmenter) -> 
     task = toy.fit(support)
     notes = {"command": "kshot label <support> 'images'", "images": str(images)}
     label_folder(toy, task, images, out, formats=("png", "overlay", "scores"), notes=notes)
-    save_supports(out, support, task)
+    save_supports(out, support, task, toy.shot_reader)
     write_report(out)
     return out
 
@@ -213,7 +213,7 @@ def test_supports_of_every_kind_are_drawn(tmp_path: Path, toy: kshot.Segmenter) 
         Shot(picture, mask=labels, label={7: "disc"}),
         Shot(text="a disc", label="disc"),
     ]
-    save_supports(tmp_path, SupportSet(marks), task)
+    save_supports(tmp_path, SupportSet(marks), task, toy.shot_reader)
     line, words = read_supports(tmp_path, None)
     assert [mark["prompt"] for mark in line["marks"]] == ["boxes", "scribbles", "mask"]
     assert words["text"] == "a disc"
