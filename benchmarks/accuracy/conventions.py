@@ -1,14 +1,12 @@
 """One set of predictions scored by the conventions that published codes use: how much of a figure is convention?
 
-python benchmarks/accuracy/conventions.py --root VOCdevkit/VOC2012 --backbone NAME --way 1 --episodes 300
+python -m benchmarks.accuracy.conventions --root VOCdevkit/VOC2012 --backbone NAME --way 1 --episodes 300
 """
-
-import argparse
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.settings import arguments
 from kshot import Segmenter
 from kshot.data.base import load_dataset
 from kshot.episodes.sampler import draw_episodes
@@ -18,14 +16,10 @@ from kshot.metrics import EpisodeCounts, IoUCounts, bootstrap, fss_miou, panet_m
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--backbone", required=True)
+    parser = arguments(__doc__, "root", "backbone", "cache", episodes=300)
     parser.add_argument("--protocol", default="hsnet")
     parser.add_argument("--way", type=int, default=1)
     parser.add_argument("--shot", type=int, default=1)
-    parser.add_argument("--episodes", type=int, default=300)
-    parser.add_argument("--cache", type=Path)
     given = parser.parse_args()
     data = load_dataset("voc", given.root)
     drawn = draw_episodes(data, given.protocol, given.way, given.shot, given.episodes, drop_small=True)

@@ -12,9 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks.accuracy.methods import SETS, Kind
-from benchmarks.settings import facts, shared
-from kshot.data.base import load_dataset
+from benchmarks.accuracy.methods import Kind
+from benchmarks.settings import VIT_TINY, arguments, facts, figures, open_set, write
 from kshot.evaluation import Result, evaluate
 from kshot.methods._class_embeddings import as_salient
 from kshot.segmenter import Segmenter
@@ -45,7 +44,7 @@ def main() -> None:
                         row = key | _figures(_run(backbone, name, kind, method, masks, options))
                         report["rows"].append(row)
                         print(json.dumps({k: row[k] for k in (*key, "miou", "interval", "boundary_f")}), flush=True)
-                        options.out.write_text(json.dumps(report, indent=1) + "\n")
+                        write(options.out, report)
 
 
 def _run(backbone: str, name: str, kind: Kind, method: str, masks: str, options: argparse.Namespace) -> Result:
@@ -54,7 +53,7 @@ def _run(backbone: str, name: str, kind: Kind, method: str, masks: str, options:
         segmenter.method = SimpleNamespace(Task=_Unmasked(segmenter.method.Task), __name__="kshot.methods.unmasked")
     return evaluate(
         segmenter,
-        load_dataset("voc" if name == "voc" else "auto", shared(SETS[name])),
+        open_set(name),
         way=kind.way,
         shot=kind.shot,
         protocol=kind.protocol,
@@ -75,29 +74,20 @@ class _Unmasked:
 
 
 def _figures(result: Result) -> dict[str, Any]:
-    interval = result.confidence_interval
     return {
-        "miou": round(100 * result.miou, 2),
-        "interval": [round(100 * interval.low, 2), round(100 * interval.high, 2)],
-        "fb_iou": round(100 * result.fb_iou, 2),
-        "boundary_f": round(100 * result.boundary, 2),
-        "calibration_error": round(result.calibration_error, 4),
-        "presence_accuracy": round(100 * result.presence_accuracy, 2),
+        **figures(result),
         "classes": len(result.per_class),
         "working_size": result.settings["backbone"].get("size"),
     }
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbones", nargs="+", default=["tiny", str(shared("weights/vit-tiny-patch16-224"))])
+    parser = arguments(__doc__, "size", "cache", episodes=500)
+    parser.add_argument("--backbones", nargs="+", default=["tiny", VIT_TINY])
     parser.add_argument("--sets", nargs="+", default=["voc", "coco-mini"])
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--methods", nargs="+", default=["density", "auto"])
     parser.add_argument("--masks", nargs="+", default=["drawn"], choices=["drawn", "none"])
-    parser.add_argument("--episodes", type=int, default=500)
-    parser.add_argument("--size", type=int, help="of the working area, the backbone's own by default")
-    parser.add_argument("--cache", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 

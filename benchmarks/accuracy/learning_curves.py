@@ -3,12 +3,12 @@
 python -m benchmarks.accuracy.learning_curves runs/seed runs/quick --out docs/images/episodic.svg
 """
 
-import argparse
 import json
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from benchmarks.settings import arguments
 from kshot.io.atomic import write_text
 from kshot.training import log
 
@@ -19,7 +19,7 @@ Point = tuple[float, float]
 
 def main() -> None:
     """Draw the runs that are named."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.accuracy import salience
-from benchmarks.settings import facts, shared
-from kshot.data.base import Dataset, load_dataset
+from benchmarks.settings import SETS, arguments, facts, figures, open_set, percent, write
+from kshot.data.base import Dataset
 from kshot.evaluation import Result, evaluate
 from kshot.segmenter import Segmenter
 
-SETS = {"voc": "data/VOCdevkit/VOC2012", "coco-mini": "data/coco-mini", "wbc": "data/wbc", "crack": "data/crack"}
 METHODS = (
     *("prototype", "mixture", "attention", "matching", "density", "regions"),
     *("image-prompt", "text", "clip-dinoiser", "auto"),
@@ -75,14 +74,14 @@ def main() -> None:
     done = {(row["arm"], row["data"], row["kind"]) for row in report["rows"]}
     arms = ARMS.get(options.arms) or [Arm(name, name, {}) for name in options.methods]
     for name in options.sets:
-        data = load_dataset("voc" if name == "voc" else "auto", shared(SETS[name]))
+        data = open_set(name)
         for kind in (kind for kind in KINDS + MORE_WAYS if kind.name in options.kinds):
             for arm in arms:
                 if (arm.name, name, kind.name) in done or kind.way > len(data.classes):
                     continue
                 report["rows"].append(_row(arm, name, kind, data, _run(arm, kind, data, options)))
                 print(_line(report["rows"][-1]), flush=True)
-                options.out.write_text(json.dumps(report, indent=1) + "\n")
+                write(options.out, report)
 
 
 def _run(arm: Arm, kind: Kind, data: Dataset, options: argparse.Namespace) -> Result:
@@ -109,7 +108,6 @@ def _run(arm: Arm, kind: Kind, data: Dataset, options: argparse.Namespace) -> Re
 
 
 def _row(arm: Arm, name: str, kind: Kind, data: Dataset, result: Result) -> dict[str, Any]:
-    interval = result.confidence_interval
     images = {c: len({pair.image for pair in data.pairs() if pair.class_id == c}) for c in data.fold_classes()}
     parts = {int(c): value for c, value in result.score.parts.items() if int(c) > 0 and not math.isnan(value)}
     groups = {
@@ -124,23 +122,13 @@ def _row(arm: Arm, name: str, kind: Kind, data: Dataset, result: Result) -> dict
         "protocol": kind.protocol,
         "episodes": len(result.rows),
         "classes": len(parts),
-        "miou": _percent(result.miou),
-        "interval": [_percent(interval.low), _percent(interval.high)],
-        **{f"miou_{group}": _percent(sum(v) / len(v)) if v else None for group, v in groups.items()},
+        **figures(result),
+        **{f"miou_{group}": percent(sum(v) / len(v)) if v else None for group, v in groups.items()},
         "classes_common": len(groups["common"]),
-        "strict_miou": _percent(result.strict_miou),
-        "presence_accuracy": _percent(result.presence_accuracy),
-        "fb_iou": _percent(result.fb_iou),
-        "boundary_f": _percent(result.boundary),
-        "calibration_error": round(result.calibration_error, 4),
-        "per_class": {label: _percent(value) for label, value in result.per_class.items()},
+        "per_class": {label: percent(value) for label, value in result.per_class.items()},
         "method_settings": arm.settings,
         "refiner": arm.refiner,
     }
-
-
-def _percent(value: float) -> float:
-    return round(100 * value, 2)
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -160,17 +148,11 @@ def _begun(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "backbone", "seed", "workers", "cache", episodes=500, size=512)
     parser.add_argument("--arms", choices=["methods", *ARMS], default="methods")
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--kinds", nargs="+", default=[kind.name for kind in KINDS])
-    parser.add_argument("--backbone", default=str(shared("weights/vit-tiny-patch16-224")))
-    parser.add_argument("--episodes", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--cache", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 

@@ -7,10 +7,11 @@ A Markdown table. Where choosing pays, the chosen arm beats the default on the h
 default has above it there is what tuning on all classes may have lent.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+from benchmarks.settings import arguments
 
 Row = dict[str, Any]
 _DEFAULT = "all parts"
@@ -18,7 +19,7 @@ _HALVES = (("odd", "even"), ("even", "odd"))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("results", type=Path)
     rows: list[Row] = json.loads(parser.parse_args().results.read_text())["rows"]
     print("| set | chosen on | best arm of | there (default) | on the other half (default) |")

@@ -2,14 +2,12 @@
 
 Prompts are simulated from VOC masks: the box of a class's largest component; three random points inside the eroded
 mask, with and without three outside of it; a stroke through three such points; nothing. Each soft mask is compared
-with the mask's coverage of the cells: `iou` cuts both at 0.5, `soft` is sum(min) / sum(max). Beside it stand a filled
-box or disc, a plain cosine to the marked cells, and a centre prior; the baselines' thresholds are the best of a
+with the mask's coverage of the patches: `iou` cuts both at 0.5, `soft` is sum(min) / sum(max). Beside it stand a filled
+box or disc, a plain cosine to the marked patch tokens, and a centre prior; the baselines' thresholds are the best of a
 range on the same images, which flatters them. kshot's constants were chosen on the half "tune"; "confirm" was kept for
 the figures.
 """
 
-import argparse
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ from skimage.graph import route_through_array
 from skimage.measure import label as components
 from torch import Tensor
 
+from benchmarks.settings import VIT_TINY, arguments, write
 from kshot.backbones.base import load_backbone
 from kshot.features import extract
 from kshot.io.images import read_image, read_mask
@@ -50,12 +49,12 @@ class Case:
 
 
 def read_pairs(root: Path, split: str) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
-    """(half, picture, labels) of the images in a VOC list; every second one is for tuning."""
+    """(half, image, labels) of the images in a VOC list; every second one is for tuning."""
     names = (root / "ImageSets/Segmentation" / f"{split}.txt").read_text().split()
     for index, name in enumerate(names):
-        picture = read_image(root / "JPEGImages" / f"{name}.jpg")
+        image = read_image(root / "JPEGImages" / f"{name}.jpg")
         labels = read_mask(root / "SegmentationClass" / f"{name}.png", drawn=False)
-        yield ("tune", "confirm")[index % 2], picture, labels
+        yield ("tune", "confirm")[index % 2], image, labels
 
 
 def cases_of(labels: NDArray[np.uint8], rng: np.random.Generator) -> Iterator[Case]:
@@ -133,7 +132,7 @@ def centre(features: FeatureMap, case: Case) -> Tensor:
 
 
 def cosine(features: FeatureMap, case: Case) -> Tensor:
-    """(gh, gw): cosine to the mean of the marked cells, less that to the mean of the negative ones (or of the rest)."""
+    """(gh, gw): cosine to the mean of the marked patch tokens, less that to the mean of negative (or other) ones."""
     if not len(case.points) and not len(case.boxes):
         return 1 - _towards(features, torch.ones(features.grid_hw))
     box = _box(features, case)
@@ -201,9 +200,9 @@ class Scores:
         }
 
 
-def compare(found: Tensor, truth: Tensor, known: Tensor) -> tuple[Array, float]:
-    """IoU at every threshold and soft IoU of planes (gh, gw); cells that are mostly unlabelled don't count."""
-    counts = known > 0.5
+def compare(found: Tensor, truth: Tensor, valid_mask: Tensor) -> tuple[Array, float]:
+    """IoU at every threshold and soft IoU of planes (gh, gw); patches that are mostly unlabelled don't count."""
+    counts = valid_mask > 0.5
     shown, wanted = found[counts].numpy(), truth[counts].numpy()
     hard = shown[None] > THRESHOLDS[:, None]  # (t, n)
     both, either = (hard & (wanted > 0.5)).sum(1), (hard | (wanted > 0.5)).sum(1)
@@ -215,9 +214,9 @@ def measure(root: Path, split: str, backbone: str, layers: tuple[int, ...], size
     """{half | prompt | method: scores} over all images of a list."""
     encoder = load_backbone(backbone, device="cpu", layers=layers or None)
     scores: dict[str, Scores] = defaultdict(Scores)
-    for index, (half, picture, labels) in enumerate(read_pairs(root, split)):
-        features = extract(encoder, picture, size)
-        known = to_grid(torch.from_numpy(labels != IGNORE).float(), features.frame) * coverage(features.frame)
+    for index, (half, image, labels) in enumerate(read_pairs(root, split)):
+        features = extract(encoder, image, size)
+        valid_mask = to_grid(torch.from_numpy(labels != IGNORE).float(), features.frame) * coverage(features.frame)
         for case in cases_of(labels, np.random.default_rng((seed, index))):
             truth = to_grid(torch.from_numpy(case.truth).float(), features.frame) * coverage(features.frame)
             for name, method in METHODS.items():
@@ -225,7 +224,7 @@ def measure(root: Path, split: str, backbone: str, layers: tuple[int, ...], size
                 found = method(features, case)
                 entry = scores[f"{half} | {case.kind} | {name}"]
                 entry.seconds.append(time.perf_counter() - start)
-                iou, soft = compare(found, truth, known)
+                iou, soft = compare(found, truth, valid_mask)
                 entry.iou.append(iou)
                 entry.soft.append(soft)
     return scores
@@ -242,22 +241,18 @@ def table(title: str, rows: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path("../shared/data/VOCdevkit/VOC2012"))
+    parser = arguments(__doc__, "root", "seed", "out", size=448)
     parser.add_argument("--split", default="val")
     parser.add_argument(
         "--backbone",
         action="append",
         help="name or folder, with @10,12 for layers; may be repeated (default: ViT-Tiny's folder @10,12, and classic)",
     )
-    parser.add_argument("--size", type=int, default=448)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="JSON to write, such as benchmarks/results/prompts.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = {}
-    for backbone in options.backbone or ["../shared/weights/vit-tiny-patch16-224@10,12", "classic"]:
+    for backbone in options.backbone or [f"{VIT_TINY}@10,12", "classic"]:
         name, _, layers = backbone.partition("@")
         chosen = tuple(int(layer) for layer in layers.split(",") if layer)
         scores = measure(options.root, options.split, name, chosen, options.size, options.seed)
@@ -265,10 +260,8 @@ def main() -> None:
         title = f"{Path(name).name}{'@' * bool(layers)}{layers}, VOC development {options.split}, size {options.size}"
         print(table(f"\n{title}: grid IoU / soft IoU, %", rows), flush=True)
         results[title] = rows
-    if options.out:
-        settings = {"split": options.split, "size": options.size, "seed": options.seed, "threads": options.threads}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({"settings": settings, "results": results}, indent=1) + "\n")
+    settings = {"split": options.split, "size": options.size, "seed": options.seed, "threads": options.threads}
+    write(options.out, {"settings": settings, "results": results})
 
 
 if __name__ == "__main__":

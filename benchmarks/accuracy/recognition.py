@@ -8,7 +8,6 @@ asked which way the query shows. A method that has to find the thing first can h
 """
 
 import argparse
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.accuracy.methods import SETS
-from benchmarks.settings import facts, shared
-from kshot.data.base import Dataset, load_dataset
+from benchmarks.settings import SETS, arguments, facts, open_set, write
+from kshot.data.base import Dataset
 from kshot.episodes.sampler import draw_episodes
 from kshot.features import extract
 from kshot.io.images import read_image
@@ -40,11 +38,11 @@ def main() -> None:
         "rows": [],
     }
     for name in options.sets:
-        data = load_dataset("voc" if name == "voc" else "auto", shared(SETS[name]))
+        data = open_set(name)
         for cue, row in _asked(data, segmenter, options).items():
             report["rows"].append({"data": name, "cue": cue, **row})
             print(report["rows"][-1], flush=True)
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        write(options.out, report)
 
 
 def _asked(data: Dataset, segmenter: Segmenter, options: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -66,21 +64,21 @@ def _asked(data: Dataset, segmenter: Segmenter, options: argparse.Namespace) -> 
 
 
 def _vectors(data: Dataset, segmenter: Segmenter, image: str, label: int) -> tuple[Tensor, Tensor]:
-    """(c,) of unit length: the token of what was cut out, and its mean cell."""
+    """(c,) of unit length: the token of what was cut out, and the mean of its patch tokens."""
     cut = _cut(read_image(data.image_path(image)), data.way_mask(image, (label,)) == 1)
     features = extract(segmenter.backbone, cut, segmenter.size)
     mean = F.normalize(features.tokens.mean(0), dim=0)
     return (mean if features.token is None else F.normalize(features.token, dim=0)), mean
 
 
-def _cut(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _cut(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """The box of a mask with a margin, grey where the mask is not."""
     sides = []
     for axis in (1, 0):
         places = np.flatnonzero(mask.any(axis))
         margin = int(_MARGIN * (places[-1] + 1 - places[0]))
         sides.append(slice(max(0, places[0] - margin), places[-1] + 1 + margin))
-    return np.where(mask[..., None], picture, np.uint8(_GREY))[sides[0], sides[1]]
+    return np.where(mask[..., None], image, np.uint8(_GREY))[sides[0], sides[1]]
 
 
 def _row(there: Tensor, absent: Tensor) -> dict[str, float]:
@@ -93,12 +91,8 @@ def _row(there: Tensor, absent: Tensor) -> dict[str, float]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "backbone", "seed", episodes=200, size=224)
     parser.add_argument("--sets", nargs="+", default=["voc", "coco-mini"], choices=list(SETS))
-    parser.add_argument("--backbone", default=str(shared("weights/vit-tiny-patch16-224")))
-    parser.add_argument("--episodes", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.prompts import MIN_AREA, read_pairs
-from benchmarks.settings import facts, shared
+from benchmarks.settings import arguments, facts, percent, write
 from kshot.formats.voc import CLASSES
 from kshot.methods.base import Support, Task
 from kshot.metrics import IoUCounts
@@ -37,16 +37,16 @@ VALUES = ("pool", "rest", "fresh")
 
 
 @dataclass(eq=False)
-class Seen:
+class LabelledImage:
     """An image, its label map, and its features once they are needed."""
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     segmenter: Segmenter
 
     @cached_property
     def features(self) -> FeatureMap:
-        return self.segmenter.features(self.picture)
+        return self.segmenter.features(self.image)
 
     def shows(self, label: int) -> bool:
         """Whether any pixel is of the class."""
@@ -58,7 +58,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Draw:
+class ReviewCase:
     """One class and seed: a support, a pool and fresh images, by number."""
 
     label: int
@@ -72,16 +72,16 @@ def main() -> None:
     options = _options()
     started = time.perf_counter()
     segmenter = Segmenter(backbone=options.backbone, method=options.method, device="cpu")
-    images = [Seen(p, labels, segmenter) for _, p, labels in read_pairs(options.root, "val")]
+    images = [LabelledImage(p, labels, segmenter) for _, p, labels in read_pairs(options.root, "val")]
     report = _begun(options)
     done = {(row["class"], row["seed"]) for row in report["rows"]}
-    for draw in draws(images, options.pool, options.fresh, range(options.seeds)):
-        if (CLASSES[draw.label - 1], draw.seed) in done:
+    for case in cases(images, options.pool, options.fresh, range(options.seeds)):
+        if (CLASSES[case.label - 1], case.seed) in done:
             continue
-        report["rows"] += [row for order in ORDERS for row in _reviewed(segmenter, images, draw, order, options)]
+        report["rows"] += [row for order in ORDERS for row in _reviewed(segmenter, images, case, order, options)]
         report["means"] = list(_means(report["rows"], options.corrected))
-        print(f"{CLASSES[draw.label - 1]} {draw.seed}: {time.perf_counter() - started:.0f} s", flush=True)
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        print(f"{CLASSES[case.label - 1]} {case.seed}: {time.perf_counter() - started:.0f} s", flush=True)
+        write(options.out, report)
     print(table(report["means"]))
     if options.plot:
         _plot(report["means"], options.plot)
@@ -97,51 +97,53 @@ def _begun(options: argparse.Namespace) -> dict[str, Any]:
     return {"facts": facts(), "split": "val of the development VOC", "settings": chosen, "means": [], "rows": []}
 
 
-def draws(images: Sequence[Seen], pool: int, fresh: int, seeds: Iterable[int]) -> Iterator[Draw]:
-    """A draw per seed of every class that has enough images; half of each set show the class."""
+def cases(images: Sequence[LabelledImage], pool: int, fresh: int, seeds: Iterable[int]) -> Iterator[ReviewCase]:
+    """A case per seed of every class that has enough images; half of each set show the class."""
     areas = {label: [int((image.labels == label).sum()) for image in images] for label in range(1, len(CLASSES) + 1)}
     for seed in seeds:
         for label, found in areas.items():
-            chance = np.random.default_rng((seed, label))
-            shown = chance.permutation([n for n, area in enumerate(found) if area >= MIN_AREA]).tolist()
-            absent = chance.permutation([n for n, area in enumerate(found) if area == 0]).tolist()
+            rng = np.random.default_rng((seed, label))
+            shown = rng.permutation([n for n, area in enumerate(found) if area >= MIN_AREA]).tolist()
+            absent = rng.permutation([n for n, area in enumerate(found) if area == 0]).tolist()
             if len(shown) >= 1 + (pool + fresh) // 2:
                 first = [*shown[1 : 1 + pool // 2], *absent[: pool // 2]]
                 others = [*shown[1 + pool // 2 :][: fresh // 2], *absent[pool // 2 :][: fresh // 2]]
-                yield Draw(label, seed, int(shown[0]), tuple(first), tuple(others))
+                yield ReviewCase(label, seed, int(shown[0]), tuple(first), tuple(others))
 
 
 def _reviewed(
-    segmenter: Segmenter, images: Sequence[Seen], draw: Draw, order: str, options: argparse.Namespace
+    segmenter: Segmenter, images: Sequence[LabelledImage], case: ReviewCase, order: str, options: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
     """A row for each number of corrected images."""
-    chance = np.random.default_rng((draw.seed, draw.label, 1))
-    rank = dict(zip(chance.permutation(draw.pool).tolist(), range(len(draw.pool)), strict=True))
+    rng = np.random.default_rng((case.seed, case.label, 1))
+    rank = dict(zip(rng.permutation(case.pool).tolist(), range(len(case.pool)), strict=True))
     right: list[int] = []
     doubt: dict[int, float] = {}
     for count in options.corrected:
-        rest = [n for n in draw.pool if n not in right]
+        rest = [n for n in case.pool if n not in right]
         if count > len(right):
             # By the figures of the task as it was before these.
             right += sorted(rest, key=lambda n: -doubt[n] if order == "doubtful" else rank[n])[: count - len(right)]
-            rest = [n for n in draw.pool if n not in right]
-        task = _fitted(segmenter, images, draw.label, [draw.support, *right], options.negatives)
-        found = {n: segmenter.decide(task, images[n].features, images[n].picture) for n in (*rest, *draw.fresh)}
+            rest = [n for n in case.pool if n not in right]
+        task = _fitted(segmenter, images, case.label, [case.support, *right], options.negatives)
+        found = {n: segmenter.decide(task, images[n].features, images[n].image) for n in (*rest, *case.fresh)}
         doubt = {n: found[n].uncertainty for n in rest}
-        counts = {n: _counts(mask.mask, images[n].truth(draw.label)) for n, mask in found.items()}
-        counts |= {n: _counts(images[n].truth(draw.label) % IGNORE, images[n].truth(draw.label)) for n in right}
-        sets = {"pool": draw.pool, "rest": rest, "fresh": draw.fresh}
+        counts = {n: _counts(mask.mask, images[n].truth(case.label)) for n, mask in found.items()}
+        counts |= {n: _counts(images[n].truth(case.label) % IGNORE, images[n].truth(case.label)) for n in right}
+        sets = {"pool": case.pool, "rest": rest, "fresh": case.fresh}
         yield {
-            "class": CLASSES[draw.label - 1],
-            "seed": draw.seed,
+            "class": CLASSES[case.label - 1],
+            "seed": case.seed,
             "order": order,
             "corrected": count,
-            "with_class": sum(images[n].shows(draw.label) for n in right),
-            **{name: _percent(_iou([counts[n] for n in chosen])) for name, chosen in sets.items()},
+            "with_class": sum(images[n].shows(case.label) for n in right),
+            **{name: percent(_iou([counts[n] for n in chosen])) for name, chosen in sets.items()},
         }
 
 
-def _fitted(segmenter: Segmenter, images: Sequence[Seen], label: int, shown: Sequence[int], negatives: bool) -> Task:
+def _fitted(
+    segmenter: Segmenter, images: Sequence[LabelledImage], label: int, shown: Sequence[int], negatives: bool
+) -> Task:
     """A task of true masks."""
     name = CLASSES[label - 1]
     supports = tuple(_support(images[n], label, name) for n in shown if negatives or images[n].shows(label))
@@ -149,7 +151,7 @@ def _fitted(segmenter: Segmenter, images: Sequence[Seen], label: int, shown: Seq
     return task
 
 
-def _support(image: Seen, label: int, name: str) -> Support:
+def _support(image: LabelledImage, label: int, name: str) -> Support:
     truth = image.truth(label)
     return labelled_support(truth, {1: name} if image.shows(label) else {}, (name,), image.features, name)
 
@@ -187,10 +189,6 @@ def _share(rows: Sequence[dict[str, Any]]) -> float:
     return float(sum(row["with_class"] for row in rows) / max(1, sum(row["corrected"] for row in rows)))
 
 
-def _percent(value: float) -> float:
-    return round(100 * value, 2)
-
-
 def _rounded(value: float) -> float:
     return round(float(value), 2)
 
@@ -226,9 +224,7 @@ def _plot(means: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=shared("data/VOCdevkit/VOC2012"))
-    parser.add_argument("--backbone", default=str(shared("weights/vit-tiny-patch16-224")))
+    parser = arguments(__doc__, "root", "backbone", out=Path("review.json"))
     parser.add_argument("--method", default="auto")
     parser.add_argument("--corrected", type=int, nargs="+", default=[0, 1, 2, 4, 8])
     parser.add_argument("--pool", type=int, default=20, help="Images to label, half of them with the class.")
@@ -240,7 +236,6 @@ def _options() -> argparse.Namespace:
         help="Corrected images without the class teach nothing.",
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("review.json"))
     parser.add_argument("--plot", type=Path)
     return parser.parse_args()
 

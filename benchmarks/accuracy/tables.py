@@ -3,16 +3,17 @@
 python -m benchmarks.accuracy.tables benchmarks/results/methods_512.json
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+from benchmarks.settings import arguments
 
 Row = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("results", type=Path)
     parser.add_argument("--against", help="print the difference to this arm beside each figure")
     options = parser.parse_args()

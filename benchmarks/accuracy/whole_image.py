@@ -4,12 +4,11 @@ python -m benchmarks.accuracy.whole_image --out benchmarks/results/whole_image_v
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy import salience
-from benchmarks.settings import facts, shared
+from benchmarks.settings import arguments, facts, figures, write
 from kshot.data.base import load_dataset
 from kshot.evaluation import Result, evaluate
 from kshot.segmenter import Segmenter
@@ -51,23 +50,17 @@ def main() -> None:
                 )
                 rows.append(_row(name, way, shot, result))
                 print(_line(rows[-1]), flush=True)
-        if options.out:  # after each prompt: a stopped run keeps what it has
-            report = {"facts": facts(), "data": options.data, "remarks": list(result.warnings), "rows": rows}
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(report, indent=1) + "\n")
+        # After each prompt, so that a stopped run keeps what it has.
+        report = {"facts": facts(), "data": options.data, "remarks": list(result.warnings), "rows": rows}
+        write(options.out, report)
 
 
 def _row(prompt: str, way: int, shot: int, result: Result) -> dict[str, Any]:
-    interval = result.confidence_interval
     return {
         "prompt": prompt,
         "way": way,
         "shot": shot,
-        "miou": round(100 * result.miou, 2),
-        "interval": [round(100 * interval.low, 2), round(100 * interval.high, 2)],
-        "strict_miou": round(100 * result.strict_miou, 2),
-        "fb_iou": round(100 * result.fb_iou, 2),
-        "presence_accuracy": round(100 * result.presence_accuracy, 2),
+        **figures(result),
         "classes": len(result.per_class),
         "settings": dict(result.settings) | {"data": None, "backbone": _without_path(result.settings["backbone"])},
     }
@@ -86,20 +79,12 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "root", "backbone", "seed", "workers", "cache", "out", episodes=300, size=512)
     parser.add_argument("--data", default="voc")
-    parser.add_argument("--root", type=Path, default=shared("data/VOCdevkit/VOC2012"))
-    parser.add_argument("--backbone", default=str(shared("weights/vit-tiny-patch16-224")))
     parser.add_argument("--refiner", default="none")
     parser.add_argument("--protocol", default="fs-cs")
     parser.add_argument("--ways", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
-    parser.add_argument("--episodes", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--cache", type=Path)
-    parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
 

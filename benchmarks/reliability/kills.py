@@ -16,14 +16,16 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
+from benchmarks.discs import disc
+from benchmarks.settings import arguments
 from kshot.annotations.model import Export
 from kshot.batch import label_folder
 from kshot.segmenter import Segmenter
 from kshot.types import Shot
 
+_SIZE_HW = (64, 80)
 FORMATS = ("png", "overlay", "scores", "coco", "labelme", "yolo")
 
 
@@ -38,10 +40,10 @@ def main() -> None:
         length, whole = time.perf_counter() - started, contents(root / "whole")
         if len(whole) < 4 * options.images:
             raise SystemExit("the undisturbed run failed")
-        chance = random.Random(options.seed)
+        rng = random.Random(options.seed)
         kills = finished = 0
         while kills < options.kills:
-            kills += _until_done(root, chance, length, options.kills - kills, options.workers)
+            kills += _until_done(root, rng, length, options.kills - kills, options.workers)
             _compare(contents(root / "out"), whole)
             finished += 1
             shutil.rmtree(root / "out")
@@ -49,12 +51,12 @@ def main() -> None:
     print(json.dumps({"kills": kills, "runs_finished": finished, "files": len(whole), "identical": True}))
 
 
-def _until_done(root: Path, chance: random.Random, length: float, kills: int, workers: int) -> int:
+def _until_done(root: Path, rng: random.Random, length: float, kills: int, workers: int) -> int:
     """Start a run again and again until it ends by itself; returns how often it was killed, at most `kills` times."""
     for spent in range(kills + 1):
         child = _start(root / "images", root / "out", workers)
         if spent < kills:
-            time.sleep(chance.uniform(0, 0.6) * length)
+            time.sleep(rng.uniform(0, 0.6) * length)
             os.kill(child, signal.SIGKILL)
         if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
             return spent
@@ -69,7 +71,7 @@ def _start(images: Path, out: Path, workers: int) -> int:
     code = 1
     try:
         segmenter = Segmenter(backbone="classic", size=64, device="cpu")
-        task = segmenter.fit([Shot(*_picture(seed), label="disc") for seed in (1, 2)])
+        task = segmenter.fit([Shot(*disc(seed, _SIZE_HW), label="disc") for seed in (1, 2)])
         export = Export(instances="components")
         label_folder(segmenter, task, images, out, formats=FORMATS, export=export, resume=True, workers=workers)
         code = 0
@@ -89,28 +91,17 @@ def _compare(found: dict[str, bytes], expected: dict[str, bytes]) -> None:
         raise SystemExit(f"not the same: {', '.join(wrong)}")
 
 
-def _picture(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A noisy green picture (64, 80, 3) with a red disc in it, and the disc's mask (64, 80)."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:64, :80]
-    mask = (rows - rng.integers(16, 48)) ** 2 + (columns - rng.integers(16, 64)) ** 2 < 16**2
-    picture = np.where(mask[..., None], (200, 40, 40), (40, 160, 60)) + rng.normal(0, 12, (64, 80, 3))
-    return picture.clip(0, 255).astype(np.uint8), mask
-
-
 def _draw_images(folder: Path, count: int) -> None:
     folder.mkdir()
     for index in range(count):
-        Image.fromarray(_picture(100 + index)[0]).save(folder / f"{index:04}.png")
+        Image.fromarray(disc(100 + index, _SIZE_HW)[0]).save(folder / f"{index:04}.png")
     (folder / "broken.jpg").write_bytes(b"no image")
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "seed", "workers")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--images", type=int, default=24)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.reliability.large_image --side 20000 --tile 1024 --formats coco,labelme
 
-The picture is noise with discs in it, made strip by strip. The run is a process of its own, `kshot predict` with masks,
+The image is noise with discs in it, made strip by strip. The run is a process of its own, `kshot predict` with masks,
 a preview and a GeoTIFF; its peak is what the kernel counted for it (`ru_maxrss`), everything included that a process of
 PyTorch takes. What is made at the end of a run is written from its masks once more for each of `--formats`, by `kshot
 convert` in a process of its own (`labelme:polygons` with `--polygons --tolerance 1`).
@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
+from benchmarks.settings import arguments
 from kshot import __version__
 from kshot.batch import read_manifest
 from kshot.io.atomic import write_text
@@ -36,9 +37,9 @@ def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.where) as folder:
         root = Path(folder)
-        picture, marked = _strip(0, 640, 640)
+        image, marked = _strip(0, 640, 640)
         task = Segmenter(backbone=options.backbone, method=options.method, device="cpu").fit(
-            [Shot(picture, mask=marked, label="disc")]
+            [Shot(image, mask=marked, label="disc")]
         )
         task.save(root / "disc.kshot")
         truth = _make(root / "large.tif", options.side)
@@ -95,16 +96,16 @@ def _run(root: Path, arguments: Sequence[str]) -> tuple[float, resource.struct_r
 
 
 def _strip(top: int, rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the picture (r, w, 3), and whether they show a disc (r, w)."""
+    """Rows of the image (r, w, 3), and whether they show a disc (r, w)."""
     marked = _marked(top, rows, width)
     noise = np.random.default_rng(top).normal(0, 12, (rows, 640, 3)).astype(np.float32)
-    picture = np.where(marked[..., None], (200, 40, 40), (40, 160, 60)).astype(np.float32)
-    picture += np.tile(noise, (1, -(-width // 640), 1))[:, :width]
-    return picture.clip(0, 255).astype(np.uint8), marked
+    image = np.where(marked[..., None], (200, 40, 40), (40, 160, 60)).astype(np.float32)
+    image += np.tile(noise, (1, -(-width // 640), 1))[:, :width]
+    return image.clip(0, 255).astype(np.uint8), marked
 
 
 def _marked(top: int, rows: int, width: int) -> np.ndarray:
-    """Whether rows of the picture show a disc, (r, w)."""
+    """Whether rows of the image show a disc, (r, w)."""
     down = (np.arange(top, top + rows) % _APART - _APART // 2)[:, None]
     across = (np.arange(width) % _APART - _APART // 2)[None]
     marked: np.ndarray = down**2 + across**2 < _RADIUS**2
@@ -112,7 +113,7 @@ def _marked(top: int, rows: int, width: int) -> np.ndarray:
 
 
 def _make(path: Path, side: int) -> int:
-    """Write the picture; returns how many discs it shows."""
+    """Write the image; returns how many discs it shows."""
     place = {"crs": "EPSG:32632", "transform": rasterio.Affine(0.2, 0, 500_000, 0, -0.2, 5_500_000)}
     layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
     shape = {"width": side, "height": side, "count": 3, "dtype": "uint8", "photometric": "RGB"}
@@ -136,13 +137,12 @@ def _iou(path: Path, side: int) -> float:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, backbone="classic")
     parser.add_argument("--side", type=int, default=20_000)
     parser.add_argument("--tile", type=int, default=1024)
-    parser.add_argument("--backbone", default="classic")
     parser.add_argument("--method", default="density")
     parser.add_argument("--formats", default="", help="made at the end of a run, such as coco,labelme:polygons")
-    parser.add_argument("--where", type=Path, help="folder for the picture, which takes about 1 GB")
+    parser.add_argument("--where", type=Path, help="folder for the image, which takes about 1 GB")
     parser.add_argument("--keep", type=Path, help="file for the figures")
     return parser.parse_args()
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.reliability.report --images 1000 10000 100000 --out benchmarks/results/report.json
 
-Overlays and pictures are real files (links to a few drawn ones, so that a hundred thousand take no room); the records
+Overlays and images are real files (links to a few drawn ones, so that a hundred thousand take no room); the records
 are as `kshot label` writes them, with drawn figures in them. Times are from the input to the frame that shows its
 effect, on the machine that the results name.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from benchmarks.chromium import opened
-from benchmarks.settings import facts
+from benchmarks.settings import arguments, facts, write
 from kshot.report import write_report
 
 CLASSES = ("cat", "dog", "bird")
@@ -58,8 +58,7 @@ def main() -> None:
             out = make_run(Path(folder), count)
             report["runs"].append({"images": count, **_measure(out, options.screenshots)})
             print(json.dumps(report["runs"][-1]), flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(options.out, report)
 
 
 def _measure(out: Path, screenshots: Path | None) -> dict[str, Any]:
@@ -132,17 +131,16 @@ def _record(name: str, index: int, rng: np.random.Generator) -> dict[str, Any]:
 def _draw(path: Path, rng: np.random.Generator) -> None:
     path.parent.mkdir(exist_ok=True)
     noise = rng.normal(0, 8, (375, 500, 3)) + rng.integers(60, 200, 3)
-    picture = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
+    image = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
     left, top = (int(v) for v in rng.integers(20, 250, 2))
-    ImageDraw.Draw(picture).ellipse((left, top, left + 160, top + 110), fill=(200, 60, 60), outline="white", width=3)
-    picture.save(path, quality=85)
+    ImageDraw.Draw(image).ellipse((left, top, left + 160, top + 110), fill=(200, 60, 60), outline="white", width=3)
+    image.save(path, quality=85)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "out")
     parser.add_argument("--images", type=int, nargs="+", default=[100_000])
-    parser.add_argument("--screenshots", type=Path, help="Folder for a picture of the screen after each step.")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--screenshots", type=Path, help="Folder for a image of the screen after each step.")
     return parser.parse_args()
 
 

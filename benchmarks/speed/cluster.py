@@ -7,7 +7,6 @@ through the times, `fixed` + `per image`, is given for each engine and number of
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -17,20 +16,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.settings import facts
+from benchmarks.discs import disc
+from benchmarks.settings import arguments, facts, write
 from kshot.batch import label_folder, ray_engine
 from kshot.batch.run import Engine, on_this_machine
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
 from kshot.types import Shot
 
+_SIZE_HW = (240, 320)
 ENGINES: dict[str, Engine] = {"local": on_this_machine, "ray": ray_engine.on_ray}
 
 
 def main() -> None:
     options = _options()
     segmenter = Segmenter(backbone=options.backbone, size=options.size, device="cpu")
-    task = segmenter.fit([Shot(*_picture(seed), label="disc") for seed in (1, 2)])
+    task = segmenter.fit([Shot(*disc(seed, _SIZE_HW), label="disc") for seed in (1, 2)])
     report: dict[str, Any] = {"facts": facts(), "cores": os.cpu_count(), "backbone": options.backbone, "runs": []}
     started = time.perf_counter()
     ray = ray_engine.load()
@@ -50,8 +51,7 @@ def main() -> None:
         for name in options.engines
         for workers in options.workers
     ]
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(options.out, report)
 
 
 def _run(segmenter: Segmenter, task: Task, images: Path, out: Path, name: str, workers: int) -> dict[str, Any]:
@@ -77,32 +77,20 @@ def _line(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _picture(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A noisy green picture (240, 320, 3) with a red disc in it, and the disc's mask (240, 320)."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:240, :320]
-    mask = (rows - rng.integers(60, 180)) ** 2 + (columns - rng.integers(60, 260)) ** 2 < 50**2
-    picture = np.where(mask[..., None], (200, 40, 40), (40, 160, 60)) + rng.normal(0, 12, (240, 320, 3))
-    return picture.clip(0, 255).astype(np.uint8), mask
-
-
 def _draw_images(folder: Path, count: int) -> Path:
     folder.mkdir()
     for index in range(min(count, 50)):
-        Image.fromarray(_picture(100 + index)[0]).save(folder / f"{index:06}.jpg", quality=90)
+        Image.fromarray(disc(100 + index, _SIZE_HW)[0]).save(folder / f"{index:06}.jpg", quality=90)
     for index in range(50, count):
         os.link(folder / f"{index % 50:06}.jpg", folder / f"{index:06}.jpg")
     return folder
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="classic")
-    parser.add_argument("--size", type=int, default=224)
+    parser = arguments(__doc__, "out", backbone="classic", size=224)
     parser.add_argument("--images", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--engines", nargs="+", default=list(ENGINES))
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
 

@@ -1,13 +1,12 @@
 """How long 1,000 episodes take when the features are cached: CPU seconds, wall seconds and the memory of a process.
 
-    python benchmarks/speed/episodes.py --root VOCdevkit/VOC2012 --backbone NAME [--shot 5] [--episodes 200]
+    python -m benchmarks.speed.episodes --root VOCdevkit/VOC2012 --backbone NAME [--shot 5] [--episodes 200]
 
 Fewer episodes are run than 1,000 and scaled, after a few that warm up. CPU seconds divided by the cores is what two
 idle cores would take; on a machine that others use too, wall seconds say more about them. Scoring at the query's own
 resolution and the boundary F-score are included, starting the processes is not.
 """
 
-import argparse
 import resource
 import tempfile
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.settings import arguments
 from kshot import Segmenter
 from kshot.data.base import load_dataset
 from kshot.episodes.sampler import draw_episodes
@@ -26,13 +26,9 @@ _CORES = 2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--backbone", required=True)
+    parser = arguments(__doc__, "root", "backbone", "cache", episodes=200)
     parser.add_argument("--method", default="density")
     parser.add_argument("--shot", type=int, default=1)
-    parser.add_argument("--episodes", type=int, default=200)
-    parser.add_argument("--cache", type=Path, help="Features are kept here between calls.")
     given = parser.parse_args()
     torch.set_num_threads(1)
     data = load_dataset("voc", given.root)

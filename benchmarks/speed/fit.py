@@ -2,9 +2,9 @@
 
     python -m benchmarks.speed.fit --state after --out benchmarks/results/fit.json
 
-Supports are made up, 28 x 28 cells of 768 numbers as of a ViT-Base at 448: noise around one direction for the ground
-and one for each class, an ellipse a support. Seconds are the processor's, the median of up to three fits; a fit of more
-than ten seconds is made once. The supports alone are what a process holds before it fits.
+Supports are made up, 28 x 28 patch tokens of 768 numbers as of a ViT-Base at 448: noise around one direction for the
+background and one for each class, an ellipse a support. Seconds are the processor's, the median of up to three fits; a
+fit of more than ten seconds is made once. The supports alone are what a process holds before it fits.
 """
 
 import argparse
@@ -14,12 +14,11 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.settings import facts
+from benchmarks.settings import arguments, facts, write
 from kshot import _plugins
 from kshot.methods.base import Origin, Support
 from kshot.ops.geometry import FeatureMap, Frame
@@ -42,9 +41,9 @@ def main() -> None:
         print(rows[-1], flush=True)
     if options.out:
         report = json.loads(options.out.read_text()) if options.out.is_file() else {}
-        cells = {"grid": [_SIDE, _SIDE], "channels": _CHANNELS}
-        report[options.state] = {"facts": facts() | {"threads": 1}, "method": options.method, **cells, "rows": rows}
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        shape = {"grid": [_SIDE, _SIDE], "channels": _CHANNELS}
+        report[options.state] = {"facts": facts() | {"threads": 1}, "method": options.method, **shape, "rows": rows}
+        write(options.out, report)
 
 
 def _measured(method: str, way: int, shot: int) -> dict[str, Any]:
@@ -75,9 +74,9 @@ def _supports(way: int, shot: int) -> tuple[Support, ...]:
         masks[index % way] = ((1 - far) * 4 + 0.5).clamp(0, 1)
         parts = torch.cat([1 - masks.sum(0, keepdim=True), masks])  # (N+1, gh, gw)
         noise = torch.randn(_CHANNELS, _SIDE, _SIDE, generator=rng)
-        cells = torch.einsum("nhw,nc->chw", parts, directions) + noise
-        cells /= cells.norm(dim=0)
-        made.append(Support(FeatureMap(cells, frame), masks, torch.ones(_SIDE, _SIDE)))
+        tokens = torch.einsum("nhw,nc->chw", parts, directions) + noise
+        tokens /= tokens.norm(dim=0)
+        made.append(Support(FeatureMap(tokens, frame), masks, torch.ones(_SIDE, _SIDE)))
     return tuple(made)
 
 
@@ -92,11 +91,10 @@ def _case(text: str) -> tuple[int, int]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "out")
     parser.add_argument("--method", default="auto")
     parser.add_argument("--cases", type=_case, nargs="+", default=list(CASES), help="Ways x shots, as in 3x5.")
     parser.add_argument("--state", default="after", help="Under which name the figures go into --out.")
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--case", type=_case, help=argparse.SUPPRESS)
     return parser.parse_args()
 

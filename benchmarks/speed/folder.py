@@ -2,12 +2,11 @@
 
     python -m benchmarks.speed.folder --images 100 1000 --workers 0 1 2 --out benchmarks/results/folder.json
 
-The inference alone is `predict` on pictures that are decoded already, nothing written: what no pipeline can beat. It is
+The inference alone is `predict` on images that are decoded already, nothing written: what no pipeline can beat. It is
 timed in slices between those of the run, so that a busy machine slows both; the ratio counts, not the seconds.
 """
 
 import argparse
-import json
 import shutil
 import statistics
 import tempfile
@@ -15,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.settings import facts, shared
-from benchmarks.speed.predict import _supports as supports
+from benchmarks.settings import arguments, facts, write
+from benchmarks.speed.predict import cat_shots
 from kshot.batch import label_folder
 from kshot.io.images import read_image
 from kshot.methods.base import Task
@@ -26,7 +25,7 @@ from kshot.segmenter import Segmenter
 def main() -> None:
     options = _options()
     segmenter = Segmenter(backbone=options.backbone, device="cpu")
-    task = segmenter.fit(supports(options.root, 1))
+    task = segmenter.fit(cat_shots(options.root, 1))
     sources = sorted((options.root / "JPEGImages").glob("*.jpg"))[: options.different]
     report: dict[str, Any] = {"facts": facts(), "formats": options.formats, "rate": [], "growth": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -37,21 +36,20 @@ def main() -> None:
             for workers in options.workers:
                 report["growth"].append(_growth(segmenter, task, sources, Path(folder), count, workers, options))
                 print(report["growth"][-1], flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(options.out, report)
 
 
 def _rate(
     segmenter: Segmenter, task: Task, sources: list[Path], folder: Path, workers: int, options: argparse.Namespace
 ) -> dict[str, float]:
     """Images a second of inference alone and of whole runs, by turns."""
-    pictures = [read_image(path) for path in sources]
+    decoded = [read_image(path) for path in sources]
     images = _fill(folder / "rate", sources, len(sources))
     alone, whole = [], []
     for turn in range(options.turns + 1):
         started = time.perf_counter()
-        for picture in pictures:
-            segmenter.predict(task, picture)
+        for image in decoded:
+            segmenter.predict(task, image)
         middle = time.perf_counter()
         label_folder(segmenter, task, images, folder / "out", formats=options.formats, overwrite=True, workers=workers)
         if turn:  # the first warms up
@@ -88,15 +86,12 @@ def _fill(folder: Path, sources: list[Path], count: int) -> Path:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=shared("data/VOCdevkit/VOC2012"))
-    parser.add_argument("--backbone", default=str(shared("weights/vit-tiny-patch16-224")))
+    parser = arguments(__doc__, "root", "backbone", "out")
     parser.add_argument("--formats", nargs="+", default=["png", "overlay"])
     parser.add_argument("--images", type=int, nargs="*", default=[100, 1000])
     parser.add_argument("--different", type=int, default=25, help="Images that differ; the rest are copies.")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
 

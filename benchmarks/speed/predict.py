@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.settings import facts, shared
+from benchmarks.settings import arguments, facts, write
 from kshot.features import prepare
 from kshot.io.images import read_image
 from kshot.io.manifest import Record
@@ -42,23 +42,22 @@ def main() -> None:
     segmenter = Segmenter(backbone=options.backbone, device="cpu", size=options.size)
     report: dict[str, Any] = {"facts": facts(), "images": options.images, "size": segmenter.size, "shots": {}}
     for shots in options.shots:
-        task = segmenter.fit(_supports(options.root, shots))
+        task = segmenter.fit(cat_shots(options.root, shots))
         report["shots"][shots] = _ratio(segmenter, task, _images(options.root)[: options.images])
         print(f"{shots} shots: {report['shots'][shots]}", flush=True)
     if options.memory_images:
         report["memory"] = _memory(options)
         print(f"memory: {report['memory']}")
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(options.out, report)
 
 
 def _ratio(segmenter: Segmenter, task: Task, paths: list[Path]) -> dict[str, float]:
     """Median seconds of the forward alone and of the whole call, by turns."""
     forwards, calls = [], []
     for path in [*paths[:5], *paths]:  # the first five warm up
-        picture = read_image(path)
-        frame = Frame.fit((picture.shape[0], picture.shape[1]), segmenter.size, segmenter.backbone.spec.patch)
-        pixels = prepare(picture, frame, segmenter.backbone.spec)[None]
+        image = read_image(path)
+        frame = Frame.fit((image.shape[0], image.shape[1]), segmenter.size, segmenter.backbone.spec.patch)
+        pixels = prepare(image, frame, segmenter.backbone.spec)[None]
         forwards.append(_seconds(lambda pixels=pixels: segmenter.backbone.encode(pixels)))  # type: ignore[misc]
         calls.append(_seconds(lambda path=path: segmenter.predict(task, path)))  # type: ignore[misc]
     forward, call = statistics.median(forwards[5:]), statistics.median(calls[5:])
@@ -84,7 +83,7 @@ def _memory_child(options: argparse.Namespace) -> None:
     from kshot.batch import label_folder
 
     segmenter = Segmenter(backbone=options.backbone, size=options.size, device="cpu")
-    task = segmenter.fit(_supports(options.root, 1))
+    task = segmenter.fit(cat_shots(options.root, 1))
     peaks: dict[int, float] = {}
 
     def note(record: Record, through: int, total: int) -> None:
@@ -95,8 +94,8 @@ def _memory_child(options: argparse.Namespace) -> None:
         images = Path(folder, "images")
         images.mkdir()
         source = Path(folder, "one.jpg")
-        picture = Image.open(_images(options.root)[0]).convert("RGB").resize((options.width, options.width * 3 // 4))
-        picture.save(source)
+        image = Image.open(_images(options.root)[0]).convert("RGB").resize((options.width, options.width * 3 // 4))
+        image.save(source)
         for index in range(options.memory_images):
             shutil.copy(source, images / f"{index:05}.jpg")
         label_folder(segmenter, task, images, Path(folder, "out"), progress=note)
@@ -107,7 +106,8 @@ def _images(root: Path) -> list[Path]:
     return sorted((root / "JPEGImages").glob("*.jpg"))
 
 
-def _supports(root: Path, shots: int) -> list[Shot]:
+def cat_shots(root: Path, shots: int) -> list[Shot]:
+    """The first images of VOC2012 with a cat that covers at least a twentieth of them."""
     found = []
     for path in sorted((root / "SegmentationClass").glob("*.png")):
         mask = np.array(Image.open(path)) == _CAT
@@ -119,15 +119,11 @@ def _supports(root: Path, shots: int) -> list[Shot]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=shared("data/VOCdevkit/VOC2012"))
-    parser.add_argument("--backbone", default=str(shared("weights/vit-tiny-patch16-224")))
+    parser = arguments(__doc__, "root", "backbone", "size", "out")
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--memory-images", type=int, default=0)
     parser.add_argument("--width", type=int, default=500, help="Of the images whose memory is measured.")
-    parser.add_argument("--size", type=int, help="Working size, the backbone's own by default.")
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 

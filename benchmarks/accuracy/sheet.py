@@ -1,6 +1,6 @@
 """A sheet of queries to look at: a row an episode, with its support, the truth, and what each method makes of it.
 
-python -m benchmarks.accuracy.pictures --out sheet.png
+python -m benchmarks.accuracy.sheet --out sheet.png
 """
 
 import argparse
@@ -11,20 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from benchmarks.accuracy.methods import METHODS, SETS
-from benchmarks.settings import shared
-from kshot.data.base import Dataset, load_dataset
+from benchmarks.accuracy.methods import METHODS
+from benchmarks.settings import SETS, arguments, open_set
+from kshot.data.base import Dataset
 from kshot.episodes.sampler import Episode, draw_episodes
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.features import FeatureCache
 from kshot.segmenter import Segmenter
 
-_CELL, _TITLE = (168, 128), 14  # width and height of a picture, height of a line of text
+_CELL, _TITLE = (168, 128), 14  # width and height of an image, height of a line of text
 
 
 def main() -> None:
     options = _options()
-    data = load_dataset("voc" if options.set == "voc" else "auto", shared(SETS[options.set]))
+    data = open_set(options.set)
     drawn = list(draw_episodes(data, "hsnet", 1, options.shot, options.count, options.seed, drop_small=True))
     columns = [("support", [_support(data, e) for e in drawn]), ("truth", [_truth(data, e) for e in drawn])]
     with tempfile.TemporaryDirectory() as folder:
@@ -37,8 +37,8 @@ def main() -> None:
 
 def _found(runner: EpisodeRunner, episode: Episode) -> Image.Image:
     result = runner.predict(episode)
-    prediction, known = result.prediction, result.truth != 255
-    found, truth = (prediction.mask == 1) & known, result.truth == 1
+    prediction, valid_mask = result.prediction, result.truth != 255
+    found, truth = (prediction.mask == 1) & valid_mask, result.truth == 1
     iou = (found & truth).sum() / max((found | truth).sum(), 1)
     present = next(iter(prediction.present.values()))
     return _cell(np.asarray(runner.image(episode.query)), prediction.mask == 1, f"{iou:.2f}  there {present:.2f}")
@@ -57,14 +57,14 @@ def _read(data: Dataset, image: str) -> NDArray[np.uint8]:
     return np.asarray(Image.open(data.image_path(image)).convert("RGB"))
 
 
-def _cell(picture: NDArray[np.uint8], mask: NDArray[np.bool_], title: str) -> Image.Image:
-    """The picture with everything but the mask greyed, and a line below."""
-    grey = picture.mean(2, keepdims=True) * 0.35
-    shown = np.where(mask[..., None], picture, grey).astype(np.uint8)
-    image = Image.fromarray(shown)
-    image.thumbnail(_CELL)
+def _cell(image: NDArray[np.uint8], mask: NDArray[np.bool_], title: str) -> Image.Image:
+    """The image with everything but the mask greyed, and a line below."""
+    grey = image.mean(2, keepdims=True) * 0.35
+    shown = np.where(mask[..., None], image, grey).astype(np.uint8)
+    small = Image.fromarray(shown)
+    small.thumbnail(_CELL)
     cell = Image.new("RGB", (_CELL[0], _CELL[1] + _TITLE), "white")
-    cell.paste(image)
+    cell.paste(small)
     ImageDraw.Draw(cell).text((2, _CELL[1] + 1), title[:28], "black")
     return cell
 
@@ -80,13 +80,11 @@ def _sheet(columns: list[tuple[str, list[Image.Image]]]) -> Image.Image:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "backbone", "seed")
     parser.add_argument("--set", choices=list(SETS), default="voc")
     parser.add_argument("--methods", nargs="+", default=METHODS)
-    parser.add_argument("--backbone", default=str(shared("weights/vit-tiny-patch16-224")))
     parser.add_argument("--shot", type=int, default=1)
     parser.add_argument("--count", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
