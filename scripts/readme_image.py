@@ -1,6 +1,6 @@
 """Make docs/images/demo.jpg from the demo's own output: one support, then what was found, for two of its cases.
 
-.venv/bin/python scripts/readme_picture.py
+.venv/bin/python scripts/readme_image.py
 """
 
 import tempfile
@@ -36,18 +36,18 @@ def main() -> None:
 
 def _row(result: Path, queries: tuple[str, ...]) -> Image.Image:
     paths = [result / "supports" / "0.jpg", *(result / "overlays" / f"{name}.jpg" for name in queries)]
-    pictures = [_scaled(Image.open(path).convert("RGB")) for path in paths]
-    row = Image.new("RGB", (sum(p.width + GAP for p in pictures) + GAP, HEIGHT), PAPER)
+    images = [_scaled(Image.open(path).convert("RGB")) for path in paths]
+    row = Image.new("RGB", (sum(p.width + GAP for p in images) + GAP, HEIGHT), PAPER)
     left = 0
-    for picture in pictures:
-        row.paste(picture, (left, 0))
-        left += picture.width + (2 * GAP if left == 0 else GAP)
-    row.info["shown"] = pictures[0].width + GAP
+    for image in images:
+        row.paste(image, (left, 0))
+        left += image.width + (2 * GAP if left == 0 else GAP)
+    row.info["shown"] = images[0].width + GAP
     return row
 
 
-def _scaled(picture: Image.Image) -> Image.Image:
-    return picture.resize((round(picture.width * HEIGHT / picture.height), HEIGHT), Image.Resampling.LANCZOS)
+def _scaled(image: Image.Image) -> Image.Image:
+    return image.resize((round(image.width * HEIGHT / image.height), HEIGHT), Image.Resampling.LANCZOS)
 
 
 if __name__ == "__main__":
