@@ -1,6 +1,5 @@
 """`kshot doctor`: what this machine has, and what would go wrong."""
 
-import importlib.metadata as metadata
 import importlib.util
 import os
 import platform
@@ -54,6 +53,8 @@ def _python() -> Finding:
 
 
 def _packages() -> list[Finding]:
+    from importlib import metadata
+
     findings = []
     for name in _PACKAGES:
         try:
@@ -72,6 +73,8 @@ def _torch() -> Finding:
 
 def _torchvision() -> Finding:
     """transformers imports torchvision when it finds it, so one built for another torch breaks it."""
+    from importlib import metadata
+
     if importlib.util.find_spec("torchvision") is None:
         return Finding("torchvision", "ok", "not installed; kshot never needs it")
     try:

@@ -92,7 +92,7 @@ class Model:
     method: Annotated[str | None, _model("How classes are told apart.", env="METHOD")] = None
     refiner: Annotated[str | None, _model(f"How masks meet edges: {_REFINERS}.", env="REFINER")] = None
     set_: Annotated[
-        list[str] | None, _model("A setting of the method or refiner: method.kappa=15, refiner.band=2.", "--set")
+        list[str] | None, _model("A setting of the method or refiner: method.presence=false, refiner.band=2.", "--set")
     ] = None
     size: Size = None
     layers: Layers = None

@@ -1,0 +1,134 @@
+"""Every example in the help of a command runs, with a small backbone, on drawn images."""
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support import tiny_clip
+from tests.support.commands import commands, run
+from tests.support.dataset_layouts import whole_voc
+from tests.support.drawing import draw
+from tests.support.with_heads import make as make_vit
+
+
+def examples() -> list[str]:
+    """The lines of all help texts that a person can type, but those of `kshot train`, which has tests of its own."""
+    texts = [f"{command.help}\n{command.epilog}" for name, command in commands().items() if name[:5] != "train"]
+    return [line.strip() for text in texts for line in text.splitlines() if line.strip().startswith("kshot ")]
+
+
+# Words in the help of options, and commands that use them.
+OPTIONS = {
+    ("--set", "method.presence=false, refiner.band=2"): "{label} --set method.presence=false --set refiner.band=2",
+    ("--layers", "10,12,k12"): "{label} --layers 10,12,k12 --backbone deep",
+    ("--bands", "4,3,2"): "{label} --bands 4,3,2",
+    ("--stretch", "0,3000"): "{label} --stretch 0,3000",
+    ("--tile", "512"): "{label} --tile 512",
+    ("--shard", "2/4"): "{label} --shard 2/4",
+    ("--support", "[NAME=]IMAGE:MASK"): "kshot label images/ -o out/ --support disc=d.jpg:d.png",
+    ("--box", "[NAME=]IMAGE:x0,y0,x1,y1"): "kshot label images/ -o out/ --box disc=d.jpg:10,20,90,80",
+    ("--point", "[NAME=]IMAGE:x,y; off the class: IMAGE:x,y,-"): (
+        "kshot label images/ -o out/ --point d.jpg:64,48 --point d.jpg:1,1,-"
+    ),
+    ("--text", "[NAME=]words"): (
+        "kshot label images/ -o out/ --text 'disc=a red disc' --backbone clip-dinoiser --method clip-dinoiser"
+    ),
+}
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, support_folder: Path, image_folder: Path
+) -> Callable[[str], None]:
+    """A folder where the examples' files are, made when one names them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KSHOT_BACKBONE", "toy")
+    monkeypatch.setenv("KSHOT_SIZE", "96")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("a", "d"):
+        picture, mask = draw(7)
+        Image.fromarray(picture).save(f"{name}.jpg")
+        Image.fromarray(mask.astype(np.uint8) * 255).save(f"{name}.png")
+
+    def make(example: str) -> None:
+        inputs = example.partition(" -o ")[0]
+        if "*.tif" in inputs:
+            Image.fromarray(draw(8)[0]).save("images/a.tif")
+        if "scene.tif" in inputs:
+            draw_scene(Path("scene.tif"))
+        if "film.mp4" in inputs:
+            pytest.importorskip("av")
+            from tests.support.films import film
+
+            film(Path("film.mp4"), [draw(seed)[0] for seed in range(12)])
+        if "annotations.json" in inputs:
+            draw_annotations(Path("annotations.json"))
+        if "VOCdevkit" in inputs:
+            whole_voc(Path("VOCdevkit/VOC2012"), per_class=6)
+        if "cat.kshot" in inputs:
+            run("fit", "support/", "-o", "cat.kshot")
+        if "out/" in inputs:
+            run("label", "support/", "images/", "-o", "out/")
+            Path("out/accepted").mkdir()
+            Path("out/accepted/a.png").write_bytes(Path("out/masks/a.png").read_bytes())
+
+    return make
+
+
+def draw_scene(path: Path) -> None:
+    """Four bands with a place on the Earth."""
+    rasterio = pytest.importorskip("rasterio")
+    picture = draw(8)[0]
+    how = {"driver": "GTiff", "dtype": "uint8", "count": 4, "width": picture.shape[1], "height": picture.shape[0]}
+    with rasterio.open(path, "w", crs="EPSG:32632", transform=rasterio.Affine.scale(2), **how) as file:
+        file.write(np.stack([picture[..., 0], picture[..., 2], picture[..., 1], picture[..., 0]]))
+
+
+def draw_annotations(path: Path) -> None:
+    box = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 4800.0, "bbox": [10, 20, 80, 60]}
+    outline = [10, 20, 90, 20, 90, 80, 10, 80]
+    facts = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 128, "height": 96}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [box | {"segmentation": [outline]}],
+    }
+    path.write_text(json.dumps(facts))
+
+
+def type_in(example: str, tmp_path: Path) -> None:
+    """Run an example; backbones that must be downloaded have random stand-ins, and evaluations are short."""
+    words = shlex.split(example)[1:]
+    if "clip-dinoiser" in words:
+        words[words.index("clip-dinoiser")] = str(tiny_clip.make_dinoiser(tmp_path / "clip"))
+    if "deep" in words:
+        words[words.index("deep")] = make_vit(tmp_path / "vit", depth=12)
+    run(*words, *(["--episodes", "2", "--workers", "1"] if words[0] == "eval" else []))
+
+
+@pytest.mark.parametrize("example", examples())
+def test_an_example_of_a_command_runs(example: str, place: Callable[[str], None], tmp_path: Path) -> None:
+    place(example)
+    type_in(example, tmp_path)
+
+
+@pytest.mark.parametrize(("option", "words"), list(OPTIONS))
+def test_an_example_of_an_option_runs(option: str, words: str, place: Callable[[str], None], tmp_path: Path) -> None:
+    (parameter,) = (each for each in commands()["label"].params if option in each.opts)
+    assert words in str(parameter.help).replace("\\[", "[")
+    place("")
+    type_in(OPTIONS[option, words].format(label="kshot label support/ images/ -o out/"), tmp_path)
+
+
+def test_examples_are_found() -> None:
+    assert len(examples()) >= 14 and {line.split()[1] for line in examples()} == {
+        "label",
+        "fit",
+        "predict",
+        "convert",
+        "eval",
+    }
