@@ -178,9 +178,10 @@ def kind(annotation: ast.expr) -> str:
 
 def docstring(node: Definition) -> Iterator[str]:
     """The docstring; the indented block after `::` is one in Markdown too."""
-    says = ast.get_docstring(node)
+    says = ast.get_docstring(node, clean=False)
     if says:
-        yield says.replace("::\n", ":\n") + "\n"
+        indent = " " * node.body[0].col_offset
+        yield says.replace(f"\n{indent}", "\n").replace("::\n", ":\n").strip() + "\n"
 
 
 def source(module: str) -> Path | None:
