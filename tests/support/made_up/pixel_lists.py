@@ -1,0 +1,50 @@
+"""A made-up format: pixels.json with each image's size and, by class, the numbers of its pixels."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from kshot.annotations.checked_json import Entry, read_json
+from kshot.annotations.model import Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
+from kshot.annotations.pairing import ImageFinder
+from kshot.formats.base import AnnotationReader, AnnotationWriter
+from kshot.io.atomic import write_text
+
+
+class PixelLists(AnnotationReader, AnnotationWriter):
+    """One .json for a folder of images."""
+
+    layout = "pixel lists: pixels.json, with the images beside it or in images/"
+    output = "pixels.json"
+
+    def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:
+        """The pixels of a pixels.json, or of the one in a folder. Raises `SupportError`."""
+        path = where if where.name == self.output else where / self.output
+        if not path.is_file():
+            return None
+        data, finder = read_json(path), ImageFinder(where, images)
+        read = [_image(Entry(f"{path}: {name}", about), name, finder) for name, about in data["images"].items()]
+        return AnnotationSet(tuple(data["classes"]), read)
+
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+        """Write `out`/pixels.json; returns its path. Raises `OutputError`."""
+        images = {
+            image.name: {"height": image.size_hw[0], "width": image.size_hw[1]}
+            | {"pixels": {one.label: np.flatnonzero(one.mask).tolist() for one in image.annotations if not one.ignore}}
+            for image in annotations.images
+        }
+        write_text(out / self.output, json.dumps({"classes": annotations.classes, "images": images}))
+        return out / self.output
+
+
+def _image(entry: Entry, name: str, finder: ImageFinder) -> LabelledImage:
+    builder = ImageBuilder((entry.whole("height"), entry.whole("width")))
+    for label, pixels in entry.get("pixels", dict).items():
+        mask = np.zeros(builder.size_hw, bool)
+        mask.flat[pixels] = True
+        builder.add(Annotation.from_mask(mask, label))
+    return builder.build(name, finder.find(name), "")
+
+
+FORMAT = PixelLists()
