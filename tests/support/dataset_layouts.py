@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from kshot.data._areas import Pair
-from kshot.data.base import Dataset, Item, label_type
+from kshot.data._areas import ImageClassPair
+from kshot.data.base import Dataset, Sample, label_type
 
 SIDE = 64
 Box = tuple[int, int, int, int]
@@ -168,12 +168,12 @@ def from_areas(areas: Mapping[str, Mapping[int, int]], n_classes: int, **setting
         root=Path("made-up"),
         layout="a table",
         classes=tuple(f"class {c}" for c in range(1, n_classes + 1)),
-        items={image: Item(Path(f"{image}.jpg"), nothing, Path(f"{image}.png")) for image in areas},
+        samples={image: Sample(Path(f"{image}.jpg"), nothing, Path(f"{image}.png")) for image in areas},
         splits=splits,
         query_split=settings.pop("query_split", split),
         support_split=settings.pop("support_split", split),
         **settings,
     )
     for name, ids in splits.items():
-        dataset._areas[name] = tuple(Pair(i, c, n) for i in ids for c, n in sorted(areas[i].items()))
+        dataset._areas[name] = tuple(ImageClassPair(i, c, n) for i in ids for c, n in sorted(areas[i].items()))
     return dataset

@@ -1,13 +1,12 @@
 """Which image a mask, or an entry of an annotation file, belongs to: the rules that all layouts share."""
 
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from kshot.errors import SupportError
 from kshot.io.paths import pictures, walk
 
 ImageAndMask = tuple[Path, Path]
-_MASK = "_mask"
+MASK_ENDING = "_mask"  # x_mask.png is the mask of x.jpg
 
 
 def in_two_folders(images: Path, masks: Path) -> list[ImageAndMask]:
@@ -15,19 +14,19 @@ def in_two_folders(images: Path, masks: Path) -> list[ImageAndMask]:
 
     Raises `SupportError` for masks without an image, and for two files where one is expected.
     """
-    by_stem = _by_stem(images, walk(images))
+    by_name = by_stem(images)
     pairs: dict[str, Path] = {}
     lost = []
-    for stem, mask in sorted(_by_stem(masks, walk(masks)).items()):
-        owner = stem if stem in by_stem else stem.removesuffix(_MASK)
-        if owner not in by_stem:
+    for stem, mask in sorted(by_stem(masks).items()):
+        owner = stem if stem in by_name else stem.removesuffix(MASK_ENDING)
+        if owner not in by_name:
             lost.append(mask)
         elif owner in pairs:
-            raise SupportError(f"{pairs[owner]} and {mask}: two masks of {by_stem[owner]}; keep one")
+            raise SupportError(f"{pairs[owner]} and {mask}: two masks of {by_name[owner]}; keep one")
         else:
             pairs[owner] = mask
     _refuse_lost(lost, f"in {images}")
-    return [(by_stem[stem], pairs[stem]) for stem in sorted(pairs)]
+    return [(by_name[stem], pairs[stem]) for stem in sorted(pairs)]
 
 
 def in_one_folder(folder: Path) -> tuple[list[ImageAndMask], list[Path]]:
@@ -39,20 +38,34 @@ def in_one_folder(folder: Path) -> tuple[list[ImageAndMask], list[Path]]:
     for path in pictures(folder):
         groups.setdefault(path.stem, []).append(path)
     # x_mask is the mask of x where there is an x, and a name like any other where there is none.
-    owned = {stem for stem in groups if stem.endswith(_MASK) and stem.removesuffix(_MASK) in groups}
+    owned = {stem for stem in groups if stem.endswith(MASK_ENDING) and stem.removesuffix(MASK_ENDING) in groups}
     pairs: list[ImageAndMask] = []
     alone: list[Path] = []
     for stem in groups.keys() - owned:
-        group = groups[stem] + (groups[stem + _MASK] if stem + _MASK in owned else [])
+        group = groups[stem] + (groups[stem + MASK_ENDING] if stem + MASK_ENDING in owned else [])
         if len(group) == 1:
             alone += group
         else:
             pairs.append(_as_pair(group, stem))
     # Where masks are called like their images, a PNG that is left alone is a mask whose image went missing.
     same_name = any(image.stem == mask.stem for image, mask in pairs)
-    lost = [p for p in alone if _is_png(p) and (same_name or p.stem.endswith(_MASK))]
+    lost = [p for p in alone if _is_png(p) and (same_name or p.stem.endswith(MASK_ENDING))]
     _refuse_lost(lost, f"in {folder}")
     return sorted(pairs), sorted(alone)
+
+
+def by_stem(root: Path) -> dict[str, Path]:
+    """{path below the folder, without suffix: file} of all images in a folder and below.
+
+    Raises `SupportError` for two files where one is expected.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(walk(root)):
+        stem = path.relative_to(root).with_suffix("").as_posix()
+        if stem in found:
+            raise SupportError(f"{found[stem]} and {path}: two files of one name; keep one")
+        found[stem] = path
+    return found
 
 
 class ImageFinder:
@@ -98,16 +111,6 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # too long for the file system, or with a zero in it
         return False
-
-
-def _by_stem(root: Path, paths: Iterable[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in sorted(paths):
-        stem = path.relative_to(root).with_suffix("").as_posix()
-        if stem in found:
-            raise SupportError(f"{found[stem]} and {path}: two files of one name; keep one")
-        found[stem] = path
-    return found
 
 
 def _as_pair(group: list[Path], stem: str) -> ImageAndMask:

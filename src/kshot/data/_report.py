@@ -29,7 +29,7 @@ class ClassCount(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Report:
+class DatasetReport:
     """What is there and what is missing. shortfalls: why a score on it is no score on the published benchmark."""
 
     name: str
@@ -59,7 +59,7 @@ class Report:
         return told + [f"missing: {problem}" for problem in self.problems] + list(self.shortfalls)
 
 
-def complain(root: Path, strict: bool, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+def check_problems(root: Path, strict: bool, problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """The problems that are any; `strict` raises `DatasetError` with all of them instead."""
     real = tuple(problem for problem in problems if problem.ids)
     if real and strict:

@@ -1,14 +1,16 @@
 """What a data set is, whichever way it lies on the disk; and how to find and open one.
 
-A family is one file beside this one. It defines `LOOKS_FOR` (a line), `detect(root)` and `locate(root)` (cheap, they
-read no picture) and `load(root, fold=None, strict=False, cache=None, ...)`, which returns a `Dataset`.
+A family is one file beside this one. It defines `LOOKS_FOR` (a line), `locate(root)` (the folder where its layout
+starts, or None; cheap, it reads no image) and `load(root, fold=None, strict=False, cache=None, ...)`, which returns a
+`Dataset`.
 
 Class ids are the labels in the masks: 1..C, so class id c is `classes[c - 1]`; 0 is background and 255 is ignored.
 """
 
+import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot import _plugins
-from kshot.data._areas import Pair, digest, read_or_scan
-from kshot.data._report import ClassCount, Problem, Report
+from kshot.data._areas import ImageClassPair, read_areas, write_areas
+from kshot.data._report import ClassCount, DatasetReport, Problem
 from kshot.errors import DatasetError, SettingError, UnknownNameError
 from kshot.io.paths import visible
 from kshot.types import IGNORE, MAX_CLASSES
@@ -28,12 +30,14 @@ LabelType = type[np.uint8] | type[np.uint16]
 _FAMILY = "data"
 
 
-class Item(NamedTuple):
-    """An image, how its label map is read, and the file that the label map comes from."""
+class Sample(NamedTuple):
+    """An image with its label map."""
 
     image: Path
     mask: Callable[[], Labels]
+    """Reads the label map."""
     source: Path
+    """The file that the label map comes from."""
 
 
 def _no_shortfalls(dataset: "Dataset") -> tuple[str, ...]:
@@ -42,32 +46,40 @@ def _no_shortfalls(dataset: "Dataset") -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images with label maps, read where they lie.
-
-    items: {image id: `Item`}. splits: {name: image ids in the order of the list}. query_split: where episodes come
-    from; support_split: where protocol `seed` takes its supports. folds: the novel classes of each fold. min_area:
-    pixels that a class needs in an image to make a pair. by_class: queries are drawn by class, not by list entry.
-    cache: a folder for the table of areas, never inside the data set.
-    """
+    """Images with label maps, read where they lie."""
 
     name: str
     family: str
+    """The name of its file."""
     root: Path
     layout: str
+    """How it lies on the disk, in words."""
     classes: tuple[str, ...]
-    items: Mapping[str, Item] = field(repr=False)
+    samples: Mapping[str, Sample] = field(repr=False)
+    """By the id of the image."""
     splits: Mapping[str, tuple[str, ...]] = field(repr=False)
+    """Image ids by the name of the split, in the order of its list."""
     query_split: str
+    """Where episodes come from."""
     support_split: str
+    """Where protocol `seed` takes its supports."""
     folds: tuple[tuple[int, ...], ...] = ()
+    """The novel class ids of each fold."""
     fold: int | None = None
+    """The fold whose novel classes are tested; None: all classes are."""
     min_area: int = 1
+    """Pixels that a class needs in an image to make a pair."""
     by_class: bool = False
+    """Queries are drawn by class, not by list entry."""
     episodes: Mapping[str, int] = field(default_factory=dict)
+    """How many episodes a protocol draws by default, where the data set says so."""
     problems: tuple[Problem, ...] = field(default=(), repr=False)
+    """What is missing."""
     shortfalls: Callable[["Dataset"], tuple[str, ...]] = field(default=_no_shortfalls, repr=False)
+    """Says why a score on this copy is none on the published benchmark."""
     cache: Path | None = None
-    _areas: dict[str, tuple[Pair, ...]] = field(default_factory=dict, init=False, repr=False)
+    """A folder for the areas of the masks, never inside the data set."""
+    _areas: dict[str, tuple[ImageClassPair, ...]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.fold_classes()
@@ -82,8 +94,8 @@ class Dataset:
         return self.splits[wanted]
 
     def image_path(self, image: str) -> Path:
-        """The picture's file. Raises `DatasetError` for an unknown id."""
-        return self._item(image).image
+        """The image's file. Raises `DatasetError` for an unknown id."""
+        return self._sample(image).image
 
     def truth(self, image: str) -> Labels:
         """(h, w) label map: 0 background, 1..C classes, 255 ignored; uint8.
@@ -91,14 +103,14 @@ class Dataset:
         With more than 254 classes (FSS-1000 as a whole) it is uint16 and nothing is ignored.
         Raises `DatasetError` that names the file and the labels when a label is no class.
         """
-        item = self._item(image)
-        labels = item.mask()
+        sample = self._sample(image)
+        labels = sample.mask()
         wrong = labels > len(self.classes)
         if labels.dtype == np.uint8:
             wrong &= labels != IGNORE
         if wrong.any():
             raise DatasetError(
-                f"{item.source}: {image} holds labels outside the class list: {np.unique(labels[wrong]).tolist()}; "
+                f"{sample.source}: {image} holds labels outside the class list: {np.unique(labels[wrong]).tolist()}; "
                 f"expected 0..{len(self.classes)} or {IGNORE} (ignore)"
             )
         return labels
@@ -113,14 +125,42 @@ class Dataset:
         mapped: NDArray[np.uint8] = table[labels]
         return mapped
 
-    def areas(self, split: str | None = None) -> tuple[Pair, ...]:
-        """Every class of every image of a split, in the order of the list; one pass over the masks, then kept."""
+    def areas(self, split: str | None = None) -> tuple[ImageClassPair, ...]:
+        """Every class of every image of a split, by image, in the order of the list, then class id.
+
+        One pass over the masks, then kept; in the cache folder too, where there is one.
+        """
         name = split or self.query_split
         if name not in self._areas:
-            self._areas[name] = read_or_scan(self, name)
+            path = self.cache and self.cache / f"areas-{self.family}-{name}-{self._mask_digest(name)}.csv"
+            found = read_areas(path) if path else None
+            if found is None:
+                found = self._count_areas(name)
+                if path:
+                    write_areas(path, found)
+            self._areas[name] = found
         return self._areas[name]
 
-    def pairs(self, split: str | None = None, fold: int | None = None, min_area: int | None = None) -> tuple[Pair, ...]:
+    def _count_areas(self, split: str) -> tuple[ImageClassPair, ...]:
+        pairs = []
+        for image in self.ids(split):
+            counts = np.bincount(self.truth(image).ravel())[: len(self.classes) + 1]
+            pairs += [ImageClassPair(image, int(c), int(counts[c])) for c in np.flatnonzero(counts) if c]
+        return tuple(pairs)
+
+    def _mask_digest(self, split: str) -> str:
+        """Changes with the list and with the size or time of any file that a mask comes from."""
+        times: dict[Path, str] = {}
+        for source in (self.samples[image].source for image in self.ids(split)):
+            if source not in times:
+                status = source.stat() if source.exists() else None
+                times[source] = f"{status.st_size} {status.st_mtime_ns}" if status else "absent"
+        lines = (f"{image} {times[self.samples[image].source]}" for image in self.ids(split))
+        return _digest([self.layout, *self.classes, *lines])
+
+    def pairs(
+        self, split: str | None = None, fold: int | None = None, min_area: int | None = None
+    ) -> tuple[ImageClassPair, ...]:
         """The (image, class) pairs of a fold's novel classes with enough pixels, by image, then class id."""
         wanted, least = set(self.fold_classes(fold)), self.min_area if min_area is None else min_area
         return tuple(pair for pair in self.areas(split) if pair.class_id in wanted and pair.area >= least)
@@ -143,9 +183,9 @@ class Dataset:
     def digest(self, *splits: str) -> str:
         """Hash of the class names and the image ids of some splits: the same copy gives the same 16 letters."""
         ids = sorted({image for split in splits or (self.query_split,) for image in self.ids(split)})
-        return digest([*self.classes, "", *ids])
+        return _digest([*self.classes, "", *ids])
 
-    def report(self, split: str | None = None) -> Report:
+    def report(self, split: str | None = None) -> DatasetReport:
         """What is present and what is missing; reads the masks of the split once."""
         name = split or self.query_split
         images = Counter(pair.class_id for pair in self.areas(name))
@@ -153,15 +193,22 @@ class Dataset:
         counts = (ClassCount(c, n, images[c], enough[c]) for c, n in enumerate(self.classes, start=1))
         sizes = {split: len(ids) for split, ids in self.splits.items()}
         problems, short = self.problems, self.shortfalls(self)
-        return Report(self.name, self.family, self.root, self.layout, name, sizes, tuple(counts), problems, short)
+        return DatasetReport(
+            self.name, self.family, self.root, self.layout, name, sizes, tuple(counts), problems, short
+        )
 
-    def _item(self, image: str) -> Item:
-        if image not in self.items:
-            raise DatasetError(f"{self.name}: no image {image!r} among its {len(self.items)}")
-        return self.items[image]
+    def _sample(self, image: str) -> Sample:
+        if image not in self.samples:
+            raise DatasetError(f"{self.name}: no image {image!r} among its {len(self.samples)}")
+        return self.samples[image]
 
 
-class Found(NamedTuple):
+def _digest(lines: Iterable[str]) -> str:
+    """The first 16 letters of the SHA-256 of some lines."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+class FoundDataset(NamedTuple):
     """A data set that was recognised: its family and where."""
 
     family: str
@@ -197,16 +244,16 @@ def load_dataset(
 
 def recognise(root: Path) -> list[str]:
     """The families whose layout a folder has."""
-    return [name for name, module in _plugins.members(_FAMILY).items() if module.detect(root)]
+    return [name for name, module in _plugins.members(_FAMILY).items() if module.locate(root)]
 
 
-def find_datasets(root: str | Path, depth: int = 2) -> list[Found]:
+def find_datasets(root: str | Path, depth: int = 2) -> list[FoundDataset]:
     """Every data set in a folder or up to `depth` folders below it; a recognised folder is not searched further."""
     folder = Path(root).expanduser()
     if not os.access(folder, os.R_OK | os.X_OK):
         return []
     places = ((family, module.locate(folder)) for family, module in _plugins.members(_FAMILY).items())
-    here = [Found(family, place) for family, place in places if place]
+    here = [FoundDataset(family, place) for family, place in places if place]
     if depth == 0 or any(found.root == folder for found in here):
         return here
     below = [path for path in visible(folder) if path.is_dir()]

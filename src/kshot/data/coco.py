@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from kshot.annotations.checked_json import Entry
 from kshot.annotations.model import paint
 from kshot.annotations.rle import Rle
-from kshot.data._report import Problem, complain
-from kshot.data.base import Dataset, Item
+from kshot.data._report import Problem, check_problems
+from kshot.data.base import Dataset, Sample
 from kshot.errors import DatasetError, SupportError
 from kshot.formats.coco import segmentation_rle
 from kshot.io.paths import visible
 from kshot.types import IGNORE, MAX_CLASSES
 
 LOOKS_FOR = (
-    "coco: annotations/instances_<split><year>.json with pictures in <split><year>/ or images/<split><year>/ "
+    "coco: annotations/instances_<split><year>.json with images in <split><year>/ or images/<split><year>/ "
     "(split train or val, year 2014 or 2017)"
 )
 MIN_AREA = 2 * 32 * 32
@@ -36,14 +36,9 @@ N_CLASSES, N_FOLDS = 80, 4
 _YEARS = (2014, 2017)
 
 
-def detect(root: Path) -> bool:
-    """Whether a COCO of either year lies here."""
-    return any(True for _ in _available(root))
-
-
 def locate(root: Path) -> Path | None:
     """The folder that the layout starts in, or None."""
-    return root if detect(root) else None
+    return root if any(_available(root)) else None
 
 
 def load(
@@ -75,8 +70,8 @@ def load(
         root=root,
         layout=f"COCO {chosen}, instances of {', '.join(wanted)}",
         classes=classes,
-        items={image: item for part in parts.values() for image, item in part.items.items()},
-        splits={split: tuple(part.items) for split, part in parts.items()},
+        samples={image: item for part in parts.values() for image, item in part.samples.items()},
+        splits={split: tuple(part.samples) for split, part in parts.items()},
         query_split=tested,
         support_split="train" if "train" in parts else tested,
         folds=_folds(len(classes)),
@@ -84,7 +79,7 @@ def load(
         min_area=MIN_AREA,
         by_class=True,
         episodes={"pfenet": 20000},
-        problems=complain(root, strict, problems),
+        problems=check_problems(root, strict, problems),
         shortfalls=_shortfalls,
         cache=cache,
     )
@@ -94,7 +89,7 @@ class _Part(NamedTuple):
     """One instances file: its categories, its images that are on the disk, and what is missing."""
 
     names: dict[int, str]
-    items: dict[str, Item]
+    samples: dict[str, Sample]
     problems: tuple[Problem, ...]
 
 
@@ -106,8 +101,8 @@ def _part(root: Path, split: str, year: int, path: Path) -> _Part:
         names = {int(category["id"]): str(category["name"]) for category in data["categories"]}
         marks = _by_image(path, data["annotations"], sorted(names))
         listed = {PurePosixPath(image["file_name"]).name: image for image in data["images"]}
-        items = {
-            Path(name).stem: _item(path, on_disk[name], image, marks.get(image["id"], []))
+        samples = {
+            Path(name).stem: _sample(path, on_disk[name], image, marks.get(image["id"], []))
             for name, image in sorted(listed.items())
             if name in on_disk
         }
@@ -115,15 +110,15 @@ def _part(root: Path, split: str, year: int, path: Path) -> _Part:
         raise _damaged(path, error) from error
     absent, extra = sorted(listed.keys() - on_disk.keys()), sorted(on_disk.keys() - listed.keys())
     problems = (
-        Problem(f"images of {path.name} without a picture", tuple(absent)),
-        Problem(f"pictures in {folder.name} that {path.name} does not list", tuple(extra)),
+        Problem(f"images of {path.name} without a file", tuple(absent)),
+        Problem(f"images in {folder.name} that {path.name} does not list", tuple(extra)),
     )
-    return _Part(names, items, problems)
+    return _Part(names, samples, problems)
 
 
-def _item(path: Path, picture: Path, image: dict[str, Any], marks: list[dict[str, Any]]) -> Item:
+def _sample(path: Path, picture: Path, image: dict[str, Any], marks: list[dict[str, Any]]) -> Sample:
     size_hw = int(image["height"]), int(image["width"])
-    return Item(picture, partial(label_map, f"{path}: image {picture.name}", marks, size_hw), path)
+    return Sample(picture, partial(label_map, f"{path}: image {picture.name}", marks, size_hw), path)
 
 
 def label_map(called: str, marks: list[dict[str, Any]], size_hw: tuple[int, int]) -> NDArray[np.uint8]:

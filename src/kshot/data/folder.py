@@ -7,35 +7,30 @@ from pathlib import Path
 
 import numpy as np
 
+from kshot.annotations.pairing import MASK_ENDING, by_stem
 from kshot.data import fss1000
-from kshot.data._report import Problem, complain, read_list
-from kshot.data.base import Dataset, Item, Labels, LabelType, label_type
+from kshot.data._report import Problem, check_problems, read_list
+from kshot.data.base import Dataset, Labels, LabelType, Sample, label_type
 from kshot.errors import DatasetError, SupportError
-from kshot.formats.index_masks import read_classes
+from kshot.formats.index_masks import CLASS_FILES, read_classes
 from kshot.io.images import read_mask
-from kshot.io.paths import pictures, visible, walk
+from kshot.io.paths import pictures, visible
 from kshot.types import IGNORE
 
 LOOKS_FOR = (
     "folder: images/x.jpg and masks/x.png (or x_mask.png) with index masks and classes.json or classes.txt, or "
     "<class>/x.jpg and <class>/x.png; train.txt and val.txt beside them split it"
 )
-_LISTS = ("classes.json", "classes.txt")
 _SPLITS = ("train", "val", "test")
-_MASK = "_mask"
-
-
-def detect(root: Path) -> bool:
-    """Whether one of the two layouts lies here."""
-    if _has_index_masks(root):
-        return True
-    # FSS-1000 is a folder per class too, but with masks and splits of its own.
-    return not fss1000.detect(root) and any(_pairs(path) for path in islice(_class_folders(root), 5))
 
 
 def locate(root: Path) -> Path | None:
-    """The folder that the layout starts in, or None."""
-    return root if detect(root) else None
+    """The folder itself when one of the two layouts lies here, else None."""
+    if _has_index_masks(root):
+        return root
+    # FSS-1000 is a folder per class too, but with masks and splits of its own.
+    of_classes = not fss1000.locate(root) and any(_pairs(path) for path in islice(_class_folders(root), 5))
+    return root if of_classes else None
 
 
 def load(
@@ -46,12 +41,12 @@ def load(
     The classes have no folds: all are tested. Raises `DatasetError`.
     """
     if _has_index_masks(root):
-        layout, (classes, items, problems) = "images/ + masks/ with a list of classes", _index_masks(root)
+        layout, (classes, samples, problems) = "images/ + masks/ with a list of classes", _index_masks(root)
     else:
-        layout, (classes, items, problems) = "one folder per class", _by_class(root)
-    if not items:
+        layout, (classes, samples, problems) = "one folder per class", _by_class(root)
+    if not samples:
         raise DatasetError(f"{root}: no image with a mask here; looked for {LOOKS_FOR}")
-    splits, absent = _splits(root, items)
+    splits, absent = _splits(root, samples)
     tested = next((name for name in ("test", "val", "all") if name in splits), "train")
     return Dataset(
         name=root.resolve().name,
@@ -59,13 +54,13 @@ def load(
         root=root,
         layout=layout,
         classes=classes,
-        items=items,
+        samples=samples,
         splits=splits,
         query_split=tested,
         support_split="train" if "train" in splits else tested,
         fold=fold,
         min_area=min_area,
-        problems=complain(root, strict, [*problems, *absent]),
+        problems=check_problems(root, strict, [*problems, *absent]),
         cache=cache,
     )
 
@@ -90,38 +85,45 @@ def read_drawn(path: Path, class_id: int, kind: LabelType) -> Labels:
     return np.asarray(table[mask])
 
 
-_Parts = tuple[tuple[str, ...], dict[str, Item], list[Problem]]
+_Parts = tuple[tuple[str, ...], dict[str, Sample], list[Problem]]
 
 
 def _has_index_masks(root: Path) -> bool:
-    return all((root / name).is_dir() for name in ("images", "masks")) and any((root / n).is_file() for n in _LISTS)
+    return all((root / name).is_dir() for name in ("images", "masks")) and any(
+        (root / n).is_file() for n in CLASS_FILES
+    )
 
 
 def _index_masks(root: Path) -> _Parts:
-    classes = _classes(next(root / name for name in _LISTS if (root / name).is_file()))
-    images, masks = _by_stem(root / "images"), _by_stem(root / "masks")
+    try:
+        path = next(root / name for name in CLASS_FILES if (root / name).is_file())
+        named = read_classes(path)
+        images, masks = by_stem(root / "images"), by_stem(root / "masks")
+    except SupportError as error:
+        raise DatasetError(str(error)) from error
+    classes = _without_gaps(path, named)
     # x_mask is the mask of x where there is an x, and a name like any other where there is none.
-    owned = {stem if stem in images else stem.removesuffix(_MASK): path for stem, path in masks.items()}
-    items = {
-        stem: Item(images[stem], partial(read_index, owned[stem], len(classes)), owned[stem])
+    owned = {stem if stem in images else stem.removesuffix(MASK_ENDING): path for stem, path in masks.items()}
+    samples = {
+        stem: Sample(images[stem], partial(read_index, owned[stem], len(classes)), owned[stem])
         for stem in sorted(images.keys() & owned.keys())
     }
-    return classes, items, _unpaired(images, owned)
+    return classes, samples, _unpaired(images, owned)
 
 
 def _by_class(root: Path) -> _Parts:
     folders = list(_class_folders(root))
     classes = tuple(folder.name for folder in folders)
-    items: dict[str, Item] = {}
+    samples: dict[str, Sample] = {}
     alone: list[str] = []
     for class_id, folder in enumerate(folders, start=1):
         pairs = _pairs(folder)
         for stem, (image, mask) in pairs.items():
             read = partial(read_drawn, mask, class_id, label_type(len(classes)))
-            items[f"{folder.name}/{stem}"] = Item(image, read, mask)
+            samples[f"{folder.name}/{stem}"] = Sample(image, read, mask)
         taken = {path for pair in pairs.values() for path in pair}
         alone += [f"{folder.name}/{path.name}" for path in pictures(folder) if path not in taken]
-    return classes, items, [Problem("pictures without a mask, or masks without a picture", tuple(alone))]
+    return classes, samples, [Problem("pictures without a mask, or masks without a file", tuple(alone))]
 
 
 def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
@@ -129,7 +131,7 @@ def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
     masks = {path.stem: path for path in pictures(folder) if path.suffix.lower() == ".png"}
     pairs = {}
     for image in pictures(folder):
-        named, drawn = masks.get(image.stem), masks.get(image.stem + _MASK)
+        named, drawn = masks.get(image.stem), masks.get(image.stem + MASK_ENDING)
         mask = drawn or (named if named != image else None)
         if mask is not None:
             pairs[image.stem] = (image, mask)
@@ -137,29 +139,15 @@ def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def _class_folders(root: Path) -> Iterator[Path]:
-    """Sub-folders that hold pictures, in the order of their names."""
+    """Sub-folders that hold images, in the order of their names."""
     return (path for path in visible(root) if path.is_dir() and pictures(path))
 
 
-def _classes(path: Path) -> tuple[str, ...]:
-    try:
-        named = read_classes(path)
-    except SupportError as error:
-        raise DatasetError(str(error)) from error
+def _without_gaps(path: Path, named: Mapping[int, str]) -> tuple[str, ...]:
     gaps = sorted(set(range(1, max(named) + 1)) - named.keys())
     if gaps:
         raise DatasetError(f"{path}: labels without a class: {gaps[:8]}; name 1..{max(named)} without a gap")
     return tuple(named[label] for label in sorted(named))
-
-
-def _by_stem(root: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in sorted(walk(root)):
-        stem = path.relative_to(root).with_suffix("").as_posix()
-        if stem in found:
-            raise DatasetError(f"{found[stem]} and {path}: two files of one name; keep one")
-        found[stem] = path
-    return found
 
 
 def _unpaired(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[Problem]:
@@ -169,13 +157,13 @@ def _unpaired(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[Pro
     ]
 
 
-def _splits(root: Path, items: Mapping[str, Item]) -> tuple[dict[str, tuple[str, ...]], list[Problem]]:
+def _splits(root: Path, samples: Mapping[str, Sample]) -> tuple[dict[str, tuple[str, ...]], list[Problem]]:
     """The lists beside the data, or everything as `all`."""
     lists = {name: read_list(root / f"{name}.txt") for name in _SPLITS if (root / f"{name}.txt").is_file()}
     if not lists:
-        return {"all": tuple(items)}, []
+        return {"all": tuple(samples)}, []
     absent = [
-        Problem(f"images of {name}.txt without a picture or a mask", tuple(i for i in ids if i not in items))
+        Problem(f"images of {name}.txt without a file or a mask", tuple(i for i in ids if i not in samples))
         for name, ids in lists.items()
     ]
-    return {name: tuple(i for i in ids if i in items) for name, ids in lists.items()}, absent
+    return {name: tuple(i for i in ids if i in samples) for name, ids in lists.items()}, absent

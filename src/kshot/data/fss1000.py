@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kshot.data._report import Problem, complain, read_list
-from kshot.data.base import Dataset, Item, Labels, LabelType, label_type
+from kshot.data._report import Problem, check_problems, read_list
+from kshot.data.base import Dataset, Labels, LabelType, Sample, label_type
 from kshot.errors import DatasetError
 from kshot.io.paths import visible
 
@@ -24,11 +24,6 @@ _SPLITS = ("train", "val", "test")
 _NUMBERS = tuple(str(n) for n in range(1, 11))
 
 
-def detect(root: Path) -> bool:
-    """Whether FSS-1000 lies here: the first class folders hold the numbered pictures and nothing else."""
-    return locate(root) is not None
-
-
 def load(root: Path, fold: int | None = None, strict: bool = False, cache: Path | None = None) -> Dataset:
     """Open FSS-1000. It has no folds; its splits hold different classes. Raises `DatasetError`."""
     home = locate(root)
@@ -36,24 +31,26 @@ def load(root: Path, fold: int | None = None, strict: bool = False, cache: Path 
         raise DatasetError(f"{root}: no FSS-1000 here; looked for {LOOKS_FOR}")
     classes = _class_folders(home)
     groups, problems = _groups(home, classes)
-    items: dict[str, Item] = {}
+    samples: dict[str, Sample] = {}
     lost: list[str] = []
     for class_id, name in enumerate(classes, start=1):
-        _add(home / name, class_id, label_type(len(classes)), items, lost)
-    splits = {s: tuple(f"{c}/{n}" for c in groups[s] for n in _NUMBERS if f"{c}/{n}" in items) for s in _SPLITS}
+        _add(home / name, class_id, label_type(len(classes)), samples, lost)
+    splits = {s: tuple(f"{c}/{n}" for c in groups[s] for n in _NUMBERS if f"{c}/{n}" in samples) for s in _SPLITS}
     return Dataset(
         name="fss1000",
         family="fss1000",
         root=home,
         layout=f"FSS-1000, {'lists in the root' if _listed(home) else 'classes split by hash'}",
         classes=classes,
-        items=items,
+        samples=samples,
         splits=splits,
         query_split="test",
         support_split="test",
         fold=fold,
         episodes={"hsnet": len(splits["test"])},
-        problems=complain(home, strict, [*problems, Problem("pictures without a mask, or masks alone", tuple(lost))]),
+        problems=check_problems(
+            home, strict, [*problems, Problem("images without a mask, or masks alone", tuple(lost))]
+        ),
         shortfalls=_shortfalls,
         cache=cache,
     )
@@ -70,7 +67,7 @@ def read_binary(path: Path, class_id: int, kind: LabelType) -> Labels:
 
 
 def locate(root: Path) -> Path | None:
-    """The folder that the layout starts in, or None."""
+    """The folder that the layout starts in, or None: its first class folders hold numbered images and nothing else."""
     for home in (root, root / "fewshot_data", root / "fewshot_data" / "fewshot_data", root / "FSS-1000"):
         some = _class_folders(home)[:3] if home.is_dir() else ()
         if some and all(_is_class(home / name) for name in some):
@@ -81,7 +78,7 @@ def locate(root: Path) -> Path | None:
 def _is_class(folder: Path) -> bool:
     names = {path.name for path in visible(folder)}
     whole = {f"{n}{suffix}" for n in _NUMBERS for suffix in (".jpg", ".png")}
-    # A partial copy may lack a few files, but ten numbered pictures tell it from a folder of one's own.
+    # A partial copy may lack a few files, but ten numbered images tell it from a folder of one's own.
     return len(names & whole) >= 10 and names <= whole
 
 
@@ -89,13 +86,15 @@ def _class_folders(home: Path) -> tuple[str, ...]:
     return tuple(path.name for path in visible(home) if path.is_dir())
 
 
-def _add(folder: Path, class_id: int, kind: LabelType, items: dict[str, Item], lost: list[str]) -> None:
+def _add(folder: Path, class_id: int, kind: LabelType, samples: dict[str, Sample], lost: list[str]) -> None:
     there = {path.name for path in folder.iterdir()}
     for n in _NUMBERS:
         pair = {f"{n}.jpg", f"{n}.png"} & there
         if len(pair) == 2:
             mask = folder / f"{n}.png"
-            items[f"{folder.name}/{n}"] = Item(folder / f"{n}.jpg", partial(read_binary, mask, class_id, kind), mask)
+            samples[f"{folder.name}/{n}"] = Sample(
+                folder / f"{n}.jpg", partial(read_binary, mask, class_id, kind), mask
+            )
         else:
             lost += [f"{folder.name}/{name}" for name in pair]
 

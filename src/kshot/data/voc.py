@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from kshot.data._report import Problem, complain, read_list
-from kshot.data.base import Dataset, Item
+from kshot.data._report import Problem, check_problems, read_list
+from kshot.data.base import Dataset, Sample
 from kshot.errors import DatasetError, SettingError
 from kshot.formats.voc import CLASS_MASKS, CLASSES, IMAGES, LISTS
 from kshot.io.images import read_mask
@@ -23,11 +23,6 @@ MIN_AREA = 2 * 32 * 32
 VAL_IMAGES, FOLD_PAIRS = 1449, (346, 451, 725, 346)
 _FOLDS = tuple(tuple(range(5 * i + 1, 5 * i + 6)) for i in range(4))
 _MASKS = ("SegmentationClassAug", CLASS_MASKS)
-
-
-def detect(root: Path) -> bool:
-    """Whether a VOC 2012 lies here."""
-    return locate(root) is not None
 
 
 def load(
@@ -43,17 +38,17 @@ def load(
         raise DatasetError(f"{root}: no VOC here; looked for {LOOKS_FOR}")
     if masks not in {"auto", *_MASKS}:
         raise SettingError(f"expected masks as auto, {' or '.join(_MASKS)}, got {masks!r}")
-    items, lost = _items(home, _MASKS if masks == "auto" else (masks,))
-    lists, problems = _lists(home, items)
-    splits = {name: tuple(image for image in ids if image in items) for name, ids in lists.items()}
+    samples, lost = _samples(home, _MASKS if masks == "auto" else (masks,))
+    lists, problems = _lists(home, samples)
+    splits = {name: tuple(image for image in ids if image in samples) for name, ids in lists.items()}
     tested = next((name for name in ("val", "trainval", "train") if name in splits), next(iter(splits)))
     return Dataset(
         name="voc",
         family="voc",
         root=home,
-        layout=f"VOC 2012, masks from {_folders_used(items)}",
+        layout=f"VOC 2012, masks from {_folders_used(samples)}",
         classes=CLASSES,
-        items=items,
+        samples=samples,
         splits=splits,
         query_split=tested,
         support_split="train" if "train" in splits else tested,
@@ -61,7 +56,7 @@ def load(
         fold=fold,
         min_area=MIN_AREA,
         episodes={"pfenet": 5000},
-        problems=complain(home, strict, [*problems, Problem("masks without an image", lost)]),
+        problems=check_problems(home, strict, [*problems, Problem("masks without an image", lost)]),
         shortfalls=_shortfalls,
         cache=cache,
     )
@@ -75,30 +70,32 @@ def locate(root: Path) -> Path | None:
     return None
 
 
-def _items(home: Path, folders: Iterable[str]) -> tuple[dict[str, Item], tuple[str, ...]]:
+def _samples(home: Path, folders: Iterable[str]) -> tuple[dict[str, Sample], tuple[str, ...]]:
     """Every image with a mask, and the masks without an image; the first folder that has a mask gives it."""
     images = {path.stem: path for path in sorted((home / IMAGES).glob("*.jpg"))}
     masks: dict[str, Path] = {}
     for folder in folders:
         for path in sorted((home / folder).glob("*.png")):
             masks.setdefault(path.stem, path)
-    # The augmented masks are grey pictures of indices: a grey 255 is still ignore.
-    items = {
-        stem: Item(images[stem], partial(read_mask, path, drawn=False), path)
+    # The augmented masks are grey images of indices: a grey 255 is still ignore.
+    samples = {
+        stem: Sample(images[stem], partial(read_mask, path, drawn=False), path)
         for stem, path in sorted(masks.items())
         if stem in images
     }
-    return items, tuple(sorted(masks.keys() - images.keys()))
+    return samples, tuple(sorted(masks.keys() - images.keys()))
 
 
-def _lists(home: Path, items: dict[str, Item]) -> tuple[dict[str, list[str]], list[Problem]]:
+def _lists(home: Path, samples: dict[str, Sample]) -> tuple[dict[str, list[str]], list[Problem]]:
     """{split: ids as listed}, and what they name in vain; without lists every mask is in `val`."""
     paths = sorted((home / LISTS).glob("*.txt"))
     if not paths:
-        return {"val": list(items)}, [Problem("list of ImageSets/Segmentation is missing; val is every mask", ("val",))]
+        return {"val": list(samples)}, [
+            Problem("list of ImageSets/Segmentation is missing; val is every mask", ("val",))
+        ]
     lists = {path.stem: _plain(read_list(path)) for path in paths}
     problems = [
-        Problem(f"images of {name}.txt without a picture or a mask", tuple(i for i in ids if i not in items))
+        Problem(f"images of {name}.txt without a file or a mask", tuple(i for i in ids if i not in samples))
         for name, ids in lists.items()
     ]
     return lists, problems
@@ -109,8 +106,8 @@ def _plain(entries: list[str]) -> list[str]:
     return list(dict.fromkeys(Path(entry).stem for entry in entries))
 
 
-def _folders_used(items: dict[str, Item]) -> str:
-    return " and ".join(sorted({item.source.parent.name for item in items.values()})) or "nowhere"
+def _folders_used(samples: dict[str, Sample]) -> str:
+    return " and ".join(sorted({sample.source.parent.name for sample in samples.values()})) or "nowhere"
 
 
 def _shortfalls(dataset: Dataset) -> tuple[str, ...]:

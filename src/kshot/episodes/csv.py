@@ -98,7 +98,7 @@ def _episode(
     query, ways = row[1], [row[start : start + size] for start in range(2, expected, size)]
     supports = tuple(tuple(way[2:]) for way in ways)
     images = [query, *(image for way in supports for image in way)]
-    unknown = [image for image in images if image not in dataset.items] + [w[0] for w in ways if w[0] not in ids]
+    unknown = [image for image in images if image not in dataset.samples] + [w[0] for w in ways if w[0] not in ids]
     if unknown or query in images[1:]:
         raise DatasetError(f"{line}: {unknown or query} is not in the data set, or is query and support at once")
     return Episode(number, query, tuple(ids[way[0]] for way in ways), supports, tuple(way[1] == "1" for way in ways))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kshot import _plugins
 from kshot.annotations.model import AnnotationSet, Export
+from kshot.annotations.pairing import MASK_ENDING
 from kshot.annotations.shots import annotations_of, class_order, only_classes, shots_of
 from kshot.errors import SettingError, SupportError
 from kshot.io.paths import visible, walk
@@ -213,7 +214,7 @@ def annotated(where: Path) -> frozenset[Path]:
     # Class folders are too strict here: most images have no mask, and lie where they like.
     groups: dict[Path, list[Path]] = {}
     for path in walk(where):
-        groups.setdefault(path.with_name(path.stem.removesuffix("_mask")), []).append(path)
+        groups.setdefault(path.with_name(path.stem.removesuffix(MASK_ENDING)), []).append(path)
     pairs = [group for group in groups.values() if len(group) > 1 and any(p.suffix.lower() == ".png" for p in group)]
     return frozenset(path.resolve() for group in pairs for path in group)
 

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from kshot.data.base import Dataset, Item, Labels
+from kshot.data.base import Dataset, Labels, Sample
 from kshot.episodes.sampler import Episode, Episodes, draw_episodes
 from kshot.errors import DatasetError, SettingError
 from kshot.training.unlabelled import rng
@@ -75,10 +75,10 @@ def base_view(data: Dataset, split: Split, train: str, shot: int) -> tuple[Datas
         raise DatasetError(f"{data.name}: {len(data.classes)} classes leave no label for ignored pixels")
     validated = {pair.image for pair in novel_view(data, split).pairs()}
     images = tuple(image for image in data.ids(train) if image not in validated)
-    items = {image: _ignoring(data.items[image], split.novel) for image in images}
+    samples = {image: _ignoring(data.samples[image], split.novel) for image in images}
     view = replace(
         data,
-        items=items,
+        samples=samples,
         splits={train: images},
         query_split=train,
         support_split=train,
@@ -141,12 +141,12 @@ def _every(data: Dataset, every: int, offset: int) -> tuple[int, ...]:
     return tuple(c for c in range(1, len(data.classes) + 1) if (c - 1) % every == offset)
 
 
-def _ignoring(item: Item, novel: Sequence[int]) -> Item:
-    return item._replace(mask=partial(_masked, item, tuple(novel)))
+def _ignoring(sample: Sample, novel: Sequence[int]) -> Sample:
+    return sample._replace(mask=partial(_masked, sample, tuple(novel)))
 
 
-def _masked(item: Item, novel: tuple[int, ...]) -> Labels:
-    labels = item.mask()
+def _masked(sample: Sample, novel: tuple[int, ...]) -> Labels:
+    labels = sample.mask()
     table = np.arange(np.iinfo(labels.dtype).max + 1, dtype=labels.dtype)
     table[list(novel)] = IGNORE
     masked: Labels = table[labels]

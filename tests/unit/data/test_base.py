@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kshot.data import _areas
-from kshot.data.base import find_datasets, load_dataset, looks_for, recognise
+from kshot.data.base import Dataset, find_datasets, load_dataset, looks_for, recognise
 from kshot.errors import DatasetError, ImageReadError, OutputError, SettingError, UnknownNameError
 from tests.support.dataset_layouts import (
     HALF,
@@ -84,7 +84,7 @@ def test_areas_are_cached_outside_and_read_back(pets, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     first = load_dataset("folder", pets, cache=cache).areas()
     (path,) = cache.iterdir()
-    monkeypatch.setattr(_areas, "_scan", None)
+    monkeypatch.setattr(Dataset, "_count_areas", None)
     assert load_dataset("folder", pets, cache=cache).areas() == first
     monkeypatch.undo()
     path.write_text(path.read_text()[:-9])
@@ -117,7 +117,7 @@ def test_a_full_disk_costs_one_warning(pets, tmp_path, monkeypatch, caplog):
         raise OutputError(f"{path}: cannot be written (No space left on device)")
 
     monkeypatch.setattr(_areas, "write_text", full)
-    monkeypatch.setattr(_areas, "_warned", set())
+    _areas.warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             assert len(load_dataset("folder", pets, cache=tmp_path / "full").areas()) == 3

@@ -97,11 +97,11 @@ def test_missing_and_unlisted_pictures_are_listed_or_stop(tmp_path):
     dataset = load_dataset("coco", root)
     assert dataset.ids() == ("COCO_val2014_000000000001", "COCO_val2014_000000000003")
     assert [(p.what, p.ids) for p in dataset.problems] == [
-        ("images of instances_val2014.json without a picture", ("COCO_val2014_000000000002.jpg",)),
-        ("pictures in val2014 that instances_val2014.json does not list", ("other.jpg",)),
+        ("images of instances_val2014.json without a file", ("COCO_val2014_000000000002.jpg",)),
+        ("images in val2014 that instances_val2014.json does not list", ("other.jpg",)),
     ]
     assert dataset.report().shortfalls == ("1 of 80 classes present; not a COCO-20i score",)
-    with pytest.raises(DatasetError, match="without a picture"):
+    with pytest.raises(DatasetError, match="without a file"):
         load_dataset("coco", root, strict=True)
 
 

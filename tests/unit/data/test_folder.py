@@ -73,7 +73,7 @@ def test_lists_beside_the_data_split_it(tmp_path):
     dataset = load_dataset("folder", root)
     assert dataset.splits == {"train": ("a", "b"), "val": ("c",)}
     assert (dataset.query_split, dataset.support_split) == ("val", "train")
-    assert str(dataset.problems[0]) == "1 images of val.txt without a picture or a mask: d"
+    assert str(dataset.problems[0]) == "1 images of val.txt without a file or a mask: d"
 
 
 def test_a_list_that_is_no_text_is_refused(tmp_path):

@@ -66,7 +66,7 @@ def test_missing_files_and_folders_are_listed_or_stop(tmp_path):
     assert len(dataset.ids()) == 18
     assert [(p.what, p.ids) for p in dataset.problems] == [
         ("classes of fss_test.txt without a folder", ("giraffe",)),
-        ("pictures without a mask, or masks alone", ("class_0000/3.jpg", "class_0001/4.png")),
+        ("images without a mask, or masks alone", ("class_0000/3.jpg", "class_0001/4.png")),
     ]
     with pytest.raises(DatasetError, match="giraffe"):
         load_dataset("fss1000", root, strict=True)

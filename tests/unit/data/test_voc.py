@@ -83,10 +83,10 @@ def test_a_list_that_names_absent_files_is_listed_or_stops(tmp_path):
     dataset = load_dataset("voc", tmp_path)
     assert dataset.ids() == ("a",)
     assert [(p.what, p.ids) for p in dataset.problems] == [
-        ("images of val.txt without a picture or a mask", ("b", "c")),
+        ("images of val.txt without a file or a mask", ("b", "c")),
         ("masks without an image", ("b",)),
     ]
-    assert "missing: 2 images of val.txt without a picture or a mask: b, c" in dataset.report().lines()
+    assert "missing: 2 images of val.txt without a file or a mask: b, c" in dataset.report().lines()
     with pytest.raises(DatasetError, match=r"2 images of val.txt without .*: b, c"):
         load_dataset("voc", tmp_path, strict=True)
 
