@@ -18,7 +18,7 @@ SECTIONS = {
     "Segmenting": ["kshot"],
     "Images": ["kshot.io.images.read_image", "kshot.io.images.read_mask"],
     "Folders of images": ["kshot.batch.label_folder", "kshot.batch.Summary"],
-    "Evaluation": ["kshot.evaluation", "kshot.data.base.Dataset", "kshot.episodes.sampler"],
+    "Evaluation": ["kshot.evaluation", "kshot.data.base.Dataset", "kshot.episodes.sampler", "kshot.episodes.csv"],
     "Training": ["kshot.training"],
     "Errors": ["kshot.errors"],
     "Annotations": ["kshot.annotations.model", "kshot.formats.base"],

@@ -4,7 +4,6 @@ Only the cheap part runs here, on features from the cache. In a support of one w
 ignored: they are no background, and this shot does not show them as their own class.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -135,15 +134,14 @@ class EpisodeRunner:
         return support.masks[0], support.known
 
     def _features(self, image_id: str) -> FeatureMap:
-        path = self.data.image_path(image_id)
-        return self._cached(
+        path, segmenter = self.data.image_path(image_id), self.segmenter
+        return self.cache.get(
             path.read_bytes(),
-            lambda: self.segmenter.features(read_image(path, max_pixels=self.segmenter.max_pixels)),
+            segmenter.backbone,
+            segmenter.size,
+            segmenter.backbone.spec.patch,
+            lambda: segmenter.features(read_image(path, max_pixels=segmenter.max_pixels)),
         )
-
-    def _cached(self, data: bytes, make: Callable[[], FeatureMap]) -> FeatureMap:
-        segmenter = self.segmenter
-        return self.cache.get(data, segmenter.backbone, segmenter.size, segmenter.backbone.spec.patch, make)
 
     def _at_score_size(self, labels: Pixels) -> Pixels:
         if self.score_size is None:
