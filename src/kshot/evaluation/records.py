@@ -21,7 +21,7 @@ def read_rows(folder: Path) -> dict[int, Row]:
     return reader.rows
 
 
-def digest(rows: Iterable[Row]) -> str:
+def rows_sha256(rows: Iterable[Row]) -> str:
     """sha256 over rows in their order: equal for equal figures, whichever processes computed them."""
     return hashlib.sha256("".join(line_of(row, compact=True) for row in rows).encode()).hexdigest()
 

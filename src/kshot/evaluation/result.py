@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kshot.evaluation.records import Row, digest
+from kshot.evaluation.records import Row, rows_sha256
 from kshot.metrics import (
     CalibrationCounts,
     EpisodeCounts,
@@ -145,7 +145,7 @@ class Result:
             "per_class": self.per_class,
             "sizes": [asdict(row) for row in self.sizes],
             "episodes": len(self.rows),
-            "rows_sha256": digest(self.rows),
+            "rows_sha256": rows_sha256(self.rows),
         }
         return {"settings": dict(self.settings), **plain(figures), "remarks": list(self.warnings)}
 
