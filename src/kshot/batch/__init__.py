@@ -5,12 +5,12 @@ mirror the inputs'. Files appear whole or not at all, so a run that was stopped 
 its files are then those of a run that nobody stopped, byte for byte; `timing.jsonl` alone tells them apart.
 """
 
-from kshot.batch.inputs import Job, Shard, plan
+from kshot.batch.inputs import Input, Shard, plan
 from kshot.batch.run import Summary, label_folder
 from kshot.io.manifest import Record, read_manifest
 
 __all__ = [
-    "Job",
+    "Input",
     "Record",
     "Shard",
     "Summary",

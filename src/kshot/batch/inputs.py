@@ -16,31 +16,32 @@ _WATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Job:
-    """One image: its name in the manifest (relative to the input folder), its path, its outputs' stem.
-
-    page: from 1, where it is one of several in a TIFF. frame: where it is one of a video. problem: why there is no
-    image.
-    """
+class Input:
+    """One image that a run takes: a file, a page of a TIFF or a frame of a video."""
 
     name: str
+    """In the manifest: the path relative to the folder of images, and the page or frame."""
     path: Path
     stem: str
+    """Path of its outputs, relative to a format's folder and without a suffix."""
     page: int = 0
+    """From 1, where it is one of several in a TIFF."""
     frame: Frame | None = None
+    """Where it is one of a video."""
     problem: KshotError | None = None
+    """Why there is no image."""
 
     @property
-    def part(self) -> bool:
+    def is_page_or_frame(self) -> bool:
         """Whether it is one of several images of its file."""
         return bool(self.page) or self.frame is not None
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `number` (from 1) of `count` parts of a folder.
+    """Shard `number` (from 1) of the `count` that a folder is split into.
 
-    An image's name decides its part, so machines agree whatever else lies in the folder. Raises `SettingError`.
+    An image's name decides its shard, so machines agree whatever else lies in the folder. Raises `SettingError`.
     """
 
     number: int
@@ -53,13 +54,13 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
-    def holds(self, job: Job) -> bool:
-        """Whether the job belongs to this part."""
-        return zlib.crc32(job.name.encode("utf-8", "surrogateescape")) % self.count == self.number - 1
+    def holds(self, source: Input) -> bool:
+        """Whether the image belongs to this shard."""
+        return zlib.crc32(source.name.encode("utf-8", "surrogateescape")) % self.count == self.number - 1
 
 
-class Jobs:
-    """The jobs of a run as they come; with `watch` there is always a next one to wait for.
+class Inputs:
+    """The images of a run as they come; with `watch` there is always a next one to wait for.
 
     skip: resolved paths of images to leave out. every: of a video each `every`-th frame is an image. Pages and frames
     are found out when their file comes, so the length grows. Raises `InputError` when there is no image, except with
@@ -84,18 +85,18 @@ class Jobs:
         self.given, self.left = 0, len(self.files)
 
     def __len__(self) -> int:
-        known = self.given + self.left
-        return known if self.limit is None else min(known, self.limit)
+        count = self.given + self.left
+        return count if self.limit is None else min(count, self.limit)
 
-    def __iter__(self) -> Iterator[Job | None]:
-        """Each job; None says that nobody knows when the next one comes."""
+    def __iter__(self) -> Iterator[Input | None]:
+        """Each image; None says that nobody knows when the next one comes."""
         yield from self._images(list(self.files))
         while self.watch and not self._enough():
             yield from self._images(self._new())
             yield None
             time.sleep(_WATCH_SECONDS)
 
-    def _images(self, files: list[Job]) -> Iterator[Job]:
+    def _images(self, files: list[Input]) -> Iterator[Input]:
         """The images of this run in some files."""
         for file in files:
             if self._enough():
@@ -104,31 +105,31 @@ class Jobs:
                 self.files.append(file)
                 self.left += 1
             self.left -= 1
-            for job in split(file, self.every):
+            for source in split(file, self.every):
                 if self._enough():
                     return
-                if self.shard is None or self.shard.holds(job):
+                if self.shard is None or self.shard.holds(source):
                     self.given += 1
-                    yield job
+                    yield source
 
     def _enough(self) -> bool:
         return self.limit is not None and self.given >= self.limit
 
-    def _wanted(self, jobs: list[Job]) -> list[Job]:
-        ours = [job for job in jobs if self.shard is None or _may_hold_several(job.path) or self.shard.holds(job)]
-        return [job for job in ours if job.path.resolve() not in self.skip] if self.skip else ours
+    def _wanted(self, files: list[Input]) -> list[Input]:
+        ours = [file for file in files if self.shard is None or _may_hold_several(file.path) or self.shard.holds(file)]
+        return [file for file in ours if file.path.resolve() not in self.skip] if self.skip else ours
 
-    def _new(self) -> list[Job]:
+    def _new(self) -> list[Input]:
         try:
-            jobs = self._wanted(plan(self.images, self.out))
+            files = self._wanted(plan(self.images, self.out))
         except InputError:  # an empty folder may fill
             return []
-        seen, settled = {job.name for job in self.files}, time.time() - _WATCH_SECONDS
+        before, settled = {file.name for file in self.files}, time.time() - _WATCH_SECONDS
         # A file that was written to just now may still be on its way.
-        return [job for job in jobs if job.name not in seen and job.path.stat().st_mtime < settled]
+        return [file for file in files if file.name not in before and file.path.stat().st_mtime < settled]
 
 
-def plan(images: str | Path, out: Path) -> list[Job]:
+def plan(images: str | Path, out: Path) -> list[Input]:
     """The files that a run over `images` will read, in order; what lies in `out` itself is left out.
 
     Raises `InputError` when there is no image, or when all of them lie in `out`.
@@ -141,7 +142,7 @@ def plan(images: str | Path, out: Path) -> list[Job]:
     names = [path.relative_to(root).as_posix() for path in paths]
     # a.jpg beside a.png: both keep their suffix, so that neither overwrites the other's results.
     stems = unique_stems(names)
-    return [Job(name, path, stems[name]) for name, path in zip(names, paths, strict=True)]
+    return [Input(name, path, stems[name]) for name, path in zip(names, paths, strict=True)]
 
 
 def count_images(images: str | Path, out: Path) -> tuple[int, int]:
@@ -151,10 +152,10 @@ def count_images(images: str | Path, out: Path) -> tuple[int, int]:
     return sum(len(list(split(file))) for file in files if not is_video(file.path)), videos
 
 
-def split(file: Job, every: int = 1) -> Iterator[Job]:
+def split(file: Input, every: int = 1) -> Iterator[Input]:
     """The images of a file: itself, the pages of a TIFF that has several, or frames of a video, one at a time.
 
-    A video that cannot be decoded, or not to its end, gives a job with a problem.
+    A video that cannot be decoded, or not to its end, gives one with a problem.
     """
     if is_video(file.path):
         try:

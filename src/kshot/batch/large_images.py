@@ -1,16 +1,19 @@
-"""Images larger than memory: TIFFs that are read, predicted and written window by window."""
+"""Large images: tile by tile, so that the network sees details; TIFFs larger than memory also window by window.
 
-from collections.abc import Mapping, Sequence
+The scores of tiles are blended, so that no seam shows. A class is present when some tile shows it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.batch.inputs import Job
-from kshot.batch.statistics import Tally
-from kshot.batch.tiled import blended
+from kshot.batch.inputs import Input
+from kshot.batch.statistics import RunningStatistics
 from kshot.errors import ImageTooLargeError, SettingError
 from kshot.features.tiles import Tiling
 from kshot.formats.base import Format, ImageWriter, RowWriter
@@ -18,53 +21,69 @@ from kshot.formats.kshot_run import OBJECTS
 from kshot.io import rasters
 from kshot.io.manifest import Record
 from kshot.io.rasters import MOST_PIXELS, Raster
-from kshot.io.tiff import Page, is_tiff, pages
+from kshot.io.tiff import Page, pages
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
-from kshot.types import labels_of
+from kshot.types import Prediction, labels_of
 
 # Smaller ones fit the memory with their scores, and whole images can be written in every format.
 FROM_PIXELS = 2**26
 _SHOWN_AS_IT_LIES, _BITS = {0, 1}, {8, 16, 32, 64}
 _WHITE_IS_ZERO = 0
 _ROWS = 64
+# The scores (N+1, th, tw) of a tile at some rows and columns.
+TileScores = Callable[[slice, slice], NDArray[np.float32]]
+
+
+def predict_tiled(segmenter: Segmenter, task: Task, tiling: Tiling, image: NDArray[np.uint8]) -> Prediction:
+    """Masks of an image (h, w, 3) from its tiles. One that fits a single tile is predicted as it is without tiles."""
+    present = dict.fromkeys(task.classes, 0.0)
+    scores_of = _tile_scores(segmenter, task, present, lambda rows, cols: np.ascontiguousarray(image[rows, cols]))
+    size_hw = image.shape[0], image.shape[1]
+    scores = np.empty((len(task.classes) + 1, *size_hw), np.float32)
+    top = 0
+    for strip in _blended(tiling, size_hw, len(task.classes), scores_of):
+        scores[:, top : top + strip.shape[1]] = strip
+        top += strip.shape[1]
+    return Prediction.from_scores(scores, task.classes, present, image, task.gate)
 
 
 @dataclass(frozen=True)
-class Windowed:
-    """How a run does its largest images. writers: by format. out: the output folder."""
+class LargeImages:
+    """How a run does its largest images."""
 
     segmenter: Segmenter
     task: Task
     tiling: Tiling
     writers: Mapping[str, Format]
+    """What writes each format, by its name."""
     out: Path
 
-    def page_of(self, job: Job) -> Page | None:
-        """The page of a job that is done in windows; None for one that is read whole.
+    def page_of(self, source: Input) -> Page | None:
+        """The page of an image that is done in windows; None for one that is read whole.
 
         Above the pixel limit, or above `FROM_PIXELS`. A page with an orientation tag, or with bits packed into bytes,
         is read whole.
         """
-        if job.frame is not None or not is_tiff(job.path):
+        found = pages(source.path) if source.frame is None else []
+        if not found:
             return None
-        found = pages(job.path)
-        page = found[max(job.page, 1) - 1]
+        page = found[max(source.page, 1) - 1]
         plain = page.turn in _SHOWN_AS_IT_LIES and page.bits in _BITS and page.colours != _WHITE_IS_ZERO
         height, width = page.size_hw
         return page if plain and height * width > min(self.segmenter.max_pixels, FROM_PIXELS) else None
 
-    def label(self, job: Job, page: Page) -> Record:
-        """Write the outputs of an image and return its facts. Raises `InputError`s and `OutputError`."""
-        row_writers = {name: writer for name in self.writers if (writer := self._row_writer(name, job))}
-        outputs = {name: writer.path_of(job.stem) for name, writer in row_writers.items()}
-        with rasters.opened(job.path, page, self.segmenter.look, job.name) as raster:
+    def label(self, source: Input, page: Page) -> Record:
+        """Write the outputs of an image and return its record. Raises `InputError`s and `OutputError`."""
+        writers = {name: writer for name in self.writers if (writer := self._row_writer(name, source))}
+        outputs = {name: writer.path_of(source.stem) for name, writer in writers.items()}
+        with rasters.opened(source.path, page, self.segmenter.look, source.name) as raster:
             self._check(raster)
             kept: Sequence[int] = range(len(self.task.classes) + 1)
             present = dict.fromkeys(self.task.classes, 0.0)
             while True:
                 try:
-                    return self._once(raster, kept, present, row_writers, outputs)
+                    return self._once(raster, kept, present, writers, outputs)
                 except _AbsentError as absent:
                     # Pixels of a class that is absent go to the next best, which is forgotten by then: all is looked
                     # at again. That is rare: hardly a class wins pixels that no tile holds to be present.
@@ -75,41 +94,34 @@ class Windowed:
         raster: Raster,
         kept: Sequence[int],
         present: dict[str, float],
-        row_writers: Mapping[str, RowWriter],
+        writers: Mapping[str, RowWriter],
         outputs: Mapping[str, str],
     ) -> Record:
         """Write the labels of the best among `kept`; `present` takes what tiles say. Raises `_AbsentError`."""
         classes = self.task.classes
-        tally = Tally(classes)
-
-        def part(rows: slice, columns: slice) -> NDArray[np.float32]:
-            found = self.segmenter.predict(self.task, raster.window(rows, columns))
-            present.update({name: max(present[name], found.present[name]) for name in classes})
-            return found.scores
-
-        def nothing(rows: slice, columns: slice) -> NDArray[np.float32]:
-            return np.zeros((len(classes) + 1, rows.stop - rows.start, columns.stop - columns.start), np.float32)
-
+        statistics = RunningStatistics(classes)
+        scores_of = _tile_scores(self.segmenter, self.task, present, raster.window)
+        if len(kept) == 1:
+            scores_of = partial(_no_scores, len(classes))
         with ExitStack() as stack:
             sinks = [
-                stack.enter_context(row_writers[name].open_rows(self.out / where, raster, classes))
+                stack.enter_context(writers[name].open_rows(self.out / where, raster, classes))
                 for name, where in outputs.items()
             ]
-            scored = part if len(kept) > 1 else nothing
-            for scores in blended(self.tiling, raster.size_hw, len(classes), scored):
+            for scores in _blended(self.tiling, raster.size_hw, len(classes), scores_of):
                 # A few rows at a time: counting takes several times the memory of what is counted.
                 for top in range(0, scores.shape[1], _ROWS):
                     rows = scores[:, top : top + _ROWS]
                     labels = labels_of(rows, kept)
-                    tally.add(labels, rows)
+                    statistics.add(labels, rows)
                     for sink in sinks:
                         sink(labels)
             gone = [index for index in kept[1:] if present[classes[index - 1]] < self.task.gate]
-            if any(tally.pixels[index] for index in gone):
+            if any(statistics.pixels[index] for index in gone):
                 raise _AbsentError([index for index in kept if index not in gone])
-        return tally.facts(raster.size_hw, present, dict(outputs))
+        return statistics.record(raster.size_hw, present, dict(outputs))
 
-    def _row_writer(self, name: str, job: Job) -> RowWriter | None:
+    def _row_writer(self, name: str, source: Input) -> RowWriter | None:
         """The format as one of rows; None for one that is made of the masks at the end. Raises `SettingError`."""
         writer = self.writers[name]
         if isinstance(writer, RowWriter):
@@ -117,7 +129,7 @@ class Windowed:
         if isinstance(writer, ImageWriter):
             option = "--instances" if name == OBJECTS else f"--format {name}"
             raise SettingError(
-                f"{job.name}: is read in windows, and {option} needs the scores of the whole image; leave it out"
+                f"{source.name}: is read in windows, and {option} needs the scores of the whole image; leave it out"
             )
         return None
 
@@ -147,3 +159,42 @@ class _AbsentError(Exception):
     def __init__(self, kept: Sequence[int]):
         super().__init__(kept)
         self.kept = kept
+
+
+def _tile_scores(
+    segmenter: Segmenter, task: Task, present: dict[str, float], window: Callable[[slice, slice], NDArray[np.uint8]]
+) -> TileScores:
+    """The scores of tiles that `window` reads; `present` takes the highest presence of each class."""
+
+    def scores_of(rows: slice, columns: slice) -> NDArray[np.float32]:
+        found = segmenter.predict(task, window(rows, columns))
+        present.update({name: max(present[name], found.present[name]) for name in present})
+        return found.scores
+
+    return scores_of
+
+
+def _no_scores(ways: int, rows: slice, columns: slice) -> NDArray[np.float32]:
+    return np.zeros((ways + 1, rows.stop - rows.start, columns.stop - columns.start), np.float32)
+
+
+def _blended(
+    tiling: Tiling, size_hw: tuple[int, int], ways: int, scores_of: TileScores
+) -> Iterator[NDArray[np.float32]]:
+    """Blended scores (N+1, r, w) of the next rows, from top to bottom; a strip holds until the next is asked for.
+
+    No more than a row of tiles is in memory.
+    """
+    height, width = size_hw
+    down, across = tiling.spans(height), tiling.spans(width)
+    ends = [rows.start for rows, _ in down[1:]] + [height]
+    strip = np.zeros((ways + 1, min(tiling.tile, height), width), np.float32)
+    for (rows, fall), end in zip(down, ends, strict=True):
+        for columns, along in across:
+            strip[:, :, columns] += scores_of(rows, columns) * (fall[:, None] * along)
+        done, left = end - rows.start, rows.stop - end
+        yield strip[:, :done]
+        # Class by class: a copy of what is left of all would be a second strip where tiles overlap by half.
+        for plane in strip:
+            plane[:left] = plane[done:].copy()
+            plane[left:] = 0

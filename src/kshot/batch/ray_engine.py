@@ -1,4 +1,4 @@
-"""The steps of a folder run on a Ray cluster: batches of jobs go to actors that hold the model, records come back.
+"""The stages of a folder run on a Ray cluster: batches of images go to actors that hold the model, records come back.
 
 An actor reads, infers and writes its images itself, so that between machines go names and lines of the manifest alone:
 the scores of an image are far larger than its file. Hence all machines must see the images and the output folder under
@@ -15,17 +15,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kshot.batch.inputs import Job
-from kshot.batch.pipeline import overlapped
-from kshot.batch.stages import Steps, Work
+from kshot.batch.inputs import Input
+from kshot.batch.stages import ImageResult, Stages, overlapped
 from kshot.errors import OutputError, SettingError
 
 _LARGEST = 32  # images of a batch; results come back, and are lost to a kill, by batches
 _BATCHES = 4  # for each actor at least, so that all end at about the same time
 
 
-def on_ray(jobs: Iterable[Job | None], steps: Steps, workers: int) -> Generator[Work]:
-    """What `Steps` makes of each job, in the order in which batches end.
+def on_ray(inputs: Iterable[Input | None], stages: Stages, workers: int) -> Generator[ImageResult]:
+    """What `Stages` makes of each image, in the order in which batches end.
 
     workers: actors, each with a CPU (or a GPU, when the model is on one); 0 takes what the cluster has. RAY_ADDRESS
     names the cluster; without it one is started on this machine, for this run. An actor that dies is started again.
@@ -33,17 +32,17 @@ def on_ray(jobs: Iterable[Job | None], steps: Steps, workers: int) -> Generator[
     Raises `SettingError` without Ray or where no cluster answers, and `OutputError` when nothing can be written.
     """
     todo = []
-    for job in jobs:
-        if job and (job.frame is not None or job.problem):  # a decoded frame is no message; here it is done at once
-            yield from overlapped([job], steps.read, steps.infer, steps.write, 0)
-        elif job:
-            todo.append(replace(job, path=job.path.absolute()))
+    for source in inputs:
+        if source and (source.frame is not None or source.problem):  # a decoded frame is no message: it is done here
+            yield stages.write(stages.infer(stages.read(source)))
+        elif source:
+            todo.append(replace(source, path=source.path.absolute()))
     if not todo:
         return
     ray = load()
     ours = _connect(ray, workers)
     try:
-        yield from _works(_rows(ray, todo, steps, workers))
+        yield from _results(_rows(ray, todo, stages, workers))
     except (ray.exceptions.RayError, ray.exceptions.UserCodeException) as error:
         reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
         raise OutputError(f"the run on Ray ended: {reason}") from error
@@ -53,60 +52,62 @@ def on_ray(jobs: Iterable[Job | None], steps: Steps, workers: int) -> Generator[
 
 
 class _Labeller:
-    """An actor: holds the steps, and with them the model, and does batches of jobs."""
+    """An actor: holds the stages, and with them the model, and does batches of images."""
 
-    def __init__(self, steps: Steps):
-        self.steps = steps
+    def __init__(self, stages: Stages):
+        self.stages = stages
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
-        """A row for each job: its record and seconds as JSON, or why nothing can be written any more."""
-        columns = map(list, zip(*self._done(batch["job"]), strict=True))
-        yield dict(zip(("job", "record", "seconds", "error"), columns, strict=True))
+        """A row for each image: its record and seconds as JSON, or why nothing can be written any more."""
+        columns = map(list, zip(*self._done(batch["input"]), strict=True))
+        yield dict(zip(("input", "record", "seconds", "error"), columns, strict=True))
 
-    def _done(self, jobs: Iterable[str]) -> Iterator[tuple[str, str, str, str]]:
-        steps = self.steps
+    def _done(self, inputs: Iterable[str]) -> Iterator[tuple[str, str, str, str]]:
+        stages = self.stages
         try:
-            for work in overlapped(map(_unpacked, jobs), steps.read, steps.infer, steps.write):
-                yield _packed(work.job), json.dumps(work.record), json.dumps(work.seconds), ""
+            for result in overlapped(map(_unpacked, inputs), stages.read, stages.infer, stages.write):
+                yield _packed(result.source), json.dumps(result.record), json.dumps(result.seconds), ""
         except OutputError as error:
             yield "", "", "", str(error)
 
 
-def _works(rows: Iterable[dict[str, Any]]) -> Iterator[Work]:
+def _results(rows: Iterable[dict[str, Any]]) -> Iterator[ImageResult]:
     for row in rows:
         if row["error"]:
             raise OutputError(row["error"])
-        yield Work(_unpacked(row["job"]), json.loads(row["record"]), json.loads(row["seconds"]))
+        yield ImageResult(_unpacked(row["input"]), json.loads(row["record"]), json.loads(row["seconds"]))
 
 
-def _rows(ray: Any, jobs: Sequence[Job], steps: Steps, workers: int) -> Iterator[dict[str, Any]]:
-    each = "GPU" if steps.on_gpu else "CPU"
+def _rows(ray: Any, inputs: Sequence[Input], stages: Stages, workers: int) -> Iterator[dict[str, Any]]:
+    each = "GPU" if stages.on_gpu else "CPU"
     actors = workers or max(1, int(ray.cluster_resources().get(each, 1)))
-    size = min(_LARGEST, -(-len(jobs) // (_BATCHES * actors)))
+    size = min(_LARGEST, -(-len(inputs) // (_BATCHES * actors)))
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # Its plans and progress would stand among kshot's own words on stderr.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     # JSON, because a name that is no Unicode passes through it, and not through Arrow.
-    rows = ray.data.from_items([{"job": _packed(job)} for job in jobs], override_num_blocks=-(-len(jobs) // size))
+    rows = ray.data.from_items(
+        [{"input": _packed(source)} for source in inputs], override_num_blocks=-(-len(inputs) // size)
+    )
     done = rows.map_batches(
         _Labeller,
         batch_size=size,
-        compute=ray.data.ActorPoolStrategy(size=min(actors, len(jobs))),
-        fn_constructor_args=(steps,),
+        compute=ray.data.ActorPoolStrategy(size=min(actors, len(inputs))),
+        fn_constructor_args=(stages,),
         **{f"num_{each.lower()}s": 1},
     )
     found: Iterator[dict[str, Any]] = done.iter_rows()
     return found
 
 
-def _packed(job: Job) -> str:
-    return json.dumps([job.name, str(job.path), job.stem, job.page])
+def _packed(source: Input) -> str:
+    return json.dumps([source.name, str(source.path), source.stem, source.page])
 
 
-def _unpacked(text: str) -> Job:
+def _unpacked(text: str) -> Input:
     name, path, stem, page = json.loads(text)
-    return Job(name, Path(path), stem, page)
+    return Input(name, Path(path), stem, page)
 
 
 def load() -> Any:

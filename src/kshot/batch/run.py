@@ -10,13 +10,11 @@ from typing import Any
 
 from kshot._version import __version__
 from kshot.annotations.model import Export
-from kshot.batch.inputs import Job, Jobs, Shard, root_of
-from kshot.batch.large_images import Windowed
-from kshot.batch.pipeline import overlapped
+from kshot.batch.inputs import Input, Inputs, Shard, root_of
+from kshot.batch.large_images import LargeImages, predict_tiled
 from kshot.batch.run_folder import RunFolder
-from kshot.batch.stages import Steps, Work
+from kshot.batch.stages import ImageResult, Stages, overlapped
 from kshot.batch.statistics import MASKS
-from kshot.batch.tiled import predict_tiled
 from kshot.errors import OutputError, SettingError
 from kshot.features.tiles import Tiling
 from kshot.formats.base import AnnotationWriter, Format, RowWriter, load_format
@@ -27,29 +25,35 @@ from kshot.io.rasters import Look
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
 
-# Who does the steps of the jobs, with so many workers: whatever the order in which they come back.
-Engine = Callable[[Iterable[Job | None], Steps, int], Generator[Work]]
+# Takes images through the stages, with so many workers; results may come back in any order.
+Engine = Callable[[Iterable[Input | None], Stages, int], Generator[ImageResult]]
 
 
-def on_this_machine(jobs: Iterable[Job | None], steps: Steps, workers: int) -> Generator[Work]:
+def on_this_machine(inputs: Iterable[Input | None], stages: Stages, workers: int) -> Generator[ImageResult]:
     """The local engine: reading, inference and writing overlap."""
-    return overlapped(jobs, steps.read, steps.infer, steps.write, workers)
+    return overlapped(inputs, stages.read, stages.infer, stages.write, workers)
 
 
 @dataclass
 class Summary:
-    """What a run did. objects: connected regions over all masks. skipped: done by an earlier run."""
+    """What a run did."""
 
     out: str
     total: int = 0
+    """Images of the run, those of earlier runs included."""
     processed: int = 0
     objects: int = 0
+    """Connected components over all masks."""
     empty: int = 0
+    """Images in which nothing was found."""
     failed: int = 0
     skipped: int = 0
+    """Images that an earlier run did."""
     seconds: float = 0.0
     interrupted: bool = False
+    """Whether Ctrl-C ended it."""
     failures: list[dict[str, str]] = field(default_factory=list)
+    """Input and reason of each failed image."""
 
     def count(self, record: Record) -> None:
         """Add one record."""
@@ -102,7 +106,7 @@ def label_folder(
         raise SettingError(f"{workers} workers; expected 0 or more")
     export = export or Export()
     writers = _writers(formats, export)
-    jobs = Jobs(images, out, limit=limit, watch=watch, shard=shard, skip=skip, every=every)
+    inputs = Inputs(images, out, limit=limit, watch=watch, shard=shard, skip=skip, every=every)
     notes = {
         "images": str(root_of(Path(images)).resolve()),
         "tiling": tiling and asdict(tiling),
@@ -111,44 +115,49 @@ def label_folder(
         **(notes or {}),
     }
     settings = _settings(segmenter, task, writers, export, notes)
-    decide = partial(predict_tiled, segmenter, task, tiling) if tiling else partial(segmenter.predict, task)
     where = out.resolve()
-    windowed = Windowed(segmenter, task, tiling, writers, where) if tiling else None
-    on_gpu = segmenter.backbone.device.type != "cpu"
-    steps = Steps(decide, writers, where, segmenter.max_pixels, segmenter.look, windowed, on_gpu)
+    stages = Stages(
+        partial(predict_tiled, segmenter, task, tiling) if tiling else partial(segmenter.predict, task),
+        writers,
+        where,
+        segmenter.max_pixels,
+        segmenter.look,
+        LargeImages(segmenter, task, tiling, writers, where) if tiling else None,
+        on_gpu=segmenter.backbone.device.type != "cpu",
+    )
     summary = Summary(str(out))
     with RunFolder(out, shard) as folder:
         done = folder.open(settings, resume=resume, overwrite=overwrite)
         records: dict[str, Record] = {}
 
-        def todo() -> Iterator[Job | None]:
-            for job in jobs:
-                if job and job.name in done and _is_there(out, done[job.name]):
-                    records[job.name] = done[job.name]
+        def todo() -> Iterator[Input | None]:
+            for source in inputs:
+                if source and source.name in done and _is_there(out, done[source.name]):
+                    records[source.name] = done[source.name]
                     summary.skipped += 1
                 else:
-                    yield job
+                    yield source
 
-        made = engine(todo(), steps, workers)
+        results = engine(todo(), stages, workers)
         with _keeping():
             manifest, timing = LineWriter(folder.manifest), LineWriter(folder.timing)
             try:
-                for work in made:
-                    records[work.record["input"]] = work.record
-                    manifest.append(work.record)
-                    timing.append({"input": work.record["input"], **work.seconds})
-                    summary.count(work.record)
+                for result in results:
+                    records[result.record["input"]] = result.record
+                    manifest.append(result.record)
+                    timing.append({"input": result.record["input"], **result.seconds})
+                    summary.count(result.record)
                     if progress:
-                        progress(work.record, len(records), len(jobs))
+                        progress(result.record, len(records), len(inputs))
             except KeyboardInterrupt:
                 summary.interrupted = not watch
             finally:
-                made.close()
+                results.close()
         with _keeping(), folder.merging():
             # What an earlier run did beyond this one's limit stays in the manifest.
             kept = [done[name] for name in folder.own - records.keys() if _is_there(out, done[name])]
             _write_folders(out, folder.close([*records.values(), *kept]), task.classes, writers, export)
-    summary.total, summary.seconds = len(jobs), round(time.perf_counter() - started, 3)
+    summary.total, summary.seconds = len(inputs), round(time.perf_counter() - started, 3)
     return summary
 
 

@@ -1,20 +1,23 @@
-"""The three steps of one image: read, infer, write. Each can run on a thread or a machine of its own."""
+"""The three stages of one image, read, infer and write, and how those of many images overlap."""
 
 import errno
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.batch.inputs import Job
-from kshot.batch.large_images import Windowed
-from kshot.batch.statistics import facts_of
+from kshot.batch.inputs import Input
+from kshot.batch.large_images import LargeImages
+from kshot.batch.statistics import record_of
 from kshot.errors import KshotError, OutputError
 from kshot.formats.base import Format, ImageWriter
 from kshot.io.images import read_image
@@ -23,111 +26,167 @@ from kshot.io.rasters import Look
 from kshot.io.tiff import Page
 from kshot.types import Prediction
 
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 log = logging.getLogger(__name__)
 # What is wrong with one image's name costs this image; a full or read-only disk costs the run.
 _OF_THE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
 
 
 @dataclass
-class Work:
-    """An image on its way. record: its line of the manifest, with status "failed" until it is done.
+class ImageResult:
+    """One image on its way through the stages."""
 
-    page: of an image that is done in windows, and has no picture.
-    """
-
-    job: Job
+    source: Input
     record: Record
+    """Its line of the manifest; the status is "failed" until all is done."""
     seconds: dict[str, float] = field(default_factory=dict)
-    picture: NDArray[np.uint8] | None = None
+    """How long each stage took."""
+    image: NDArray[np.uint8] | None = None
+    """(h, w, 3) RGB, from reading until writing."""
     page: Page | None = None
+    """Instead of the image, where it is so large that it is done in windows."""
     prediction: Prediction | None = None
+    """From inference until writing."""
 
 
 @dataclass(frozen=True)
-class Steps:
-    """How the images of a run are done.
+class Stages:
+    """How a run does its images. Each stage may run on a thread, or on another machine."""
 
-    decide: from a picture (h, w, 3) uint8 to its masks. writers: by format. out: the output folder. look: bands and
-    stretch of TIFFs. windowed: does the largest images, where there are tiles. on_gpu: whether deciding needs one.
-    """
-
-    decide: Callable[[NDArray[np.uint8]], Prediction]
+    predict: Callable[[NDArray[np.uint8]], Prediction]
+    """From an image (h, w, 3) uint8 to its masks."""
     writers: Mapping[str, Format]
+    """What writes each format, by its name."""
     out: Path
     max_pixels: int
+    """Larger images are refused."""
     look: Look = field(default_factory=Look)
-    windowed: Windowed | None = None
+    """Bands and stretch of TIFFs."""
+    large_images: LargeImages | None = None
+    """Does the largest images window by window; only with tiles."""
     on_gpu: bool = False
+    """Whether inference needs a GPU."""
 
-    def read(self, job: Job) -> Work:
+    def read(self, source: Input) -> ImageResult:
         """Read and decode the image; what is wrong with it goes into the record."""
-        work = Work(job, {"input": job.name, "status": FAILED})
-        with _step(work, "read"):
-            if job.problem:
-                raise job.problem
-            work.page = self.windowed.page_of(job) if self.windowed else None
-            if work.page:
-                with job.path.open("rb") as file:
-                    work.record["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-            elif job.part:
-                work.picture = self._part(job)
-                work.record["sha256"] = hashlib.sha256(work.picture.data).hexdigest()
+        result = ImageResult(source, {"input": source.name, "status": FAILED})
+        with _stage(result, "read"):
+            if source.problem:
+                raise source.problem
+            result.page = self.large_images.page_of(source) if self.large_images else None
+            if result.page:
+                with source.path.open("rb") as file:
+                    result.record["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+            elif source.is_page_or_frame:
+                result.image = self._page_or_frame(source)
+                result.record["sha256"] = hashlib.sha256(result.image.data).hexdigest()
             else:
-                data = job.path.read_bytes()
-                work.record["sha256"] = hashlib.sha256(data).hexdigest()
-                work.picture = read_image(data, max_pixels=self.max_pixels, look=self.look)
-        return work
+                data = source.path.read_bytes()
+                result.record["sha256"] = hashlib.sha256(data).hexdigest()
+                result.image = read_image(data, max_pixels=self.max_pixels, look=self.look)
+        return result
 
-    def infer(self, work: Work) -> Work:
-        """Find the masks of a picture that could be read, or all that is to be found in windows."""
-        if work.picture is not None:
-            with _step(work, "infer"):
-                work.prediction = self.decide(work.picture)
-        elif work.page and self.windowed:
-            with _step(work, "infer"):
-                work.record |= self.windowed.label(work.job, work.page)
-        return work
+    def infer(self, result: ImageResult) -> ImageResult:
+        """Find the masks of an image that could be read; one that is done in windows is written, too."""
+        if result.image is not None:
+            with _stage(result, "infer"):
+                result.prediction = self.predict(result.image)
+        elif result.page and self.large_images:
+            with _stage(result, "infer"):
+                result.record |= self.large_images.label(result.source, result.page)
+        return result
 
-    def write(self, work: Work) -> Work:
-        """Write the results. Raises `OutputError` when the disk takes no more."""
-        if work.prediction is not None:
-            with _step(work, "write"):
-                work.record |= self._written(work.job, work.prediction)
-        work.picture = work.prediction = None
-        work.job = replace(work.job, frame=None)
-        return work
+    def write(self, result: ImageResult) -> ImageResult:
+        """Write the masks in all formats. Raises `OutputError` when the disk takes no more."""
+        if result.prediction is not None:
+            with _stage(result, "write"):
+                result.record |= self._written(result.source, result.prediction)
+        result.image = result.prediction = None
+        result.source = replace(result.source, frame=None)
+        return result
 
-    def _part(self, job: Job) -> NDArray[np.uint8]:
-        if job.frame:
-            return job.frame.picture(self.max_pixels)
-        return read_image(job.path, max_pixels=self.max_pixels, page=job.page, look=self.look)
+    def _page_or_frame(self, source: Input) -> NDArray[np.uint8]:
+        if source.frame:
+            return source.frame.picture(self.max_pixels)
+        return read_image(source.path, max_pixels=self.max_pixels, page=source.page, look=self.look)
 
-    def _written(self, job: Job, prediction: Prediction) -> Record:
+    def _written(self, source: Input, prediction: Prediction) -> Record:
         outputs = {}
         for name, writer in self.writers.items():
             if isinstance(writer, ImageWriter):
-                outputs[name] = writer.path_of(job.stem)
+                outputs[name] = writer.path_of(source.stem)
                 writer.write(prediction, self.out / outputs[name])
-        return facts_of(prediction, outputs)
+        return record_of(prediction, outputs)
+
+
+def overlapped(
+    items: Iterable[Item | None],
+    read: Callable[[Item], Made],
+    infer: Callable[[Made], Made],
+    write: Callable[[Made], Made],
+    workers: int = 1,
+) -> Generator[Made]:
+    """`write(infer(read(item)))` of each item, in their order.
+
+    `infer` runs in the caller's thread, one item at a time, because it keeps all cores (or the GPU) busy by itself;
+    `workers` threads read and as many write beside it, and never more than `workers` items wait between two stages, so
+    memory does not grow with the items. 0 does one stage after the other. A None among the items says that the next
+    may take long: what is on its way is finished first. Whatever a stage raises ends the iteration.
+    """
+    if workers == 0:
+        yield from (write(infer(read(item))) for item in items if item is not None)
+        return
+    readers = ThreadPoolExecutor(workers, "kshot-read")
+    writers = ThreadPoolExecutor(workers, "kshot-write")
+    reading: deque[Future[Made]] = deque()
+    writing: deque[Future[Made]] = deque()
+
+    def finished(at_most: int) -> Iterator[Made]:
+        while writing and (len(writing) > at_most or writing[0].done()):
+            yield writing.popleft().result()
+
+    def moved(at_most: int) -> Iterator[Made]:
+        while len(reading) > at_most:
+            made = infer(reading.popleft().result())
+            # Room is made before the next is handed over: a prediction is far larger than its image.
+            yield from finished(workers)
+            writing.append(writers.submit(write, made))
+
+    try:
+        for item in items:
+            if item is None:
+                yield from moved(0)
+                yield from finished(0)
+            else:
+                reading.append(readers.submit(read, item))
+                yield from moved(workers)
+        yield from moved(0)
+        yield from finished(0)
+    finally:
+        readers.shutdown(cancel_futures=True)
+        writers.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def _step(work: Work, name: str) -> Iterator[None]:
-    """Time a step, and turn what goes wrong in it into a reason."""
+def _stage(result: ImageResult, name: str) -> Iterator[None]:
+    """Time a stage, and turn what goes wrong in it into a reason."""
     started = time.perf_counter()
     try:
         yield
     except OutputError as error:
         if getattr(error.__cause__, "errno", None) not in _OF_THE_NAME:
             raise
-        work.record["reason"] = str(error)
+        result.record["reason"] = str(error)
     except KshotError as error:
-        work.record["reason"] = str(error).removeprefix("the image given as bytes: ")
+        result.record["reason"] = str(error).removeprefix("the image given as bytes: ")
     except OSError as error:
         if name == "write":
-            raise OutputError(f"{work.job.name}: its results cannot be written ({error.strerror or error})") from error
-        work.record["reason"] = f"cannot be read: {error.strerror or error}"
+            raise OutputError(
+                f"{result.source.name}: its results cannot be written ({error.strerror or error})"
+            ) from error
+        result.record["reason"] = f"cannot be read: {error.strerror or error}"
     except Exception as error:  # an unattended run survives what nobody foresaw, and says so
-        log.exception("%s: unexpected", work.job.name)
-        work.record["reason"] = f"unexpected {type(error).__name__}: {error}"
-    work.seconds[name] = round(time.perf_counter() - started, 4)
+        log.exception("%s: unexpected", result.source.name)
+        result.record["reason"] = f"unexpected {type(error).__name__}: {error}"
+    result.seconds[name] = round(time.perf_counter() - started, 4)

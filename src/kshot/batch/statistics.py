@@ -1,18 +1,18 @@
-"""What a manifest says of an image that was done, from the whole of it or strip by strip."""
+"""What a manifest says of an image that was done, from the whole of it or from strips of its rows."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.io.manifest import DONE, EMPTY, ClassFacts, Record
+from kshot.io.manifest import DONE, EMPTY, Record
 from kshot.ops.regions import RegionCounter, count_regions
 from kshot.types import Prediction
 
 MASKS = "png"
 
 
-class Tally:
+class RunningStatistics:
     """The figures of an image whose labels and scores come in strips of rows, from the top."""
 
     def __init__(self, classes: Sequence[str]):
@@ -20,7 +20,7 @@ class Tally:
         self.pixels = [0] * (len(classes) + 1)
         # Sums of scores by label: over the pixels that have it, and over all.
         self.inside, self.total = [0.0] * (len(classes) + 1), [0.0] * (len(classes) + 1)
-        self.regions = RegionCounter()
+        self.components = RegionCounter()
 
     def add(self, labels: NDArray[np.uint8], scores: NDArray[np.float32]) -> None:
         """Count the next rows: labels (r, w), scores (N+1, r, w)."""
@@ -29,63 +29,54 @@ class Tally:
             self.pixels[index] += int(found.sum())
             self.inside[index] += float(scores[index][found].sum(dtype=np.float64))
             self.total[index] += float(scores[index].sum(dtype=np.float64))
-        self.regions.add(labels)
+        self.components.add(labels)
 
-    def facts(self, size_hw: tuple[int, int], present: Mapping[str, float], outputs: dict[str, str]) -> Record:
-        """The figures as `facts_of` has them; the uncertainty is that of `Prediction.uncertainty`."""
+    def record(self, size_hw: tuple[int, int], present: Mapping[str, float], outputs: dict[str, str]) -> Record:
+        """What `record_of` says of the whole; the uncertainty is that of `Prediction.uncertainty`."""
         found = [index for index in range(1, len(self.classes) + 1) if self.pixels[index]]
         losses = [1 - self.inside[i] / (self.pixels[i] + self.total[i] - self.inside[i]) for i in found] or [
             max(present.values())
         ]
         scores = [self.inside[i] / self.pixels[i] if self.pixels[i] else 0.0 for i in range(len(self.pixels))]
-        uncertainty, regions = sum(losses) / len(losses), self.regions.counts()
-        return _record(self.classes, size_hw, uncertainty, outputs, present, self.pixels, regions, scores)
+        record = _classes(self.classes, present, self.pixels, self.components.counts(), scores)
+        return _header(size_hw, sum(losses) / len(losses), outputs, any(self.pixels)) | record
 
 
-def facts_of(prediction: Prediction, outputs: dict[str, str]) -> Record:
-    """What a manifest says of a prediction."""
-    areas, regions = prediction.areas(), count_regions(prediction.mask)
-    scores = [0.0]
-    for index in range(1, len(prediction.classes) + 1):
-        inside = prediction.scores[index][prediction.mask == index]
-        scores.append(float(inside.mean()) if inside.size else 0.0)
-    return _record(
-        prediction.classes,
-        prediction.size_hw,
-        prediction.uncertainty,
-        outputs,
-        prediction.present,
-        [0, *(areas[name] for name in prediction.classes)],
-        regions,
-        scores,
-    )
+def record_of(prediction: Prediction, outputs: dict[str, str]) -> Record:
+    """What a manifest says of a prediction, but for its input. outputs: the path of each format's file."""
+    pixels = [0, *prediction.areas().values()]
+    inside = [prediction.scores[i][prediction.mask == i] for i in range(1, len(pixels))]
+    scores = [0.0, *(float(each.mean()) if each.size else 0.0 for each in inside)]
+    record = _classes(prediction.classes, prediction.present, pixels, count_regions(prediction.mask), scores)
+    return _header(prediction.size_hw, prediction.uncertainty, outputs, any(pixels)) | record
 
 
-def _record(
-    classes: Sequence[str],
-    size_hw: tuple[int, int],
-    uncertainty: float,
-    outputs: dict[str, str],
-    present: Mapping[str, float],
-    pixels: Sequence[int],
-    regions: Mapping[int, int],
-    scores: Sequence[float],
-) -> Record:
-    """pixels, regions and scores go by the label."""
-    facts: dict[str, ClassFacts] = {
-        name: {
-            "present": round(float(present[name]), 4),
-            "pixels": pixels[index],
-            "regions": regions.get(index, 0),
-            "score": round(scores[index], 4),
-        }
-        for index, name in enumerate(classes, 1)
-    }
+def _header(size_hw: tuple[int, int], uncertainty: float, outputs: dict[str, str], found: bool) -> Record:
     return {
-        "status": DONE if any(pixels[1:]) else EMPTY,
+        "status": DONE if found else EMPTY,
         "size_hw": list(size_hw),
         "uncertainty": round(uncertainty, 4),
         "mask": outputs[MASKS],
         "outputs": outputs,
-        "classes": facts,
+    }
+
+
+def _classes(
+    classes: Sequence[str],
+    present: Mapping[str, float],
+    pixels: Sequence[int],
+    components: Mapping[int, int],
+    scores: Sequence[float],
+) -> Record:
+    """pixels, components and scores go by the label."""
+    return {
+        "classes": {
+            name: {
+                "present": round(float(present[name]), 4),
+                "pixels": pixels[label],
+                "regions": components.get(label, 0),
+                "score": round(scores[label], 4),
+            }
+            for label, name in enumerate(classes, 1)
+        }
     }

@@ -13,7 +13,7 @@ from PIL import Image
 
 import kshot
 from kshot.batch import label_folder, large_images, read_manifest
-from kshot.batch.statistics import Tally, facts_of
+from kshot.batch.statistics import RunningStatistics, record_of
 from kshot.features.tiles import Tiling
 from kshot.formats import kshot_run
 from kshot.io.images import read_mask
@@ -227,11 +227,11 @@ def test_a_mask_without_background_has_one_region() -> None:
 
 def test_figures_of_strips_are_those_of_the_whole(toy: kshot.Segmenter, shots: list[Shot]) -> None:
     found = toy.predict(toy.fit(shots), draw(4)[0])
-    tally = Tally(found.classes)
+    statistics = RunningStatistics(found.classes)
     for rows in (slice(0, 40), slice(40, 41), slice(41, 96)):
-        tally.add(found.mask[rows], found.scores[:, rows])
+        statistics.add(found.mask[rows], found.scores[:, rows])
     outputs = {"png": "masks/a.png"}
-    one, two = facts_of(found, outputs), tally.facts(found.size_hw, found.present, outputs)
+    one, two = record_of(found, outputs), statistics.record(found.size_hw, found.present, outputs)
     assert one.pop("uncertainty") == pytest.approx(two.pop("uncertainty"), abs=2e-4)
     assert one["classes"]["disc"].pop("score") == pytest.approx(two["classes"]["disc"].pop("score"), abs=2e-4)
     assert one == two

@@ -15,8 +15,8 @@ import kshot
 from kshot._plugins import load
 from kshot.annotations.model import Export
 from kshot.batch import label_folder, ray_engine
-from kshot.batch.inputs import Job
-from kshot.batch.stages import Steps
+from kshot.batch.inputs import Input
+from kshot.batch.stages import Stages
 from kshot.cli import app
 from kshot.errors import OutputError, SettingError
 from kshot.types import Shot
@@ -77,9 +77,9 @@ def test_a_disk_that_takes_no_more_ends_the_run(
 ) -> None:
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "sub").write_text("a file where a folder belongs")
-    steps = Steps(partial(toy.predict, task), {"png": load("formats", "png")}, tmp_path, 10**6)
-    jobs = [Job(name, image_folder / name, name.removesuffix(".jpg")) for name in ("a.jpg", "sub/a.jpg")]
-    (rows,) = ray_engine._Labeller(steps)({"job": [ray_engine._packed(job) for job in jobs]})
+    stages = Stages(partial(toy.predict, task), {"png": load("formats", "png")}, tmp_path, 10**6)
+    inputs = [Input(name, image_folder / name, name.removesuffix(".jpg")) for name in ("a.jpg", "sub/a.jpg")]
+    (rows,) = ray_engine._Labeller(stages)({"input": [ray_engine._packed(each) for each in inputs]})
     works = ray_engine._works({name: column[i] for name, column in rows.items()} for i in range(2))
     assert next(works).record["mask"] == "masks/a.png"
     with pytest.raises(OutputError, match="cannot be written"):

@@ -11,8 +11,8 @@ from PIL import Image
 
 import kshot
 from kshot.batch import Shard, label_folder, plan, read_manifest
-from kshot.batch.pipeline import overlapped
 from kshot.batch.run_folder import RunFolder
+from kshot.batch.stages import overlapped
 from kshot.errors import OutputError, SettingError
 from kshot.formats.base import annotated
 from kshot.types import Shot

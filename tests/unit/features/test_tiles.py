@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import kshot
 from kshot.batch import label_folder
-from kshot.batch.tiled import predict_tiled
+from kshot.batch.large_images import predict_tiled
 from kshot.errors import SettingError
 from kshot.features.tiles import Tiling
 from kshot.types import Shot

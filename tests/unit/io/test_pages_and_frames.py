@@ -10,7 +10,7 @@ from PIL import Image
 
 import kshot
 from kshot.batch import Shard, label_folder, read_manifest
-from kshot.batch.inputs import Job, Jobs, split
+from kshot.batch.inputs import Input, Inputs, split
 from kshot.errors import ImageReadError, ImageTooLargeError, SettingError
 from kshot.io import videos
 from kshot.io.images import read_mask
@@ -100,14 +100,14 @@ def test_a_video_is_resumed_where_it_stopped(toy: kshot.Segmenter, task: kshot.T
 
 
 def test_frames_stream_and_are_forgotten(grey_film: Path, tmp_path: Path) -> None:
-    jobs = Jobs(grey_film, tmp_path / "out", every=3, limit=4)
+    jobs = Inputs(grey_film, tmp_path / "out", every=3, limit=4)
     given = [job.name for job in jobs if job]
     assert given == [f"grey.mp4#{n:06}" for n in (0, 3, 6, 9)] and len(jobs) == 4
     assert all(job.frame is None for job in jobs.files)
 
 
 def test_shards_divide_frames(grey_film: Path, tmp_path: Path) -> None:
-    parts = [{j.name for j in Jobs(grey_film, tmp_path / "out", shard=Shard(n, 2)) if j} for n in (1, 2)]
+    parts = [{j.name for j in Inputs(grey_film, tmp_path / "out", shard=Shard(n, 2)) if j} for n in (1, 2)]
     assert not parts[0] & parts[1] and len(parts[0] | parts[1]) == 25 and min(map(len, parts)) > 3
 
 
@@ -169,11 +169,11 @@ def test_frames_before_the_damage_are_done(toy: kshot.Segmenter, task: kshot.Tas
 
 def test_without_pyav_the_error_names_the_extra(grey_film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    (job,) = split(Job("grey.mp4", grey_film, "grey"))
+    (job,) = split(Input("grey.mp4", grey_film, "grey"))
     assert isinstance(job.problem, ImageReadError) and "kshot[video]" in str(job.problem)
 
 
 @pytest.mark.parametrize("every", [0, -3])
 def test_impossible_steps_are_refused(grey_film: Path, tmp_path: Path, every: int) -> None:
     with pytest.raises(SettingError, match="1"):
-        Jobs(grey_film, tmp_path / "out", every=every)
+        Inputs(grey_film, tmp_path / "out", every=every)
