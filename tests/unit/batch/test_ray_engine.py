@@ -80,10 +80,10 @@ def test_a_disk_that_takes_no_more_ends_the_run(
     stages = Stages(partial(toy.predict, task), {"png": load("formats", "png")}, tmp_path, 10**6)
     inputs = [Input(name, image_folder / name, name.removesuffix(".jpg")) for name in ("a.jpg", "sub/a.jpg")]
     (rows,) = ray_engine._Labeller(stages)({"input": [ray_engine._packed(each) for each in inputs]})
-    works = ray_engine._works({name: column[i] for name, column in rows.items()} for i in range(2))
-    assert next(works).record["mask"] == "masks/a.png"
+    results = ray_engine._results({name: column[i] for name, column in rows.items()} for i in range(2))
+    assert next(results).record["mask"] == "masks/a.png"
     with pytest.raises(OutputError, match="cannot be written"):
-        next(works)
+        next(results)
 
 
 def test_without_ray_the_way_to_get_it_is_named(
