@@ -12,13 +12,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import kshot
-from kshot._plugins import load
 from kshot.annotations.model import Export
 from kshot.batch import label_folder, ray_engine
 from kshot.batch.inputs import Input
 from kshot.batch.stages import Stages
 from kshot.cli import app
 from kshot.errors import OutputError, SettingError
+from kshot.formats.base import load_format
 from kshot.types import Shot
 from tests.support.drawing import draw
 from tests.support.runs import contents
@@ -77,7 +77,7 @@ def test_a_disk_that_takes_no_more_ends_the_run(
 ) -> None:
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "sub").write_text("a file where a folder belongs")
-    stages = Stages(partial(toy.predict, task), {"png": load("formats", "png")}, tmp_path, 10**6)
+    stages = Stages(partial(toy.predict, task), {"png": load_format("png")}, tmp_path, 10**6)
     inputs = [Input(name, image_folder / name, name.removesuffix(".jpg")) for name in ("a.jpg", "sub/a.jpg")]
     (rows,) = ray_engine._Labeller(stages)({"input": [ray_engine._packed(each) for each in inputs]})
     results = ray_engine._results({name: column[i] for name, column in rows.items()} for i in range(2))
