@@ -19,7 +19,7 @@ from torch import Tensor
 from kshot.errors import EmptyMaskError, MaskError, SettingError, SupportError
 from kshot.features.lru import BoundedCache
 from kshot.io.images import MAX_PIXELS, name_of, read_image, read_mask
-from kshot.io.rasters import Look
+from kshot.io.rasters import BandSelection
 from kshot.methods.base import Support
 from kshot.ops.geometry import FeatureMap, Frame, coverage, to_grid
 from kshot.ops.prompt_masks import grow_boxes, grow_marks, salient
@@ -39,16 +39,16 @@ Made = TypeVar("Made")
 class ShotReader:
     """Reads the images of shots, each once: those read last stay in memory. Threads may share it.
 
-    max_pixels: larger images are refused. look: bands and stretch of TIFFs.
+    max_pixels: larger images are refused. selection: bands and stretch of TIFFs.
     """
 
-    def __init__(self, max_pixels: int = MAX_PIXELS, look: Look | None = None):
-        self.max_pixels, self.look = max_pixels, look or Look()
+    def __init__(self, max_pixels: int = MAX_PIXELS, selection: BandSelection | None = None):
+        self.max_pixels, self.selection = max_pixels, selection or BandSelection()
         self._lock = threading.Lock()
         self._read = BoundedCache[tuple[NDArray[np.uint8], bytes]](_IMAGE_BYTES, lambda read: read[0].nbytes)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ShotReader, (self.max_pixels, self.look)  # what is in memory stays with this process
+        return ShotReader, (self.max_pixels, self.selection)  # what is in memory stays with this process
 
     def by_image(
         self, shots: Iterable[Shot], make: Callable[[NDArray[np.uint8], str], Made]
@@ -80,7 +80,7 @@ class ShotReader:
             return self._read.get((str(image), facts.st_mtime_ns, facts.st_size), lambda: self._decode(image))
 
     def _decode(self, image: ImageLike) -> tuple[NDArray[np.uint8], bytes]:
-        pixels = read_image(image, max_pixels=self.max_pixels, look=self.look)
+        pixels = read_image(image, max_pixels=self.max_pixels, selection=self.selection)
         digest = hashlib.sha256(np.ascontiguousarray(pixels).data)
         digest.update(repr(pixels.shape).encode())
         return pixels, digest.digest()

@@ -17,7 +17,7 @@ from kshot.errors import SettingError
 from kshot.features import extract, extract_words
 from kshot.io.images import MAX_PIXELS, read_image
 from kshot.io.paths import list_images
-from kshot.io.rasters import Look
+from kshot.io.rasters import BandSelection
 from kshot.io.tensor_file import read_learned
 from kshot.methods.base import Origin, Support, Task, settings_of
 from kshot.ops.geometry import FeatureMap
@@ -67,8 +67,8 @@ class Segmenter:
                 module.prepare(chosen)
             if getattr(chosen, "weights", ""):
                 read_learned(chosen.weights)
-        self.max_pixels, self.look = max_pixels, Look.of(bands, stretch)
-        self.shot_reader = ShotReader(max_pixels, self.look)
+        self.max_pixels, self.band_selection = max_pixels, BandSelection.of(bands, stretch)
+        self.shot_reader = ShotReader(max_pixels, self.band_selection)
         if isinstance(backbone, str):
             backbone = backbones.load_backbone(backbone, device=device, dtype=dtype, layers=layers)
         self.backbone = backbone
@@ -100,7 +100,7 @@ class Segmenter:
 
     def predict(self, task: Task, image: ImageLike) -> Prediction:
         """Masks of one image: path, encoded bytes, PIL image or array (h, w, 3)."""
-        pixels = read_image(image, max_pixels=self.max_pixels, look=self.look)  # (h, w, 3) uint8
+        pixels = read_image(image, max_pixels=self.max_pixels, selection=self.band_selection)  # (h, w, 3) uint8
         features = self.features(pixels)  # (c, gh, gw)
         return self.decide(task, features, pixels)
 

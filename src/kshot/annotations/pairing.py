@@ -3,7 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 from kshot.errors import SupportError
-from kshot.io.paths import pictures, walk
+from kshot.io.paths import image_files, walk
 
 ImageAndMask = tuple[Path, Path]
 MASK_ENDING = "_mask"  # x_mask.png is the mask of x.jpg
@@ -35,7 +35,7 @@ def in_one_folder(folder: Path) -> tuple[list[ImageAndMask], list[Path]]:
     Raises `SupportError` for masks without an image, and for two files where one is expected.
     """
     groups: dict[str, list[Path]] = {}
-    for path in pictures(folder):
+    for path in image_files(folder):
         groups.setdefault(path.stem, []).append(path)
     # x_mask is the mask of x where there is an x, and a name like any other where there is none.
     owned = {stem for stem in groups if stem.endswith(MASK_ENDING) and stem.removesuffix(MASK_ENDING) in groups}

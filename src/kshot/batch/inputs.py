@@ -10,7 +10,7 @@ from kshot.errors import InputError, KshotError, SettingError
 from kshot.io.paths import list_images, unique_stems
 from kshot.io.tiff import pages
 from kshot.io.videos import SUFFIXES as VIDEOS
-from kshot.io.videos import Frame, check_every, frames, is_video
+from kshot.io.videos import VideoFrame, check_every, frames, is_video
 
 _WATCH_SECONDS = 1.0
 
@@ -26,7 +26,7 @@ class Input:
     """Path of its outputs, relative to a format's folder and without a suffix."""
     page: int = 0
     """From 1, where it is one of several in a TIFF."""
-    frame: Frame | None = None
+    frame: VideoFrame | None = None
     """Where it is one of a video."""
     problem: KshotError | None = None
     """Why there is no image."""

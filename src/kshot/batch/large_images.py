@@ -77,7 +77,7 @@ class LargeImages:
         """Write the outputs of an image and return its record. Raises `InputError`s and `OutputError`."""
         writers = {name: writer for name in self.writers if (writer := self._row_writer(name, source))}
         outputs = {name: writer.path_of(source.stem) for name, writer in writers.items()}
-        with rasters.opened(source.path, page, self.segmenter.look, source.name) as raster:
+        with rasters.opened(source.path, page, self.segmenter.band_selection, source.name) as raster:
             self._check(raster)
             kept: Sequence[int] = range(len(self.task.classes) + 1)
             present = dict.fromkeys(self.task.classes, 0.0)

@@ -9,7 +9,7 @@ from statistics import mean
 
 from kshot.errors import KshotError
 from kshot.io.manifest import FAILED, MANIFEST, read_manifest, read_settings
-from kshot.io.pages_and_frames import pictures
+from kshot.io.pages_and_frames import read_images
 from kshot.io.paths import file_of
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
@@ -43,7 +43,9 @@ def effect(
     pairs: list[tuple[float, float]] = []
     for path, names in groups.items():
         with suppress(KshotError):  # a figure about the others is still one
-            for name, picture in pictures(dict.fromkeys(names, path), segmenter.look, segmenter.max_pixels):
+            for name, picture in read_images(
+                dict.fromkeys(names, path), segmenter.band_selection, segmenter.max_pixels
+            ):
                 pairs.append((records[name]["uncertainty"], segmenter.predict(task, picture).uncertainty))
     if not pairs:
         return None

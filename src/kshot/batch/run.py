@@ -21,7 +21,7 @@ from kshot.formats.base import AnnotationWriter, Format, RowWriter, load_format
 from kshot.formats.kshot_run import OBJECTS, ObjectWriter, annotations_of_run
 from kshot.io.jsonl import LineWriter
 from kshot.io.manifest import EMPTY, FAILED, Record
-from kshot.io.rasters import Look
+from kshot.io.rasters import BandSelection
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
 
@@ -110,7 +110,7 @@ def label_folder(
     notes = {
         "images": str(root_of(Path(images)).resolve()),
         "tiling": tiling and asdict(tiling),
-        **({"look": asdict(segmenter.look)} if segmenter.look != Look() else {}),
+        **({"look": asdict(segmenter.band_selection)} if segmenter.band_selection != BandSelection() else {}),
         **({"every": every} if every != 1 else {}),
         **(notes or {}),
     }
@@ -121,7 +121,7 @@ def label_folder(
         writers,
         where,
         segmenter.max_pixels,
-        segmenter.look,
+        segmenter.band_selection,
         LargeImages(segmenter, task, tiling, writers, where) if tiling else None,
         on_gpu=segmenter.backbone.device.type != "cpu",
     )

@@ -22,7 +22,7 @@ from kshot.errors import KshotError, OutputError
 from kshot.formats.base import Format, ImageWriter
 from kshot.io.images import read_image
 from kshot.io.manifest import FAILED, Record
-from kshot.io.rasters import Look
+from kshot.io.rasters import BandSelection
 from kshot.io.tiff import Page
 from kshot.types import Prediction
 
@@ -61,7 +61,7 @@ class Stages:
     out: Path
     max_pixels: int
     """Larger images are refused."""
-    look: Look = field(default_factory=Look)
+    selection: BandSelection = field(default_factory=BandSelection)
     """Bands and stretch of TIFFs."""
     large_images: LargeImages | None = None
     """Does the largest images window by window; only with tiles."""
@@ -84,7 +84,7 @@ class Stages:
             else:
                 data = source.path.read_bytes()
                 result.record["sha256"] = hashlib.sha256(data).hexdigest()
-                result.image = read_image(data, max_pixels=self.max_pixels, look=self.look)
+                result.image = read_image(data, max_pixels=self.max_pixels, selection=self.selection)
         return result
 
     def infer(self, result: ImageResult) -> ImageResult:
@@ -108,8 +108,8 @@ class Stages:
 
     def _page_or_frame(self, source: Input) -> NDArray[np.uint8]:
         if source.frame:
-            return source.frame.picture(self.max_pixels)
-        return read_image(source.path, max_pixels=self.max_pixels, page=source.page, look=self.look)
+            return source.frame.image(self.max_pixels)
+        return read_image(source.path, max_pixels=self.max_pixels, page=source.page, selection=self.selection)
 
     def _written(self, source: Input, prediction: Prediction) -> Record:
         outputs = {}

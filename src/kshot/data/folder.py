@@ -14,7 +14,7 @@ from kshot.data.base import Dataset, Labels, LabelType, Sample, label_type
 from kshot.errors import DatasetError, SupportError
 from kshot.formats.index_masks import CLASS_FILES, read_classes
 from kshot.io.images import read_mask
-from kshot.io.paths import pictures, visible
+from kshot.io.paths import image_files, visible
 from kshot.types import IGNORE
 
 LOOKS_FOR = (
@@ -122,15 +122,15 @@ def _by_class(root: Path) -> _Parts:
             read = partial(read_drawn, mask, class_id, label_type(len(classes)))
             samples[f"{folder.name}/{stem}"] = Sample(image, read, mask)
         taken = {path for pair in pairs.values() for path in pair}
-        alone += [f"{folder.name}/{path.name}" for path in pictures(folder) if path not in taken]
+        alone += [f"{folder.name}/{path.name}" for path in image_files(folder) if path not in taken]
     return classes, samples, [Problem("pictures without a mask, or masks without a file", tuple(alone))]
 
 
 def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
     """{stem: (image, mask)} of x.jpg and x.png, or of x.* and x_mask.png."""
-    masks = {path.stem: path for path in pictures(folder) if path.suffix.lower() == ".png"}
+    masks = {path.stem: path for path in image_files(folder) if path.suffix.lower() == ".png"}
     pairs = {}
-    for image in pictures(folder):
+    for image in image_files(folder):
         named, drawn = masks.get(image.stem), masks.get(image.stem + MASK_ENDING)
         mask = drawn or (named if named != image else None)
         if mask is not None:
@@ -140,7 +140,7 @@ def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
 
 def _class_folders(root: Path) -> Iterator[Path]:
     """Sub-folders that hold images, in the order of their names."""
-    return (path for path in visible(root) if path.is_dir() and pictures(path))
+    return (path for path in visible(root) if path.is_dir() and image_files(path))
 
 
 def _without_gaps(path: Path, named: Mapping[int, str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from kshot.annotations.pairing import in_one_folder, in_two_folders
 from kshot.errors import SupportError
 from kshot.formats.base import SupportReader
-from kshot.io.paths import pictures, visible, walk
+from kshot.io.paths import image_files, visible, walk
 from kshot.types import Shot
 
 # Folders of the other layouts, which half of such a layout must not turn into classes.
@@ -28,8 +28,8 @@ class ClassFolders(SupportReader):
         """
         if (folder / "images").is_dir() and (folder / "masks").is_dir():
             return _two_trees(folder)
-        classes = [path for path in visible(folder) if path.name.lower() not in _OTHERS and pictures(path)]
-        loose = pictures(folder)
+        classes = [path for path in visible(folder) if path.name.lower() not in _OTHERS and image_files(path)]
+        loose = image_files(folder)
         if classes and loose:
             raise SupportError(f"{loose[0]}: an image beside the class folders; move it into its class's folder")
         if classes:
@@ -48,7 +48,7 @@ def _class_shots(folder: Path) -> list[Shot]:
 
 def _two_trees(folder: Path) -> list[Shot]:
     images, masks = folder / "images", folder / "masks"
-    loose = pictures(images) + pictures(masks)
+    loose = image_files(images) + image_files(masks)
     if loose:
         raise SupportError(
             f"{folder}: images/ and masks/, but no classes.json or classes.txt that names the labels in the masks; "

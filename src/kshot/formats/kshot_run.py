@@ -23,9 +23,9 @@ from kshot.formats.index_masks import shots_of_masks
 from kshot.io.images import MAX_PIXELS, image_size, label_columns
 from kshot.io.jsonl import read_object
 from kshot.io.manifest import FAILED, MANIFEST, SETTINGS, Record
-from kshot.io.pages_and_frames import pictures
+from kshot.io.pages_and_frames import read_images
 from kshot.io.paths import file_of, unique_stems, walk
-from kshot.io.rasters import MOST_PIXELS, Look
+from kshot.io.rasters import MOST_PIXELS, BandSelection
 from kshot.ops.components import split
 from kshot.types import IGNORE, ImageLike, Prediction, Shot, check_same_size
 
@@ -201,23 +201,25 @@ def _accepted(folder: Path) -> list[Shot] | None:
     try:
         inputs = {PurePosixPath(*PurePosixPath(r["mask"]).parts[1:]): r["input"] for r in records if "mask" in r}
         classes, finder = [str(name) for name in settings["classes"]], ImageFinder(run, Path(settings["images"]))
-        look = Look.of(**settings.get("look", {"bands": None, "stretch": None}))
+        selection = BandSelection.of(**settings.get("look", {"bands": None, "stretch": None}))
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(run, error) from error
     named = {mask: _name_of(mask, folder, inputs) for mask in masks}
-    pairs = _pairs(named, {name: _file_of(mask, name, finder) for mask, name in named.items()}, look)
+    pairs = _pairs(named, {name: _file_of(mask, name, finder) for mask, name in named.items()}, selection)
     # A person who empties a mask says that what was found there is none of it.
     return shots_of_masks(pairs, dict(enumerate(classes, 1)), empty=True)
 
 
-def _pairs(named: dict[Path, str], files: dict[str, Path], look: Look) -> Iterator[tuple[ImageLike, Path]]:
+def _pairs(
+    named: dict[Path, str], files: dict[str, Path], selection: BandSelection
+) -> Iterator[tuple[ImageLike, Path]]:
     """Masks with their images, which are paths, or arrays of pages and frames."""
     several = {name: path for name, path in files.items() if file_of(name) != name}
-    pieces = dict(pictures(several, look))
+    pages_and_frames = dict(read_images(several, selection))
     for mask, name in named.items():
-        if name in pieces:
-            check_same_size(image_size(mask), pieces[name].shape[:2], f"{mask}, of {name},")
-        yield pieces.get(name, files[name]), mask
+        if name in pages_and_frames:
+            check_same_size(image_size(mask), pages_and_frames[name].shape[:2], f"{mask}, of {name},")
+        yield pages_and_frames.get(name, files[name]), mask
 
 
 def _name_of(mask: Path, folder: Path, inputs: dict[PurePosixPath, str]) -> str:

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from kshot.errors import ImageReadError, ImageTooLargeError, MaskError, ShapeError
 from kshot.io import rasters, tiff
 from kshot.io.bit_depth import converter, extremes
-from kshot.io.rasters import Look
+from kshot.io.rasters import BandSelection
 from kshot.types import ImageLike, MaskLike, check_same_size
 
 SUFFIXES = frozenset(
@@ -57,19 +57,19 @@ _DAMAGE = (
     TypeError,
 )
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-_AS_IT_IS = Look()
+_AS_IT_IS = BandSelection()
 _GREY, _INDEX, _LOSSY = {"1", "L"}, {"P", "I", "F"}, {"JPEG", "MPO"}
 _AT_ONCE = 2**22  # pixels of a mask that are taken at once
 _pillow_limit = threading.Lock()
 
 
 def read_image(
-    image: ImageLike, *, max_pixels: int = MAX_PIXELS, page: int = 1, look: Look = _AS_IT_IS
+    image: ImageLike, *, max_pixels: int = MAX_PIXELS, page: int = 1, selection: BandSelection = _AS_IT_IS
 ) -> NDArray[np.uint8]:
     """Read a path, encoded bytes, a PIL image or an array into (h, w, 3) uint8 RGB.
 
     Arrays may be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4); uint8, uint16, bool, or floats in 0..1.
-    page: from 1, of a TIFF with several; of other files with several pictures the first is read. look: bands and
+    page: from 1, of a TIFF with several; of other files with several pictures the first is read. selection: bands and
     stretch of TIFFs.
     Raises `ImageReadError` (missing, not an image, damaged, no such page or band), `ImageTooLargeError` and
     `ShapeError`.
@@ -79,21 +79,21 @@ def read_image(
     pages = tiff.pages(image) if tiff.is_tiff(image) else []
     if page != 1 and not 1 <= page <= len(pages):
         raise ImageReadError(f"{name_of(image)}: no page {page}, it has {max(1, len(pages))}")
-    if pages and _many_bands(pages[page - 1], look):
-        return rasters.read(image, pages[page - 1], look, max_pixels, name_of(image))
+    if pages and _many_bands(pages[page - 1], selection):
+        return rasters.read(image, pages[page - 1], selection, max_pixels, name_of(image))
     try:
         with _opened(image, max_pixels, pages[page - 1].place if pages else 0) as picture:
             return _rgb(ImageOps.exif_transpose(picture), name_of(image))
     except ImageReadError as error:
         if not pages or not isinstance(error.__cause__, UnidentifiedImageError):
             raise
-        return rasters.read(image, pages[page - 1], look, max_pixels, name_of(image))
+        return rasters.read(image, pages[page - 1], selection, max_pixels, name_of(image))
 
 
-def _many_bands(page: tiff.Page, look: Look) -> bool:
+def _many_bands(page: tiff.Page, selection: BandSelection) -> bool:
     """Whether Pillow would lose bands or bits of a page, or somebody chose among them."""
     deep = page.bands > 1 and page.bits > 8
-    return not page.damaged and (deep or page.bands > 4 or bool(look.bands) or look.stretch is not None)
+    return not page.damaged and (deep or page.bands > 4 or bool(selection.bands) or selection.stretch is not None)
 
 
 def read_mask(mask: MaskLike, *, drawn: bool = True, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:

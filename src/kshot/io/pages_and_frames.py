@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from kshot.errors import ImageReadError
 from kshot.io.images import MAX_PIXELS, read_image
-from kshot.io.paths import PIECE
-from kshot.io.rasters import Look
+from kshot.io.paths import PAGE_OR_FRAME
+from kshot.io.rasters import BandSelection
 from kshot.io.videos import frames
 
 
-def pictures(
-    files: Mapping[str, Path], look: Look, max_pixels: int = MAX_PIXELS
+def read_images(
+    files: Mapping[str, Path], selection: BandSelection, max_pixels: int = MAX_PIXELS
 ) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Each name with its picture (h, w, 3); a video is decoded once for all of its frames.
 
@@ -22,15 +22,23 @@ def pictures(
     """
     wanted: dict[Path, dict[int, str]] = {}
     for name, path in files.items():
-        piece = PIECE.search(name)
-        if piece and not piece[2]:
-            wanted.setdefault(path, {})[int(piece[3])] = name
+        page_or_frame = PAGE_OR_FRAME.search(name)
+        if page_or_frame and not page_or_frame[2]:
+            wanted.setdefault(path, {})[int(page_or_frame[3])] = name
         else:
-            yield name, read_image(path, max_pixels=max_pixels, page=int(piece[3]) if piece else 1, look=look)
+            yield (
+                name,
+                read_image(
+                    path,
+                    max_pixels=max_pixels,
+                    page=int(page_or_frame[3]) if page_or_frame else 1,
+                    selection=selection,
+                ),
+            )
     for path, names in wanted.items():
         for frame in frames(path):
             if frame.number in names:
-                yield names.pop(frame.number), frame.picture(max_pixels)
+                yield names.pop(frame.number), frame.image(max_pixels)
             if not names:
                 break
         if names:

@@ -13,8 +13,8 @@ from kshot.errors import InputError
 from kshot.io.images import SUFFIXES
 from kshot.io.videos import SUFFIXES as VIDEOS
 
-_SEVERAL = "|".join(re.escape(suffix) for suffix in sorted({".tif", ".tiff", *VIDEOS}))
-_MANY, PIECE = re.compile(f"({_SEVERAL})$", re.I), re.compile(f"({_SEVERAL})#(page)?(\\d+)$", re.I)
+_SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted({".tif", ".tiff", *VIDEOS}))
+_HOLDS_SEVERAL, PAGE_OR_FRAME = re.compile(f"({_SUFFIXES})$", re.I), re.compile(f"({_SUFFIXES})#(page)?(\\d+)$", re.I)
 
 
 def visible(folder: Path) -> list[Path]:
@@ -22,12 +22,12 @@ def visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
 
 
-def pictures(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
     """Sorted image files directly in a folder."""
-    return [path for path in visible(folder) if is_picture(path) and path.is_file()]
+    return [path for path in visible(folder) if is_image(path) and path.is_file()]
 
 
-def is_picture(path: Path, also: Collection[str] = ()) -> bool:
+def is_image(path: Path, also: Collection[str] = ()) -> bool:
     """Whether the name is that of an image, or has another of these suffixes, and is not hidden."""
     suffix = path.suffix.lower()
     return (suffix in SUFFIXES or suffix in also) and path.name[0] != "."
@@ -35,7 +35,7 @@ def is_picture(path: Path, also: Collection[str] = ()) -> bool:
 
 def walk(folder: Path, wanted: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """Files in a folder and all below it, images by default; each real folder once, so that looped links end."""
-    wanted = wanted or is_picture
+    wanted = wanted or is_image
     seen = {folder.resolve()}
     for place, below, files in os.walk(folder, followlinks=True):
         kept = []
@@ -59,7 +59,7 @@ def list_images(where: str | Path, also: Collection[str] = ()) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = list(walk(path, partial(is_picture, also=also)))
+        found = list(walk(path, partial(is_image, also=also)))
     elif glob.has_magic(str(where)):
         found = _matches(str(where), also)
     else:
@@ -75,7 +75,7 @@ def _matches(pattern: str, also: Collection[str]) -> list[Path]:
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     base = Path(*parts[:fixed])
     try:
-        found = [path for path in base.glob("/".join(parts[fixed:])) if is_picture(path, also) and path.is_file()]
+        found = [path for path in base.glob("/".join(parts[fixed:])) if is_image(path, also) and path.is_file()]
     except ValueError as error:
         raise InputError(f"{pattern}: not a pattern ({error})") from error
     return [path for path in found if not any(part[0] == "." for part in path.relative_to(base).parts)]
@@ -83,7 +83,7 @@ def _matches(pattern: str, also: Collection[str]) -> list[Path]:
 
 def file_of(name: str) -> str:
     """The file that a page or frame is of; any other name as it is."""
-    return PIECE.sub(r"\1", name)
+    return PAGE_OR_FRAME.sub(r"\1", name)
 
 
 def unique_stems(names: Iterable[str]) -> dict[str, str]:
@@ -97,7 +97,9 @@ def unique_stems(names: Iterable[str]) -> dict[str, str]:
     stems = {file: PurePosixPath(file).with_suffix("").as_posix() for file in files.values()}
     counts = Counter(stems.values())
     folders = {parent.as_posix() for file in stems for parent in PurePosixPath(file).parents}
-    kept = {file for file, stem in stems.items() if counts[stem] > 1 or (stem in folders and _MANY.search(file))}
+    kept = {
+        file for file, stem in stems.items() if counts[stem] > 1 or (stem in folders and _HOLDS_SEVERAL.search(file))
+    }
     return {
         name: (file if file in kept else stems[file]) + name.removeprefix(file).replace("#", "/")
         for name, file in files.items()

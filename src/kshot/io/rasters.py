@@ -35,7 +35,7 @@ _told: set[int] = set()
 
 
 @dataclass(frozen=True)
-class Look:
+class BandSelection:
     """Which bands of a TIFF make the picture, and how their values become 8 bits.
 
     bands: three band numbers from 1, red first, or one, which is shown grey; none for the file's own colours, or the
@@ -55,8 +55,8 @@ class Look:
                 raise SettingError(f"stretch {low:g},{high:g}: expected two numbers LOW,HIGH with LOW < HIGH")
 
     @classmethod
-    def of(cls, bands: Sequence[int] | None, stretch: Sequence[float] | None) -> "Look":
-        """The look of settings that may be lists, or None. Raises `SettingError`."""
+    def of(cls, bands: Sequence[int] | None, stretch: Sequence[float] | None) -> "BandSelection":
+        """The selection of settings that may be lists, or None. Raises `SettingError`."""
         if stretch is not None and len(stretch) != 2:
             raise SettingError(f"stretch {tuple(stretch)}: expected two numbers LOW,HIGH")
         return cls(tuple(bands or ()), None if stretch is None else (float(stretch[0]), float(stretch[1])))
@@ -72,9 +72,9 @@ def load(name: str) -> Any:
     return rasterio
 
 
-def read(source: Any, page: Page, look: Look, max_pixels: int, name: str) -> NDArray[np.uint8]:
+def read(source: Any, page: Page, selection: BandSelection, max_pixels: int, name: str) -> NDArray[np.uint8]:
     """A page of a path or of bytes as (h, w, 3) uint8. Raises `ImageReadError`s and `ShapeError`."""
-    with opened(source, page, look, name) as raster:
+    with opened(source, page, selection, name) as raster:
         height, width = raster.size_hw
         if height * width > max_pixels:
             raise ImageTooLargeError(
@@ -86,7 +86,7 @@ def read(source: Any, page: Page, look: Look, max_pixels: int, name: str) -> NDA
 
 
 @contextmanager
-def opened(source: Any, page: Page, look: Look, name: str) -> Iterator["Raster"]:
+def opened(source: Any, page: Page, selection: BandSelection, name: str) -> Iterator["Raster"]:
     """A page of a TIFF, open for reading windows. Raises `ImageReadError`."""
     rasterio = load(name)
     with ExitStack() as stack:
@@ -98,7 +98,7 @@ def opened(source: Any, page: Page, look: Look, name: str) -> Iterator["Raster"]
                 source = stack.enter_context(rasterio.MemoryFile(bytes(source))).name
             where = f"GTIFF_DIR:{page.place + 1}:{source}" if page.place else str(source)
             file = stack.enter_context(rasterio.open(where, driver="GTiff"))
-        yield Raster(file, look, name)
+        yield Raster(file, selection, name)
 
 
 @contextmanager
@@ -114,8 +114,8 @@ def _said(name: str) -> Iterator[None]:
 class Raster:
     """An open page of a TIFF. Raises `ImageReadError` when it lacks a band that was asked for."""
 
-    def __init__(self, file: Any, look: Look, name: str):
-        self.file, self.look, self.name = file, look, name
+    def __init__(self, file: Any, selection: BandSelection, name: str):
+        self.file, self.selection, self.name = file, selection, name
         self.size_hw: tuple[int, int] = (file.height, file.width)
         self.bands = self._bands()
 
@@ -156,13 +156,13 @@ class Raster:
 
     def _bands(self) -> tuple[int, ...]:
         count = self.file.count
-        wrong = [band for band in self.look.bands if band > count]
+        wrong = [band for band in self.selection.bands if band > count]
         if wrong:
             raise ImageReadError(
                 f"{self.name}: no band {wrong[0]}, it has {count}; choose among 1..{count} with --bands"
             )
-        if self.look.bands:
-            return self.look.bands
+        if self.selection.bands:
+            return self.selection.bands
         if self._drawn:
             return tuple(range(1, count + 1))
         if count > 3 and count not in _told:
@@ -173,7 +173,7 @@ class Raster:
     @cached_property
     def _drawn(self) -> str | None:
         """The mode of Pillow that shows this file's colours, alpha and palette; None for plain bands."""
-        if set(self.file.dtypes) != {"uint8"} or self.look.bands or self.look.stretch or self.file.count > 4:
+        if set(self.file.dtypes) != {"uint8"} or self.selection.bands or self.selection.stretch or self.file.count > 4:
             return None
         seen = [colour.name for colour in self.file.colorinterp]
         if seen == ["palette"]:
@@ -199,7 +199,9 @@ class Raster:
 
     @cached_property
     def _to_8_bits(self) -> Converter:
-        return converter(np.dtype(self.file.dtypes[self.bands[0] - 1]), self._extremes, self.name, self.look.stretch)
+        return converter(
+            np.dtype(self.file.dtypes[self.bands[0] - 1]), self._extremes, self.name, self.selection.stretch
+        )
 
     def _extremes(self) -> tuple[float, float]:
         """Of the chosen bands over the whole file, a row of blocks at a time."""

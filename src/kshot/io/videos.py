@@ -1,4 +1,4 @@
-"""Videos as sequences of pictures, decoded one after another. Needs the extra `video` (PyAV)."""
+"""Videos as sequences of images, decoded one after another. Needs the extra `video` (PyAV)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", "
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class VideoFrame:
     """One decoded frame. number: of the video's frames as they are shown, from 0."""
 
     name: str
     number: int
     decoded: Any
 
-    def picture(self, max_pixels: int) -> NDArray[np.uint8]:
+    def image(self, max_pixels: int) -> NDArray[np.uint8]:
         """(h, w, 3) RGB, as a player shows it. Raises `ImageTooLargeError`."""
         width, height = self.decoded.width, self.decoded.height
         if width * height > max_pixels:
@@ -45,7 +45,7 @@ def check_every(every: int) -> None:
         raise SettingError(f"every {every}. frame; expected 1 (all frames) or more")
 
 
-def frames(path: str | Path, every: int = 1) -> Iterator[Frame]:
+def frames(path: str | Path, every: int = 1) -> Iterator[VideoFrame]:
     """Frames 0, `every`, 2 `every`, ... of a video; one is in memory at a time, and a few in the decoder.
 
     Raises `ImageReadError` without PyAV, for what is no video or holds no frames, and where a video is damaged, after
@@ -58,10 +58,10 @@ def frames(path: str | Path, every: int = 1) -> Iterator[Frame]:
     try:
         with av.open(name) as file:
             if not file.streams.video:
-                raise ImageReadError(f"{name}: holds no pictures, only {_kinds(file)}; leave it out")
+                raise ImageReadError(f"{name}: holds no images, only {_kinds(file)}; leave it out")
             for number, decoded in enumerate(file.decode(file.streams.video[0])):
                 if number % every == 0:
-                    yield Frame(name, number, decoded)
+                    yield VideoFrame(name, number, decoded)
     except ImageReadError:
         raise
     except (av.error.FFmpegError, OSError, ValueError) as error:

@@ -44,7 +44,7 @@ def thumbnail(path: Path | None, side: int) -> Image.Image | None:
     try:
         large = _large(path)
         if large:
-            with rasters.opened(path, large, rasters.Look(), str(path)) as raster:
+            with rasters.opened(path, large, rasters.BandSelection(), str(path)) as raster:
                 return Image.fromarray(raster.preview(side))
         height, width = image_size(path)
         if path.suffix.lower() in {".jpg", ".jpeg"} and height * width < (Image.MAX_IMAGE_PIXELS or 0):

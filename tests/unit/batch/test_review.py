@@ -13,9 +13,9 @@ from kshot.batch import label_folder, read_manifest
 from kshot.batch.review import effect
 from kshot.errors import ImageReadError, MaskError, SupportError
 from kshot.io.images import read_image, read_mask
-from kshot.io.pages_and_frames import pictures
+from kshot.io.pages_and_frames import read_images
 from kshot.io.paths import file_of
-from kshot.io.rasters import Look
+from kshot.io.rasters import BandSelection
 from kshot.types import Shot, SupportSet
 from tests.support.commands import TOY, run
 from tests.support.drawing import draw
@@ -104,14 +104,14 @@ def test_pages_are_read_with_the_bands_of_the_run(toy: kshot.Segmenter, shots: l
     images = tmp_path / "images"
     images.mkdir()
     scan(images / "scan.tif")
-    look = Look(bands=(3, 2, 1))
-    turned = kshot.Segmenter(backbone="toy", size=96, device="cpu", bands=look.bands)
+    selection = BandSelection(bands=(3, 2, 1))
+    turned = kshot.Segmenter(backbone="toy", size=96, device="cpu", bands=selection.bands)
     label_folder(turned, turned.fit(shots), images, tmp_path / "out")
     folder = accept(tmp_path / "out", "scan/page0002.png")
     Image.fromarray(draw(1)[1].astype(np.uint8)).save(folder / "scan" / "page0002.png")
     (shot,) = SupportSet.from_folder(folder)
     assert np.array_equal(shot.image, draw(1)[0][..., ::-1])
-    assert np.array_equal(shot.image, read_image(images / "scan.tif", page=2, look=look))
+    assert np.array_equal(shot.image, read_image(images / "scan.tif", page=2, selection=selection))
 
 
 def test_a_film_is_decoded_once_for_all_of_its_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_a_film_is_decoded_once_for_all_of_its_frames(tmp_path: Path, monkeypatc
     opened: list[Path] = []
     real = pages_and_frames.frames
     monkeypatch.setattr(pages_and_frames, "frames", lambda path: opened.append(path) or real(path))
-    found = dict(pictures({"film.mp4#000004": path, "film.mp4#000001": path}, Look()))
+    found = dict(read_images({"film.mp4#000004": path, "film.mp4#000001": path}, BandSelection()))
     assert opened == [path] and list(found) == ["film.mp4#000001", "film.mp4#000004"]
 
 

@@ -15,7 +15,7 @@ from kshot.errors import ImageReadError, ImageTooLargeError, SettingError, Shape
 from kshot.io import rasters, tiff
 from kshot.io.images import image_size, read_image
 from kshot.io.paths import unique_stems
-from kshot.io.rasters import Look
+from kshot.io.rasters import BandSelection
 
 
 def tif(path: Path, bands: np.ndarray, **more) -> Path:
@@ -32,10 +32,12 @@ FIVE = np.arange(5 * 2 * 3, dtype=np.uint8).reshape(5, 2, 3) * 8
 
 def test_bands_are_chosen_by_their_number_from_one(tmp_path):
     path = tif(tmp_path / "five.tif", FIVE)
-    np.testing.assert_array_equal(read_image(path, look=Look((4, 3, 2))), FIVE[[3, 2, 1]].transpose(1, 2, 0))
-    np.testing.assert_array_equal(read_image(path, look=Look((5,))), FIVE[[4, 4, 4]].transpose(1, 2, 0))
     np.testing.assert_array_equal(
-        read_image(path.read_bytes(), look=Look((1, 1, 5))), FIVE[[0, 0, 4]].transpose(1, 2, 0)
+        read_image(path, selection=BandSelection((4, 3, 2))), FIVE[[3, 2, 1]].transpose(1, 2, 0)
+    )
+    np.testing.assert_array_equal(read_image(path, selection=BandSelection((5,))), FIVE[[4, 4, 4]].transpose(1, 2, 0))
+    np.testing.assert_array_equal(
+        read_image(path.read_bytes(), selection=BandSelection((1, 1, 5))), FIVE[[0, 0, 4]].transpose(1, 2, 0)
     )
 
 
@@ -65,7 +67,7 @@ def test_sixteen_bits_of_three_bands_come_down_by_the_depth_of_all(tmp_path):
 def test_a_stretch_clips_and_shows_what_has_no_value_black(tmp_path):
     values = np.array([[[-5, 0, 50, 100, 900, np.nan]]], np.float32)
     path = tif(tmp_path / "floats.tif", values)
-    shown = read_image(path, look=Look(stretch=(0, 100)))
+    shown = read_image(path, selection=BandSelection(stretch=(0, 100)))
     assert shown[0, :, 0].tolist() == [0, 0, 128, 255, 255, 0]
     with pytest.raises(ShapeError, match=r"floats\.tif: .*--stretch"):
         read_image(path)
@@ -75,19 +77,19 @@ def test_a_stretch_clips_and_shows_what_has_no_value_black(tmp_path):
 def test_a_band_that_is_not_there_is_refused_by_its_number(bands, says, tmp_path):
     path = tif(tmp_path / "three.tif", FIVE[:3], photometric="RGB")
     with pytest.raises(ImageReadError, match=f"three.tif: .*{says}"):
-        read_image(path, look=Look(bands))
+        read_image(path, selection=BandSelection(bands))
 
 
 @pytest.mark.parametrize("bands", [(0,), (1, 2), (1, 2, 3, 4), (-1, 2, 3), (1.5,)])
 def test_numbers_that_are_no_bands_are_refused(bands):
     with pytest.raises(SettingError, match="4,3,2"):
-        Look(bands)
+        BandSelection(bands)
 
 
 @pytest.mark.parametrize("stretch", [(1, 1), (5, 2), (0, float("inf")), (1,)])
 def test_an_impossible_stretch_is_refused(stretch):
     with pytest.raises(SettingError, match="LOW,HIGH"):
-        Look.of(None, stretch)
+        BandSelection.of(None, stretch)
 
 
 def test_many_bands_keep_the_pixel_limit(tmp_path):
@@ -109,7 +111,7 @@ def test_windows_show_the_colours_that_the_whole_shows(mode, tmp_path):
     (image if mode == "RGBA" else image.convert("RGB").convert(mode)).save(tmp_path / "a.tif")
     whole = read_image(tmp_path / "a.tif")
     (page,) = tiff.pages(tmp_path / "a.tif")
-    with rasters.opened(tmp_path / "a.tif", page, Look(), "a.tif") as raster:
+    with rasters.opened(tmp_path / "a.tif", page, BandSelection(), "a.tif") as raster:
         np.testing.assert_array_equal(raster.window(slice(5, 20), slice(7, 50)), whole[5:20, 7:50])
         rows, columns = rasters.chosen(40, 50, 10), rasters.chosen(50, 50, 10)
         np.testing.assert_array_equal(raster.preview(10), whole[rows][:, columns])
@@ -130,7 +132,9 @@ def test_pages_are_read_by_their_number_and_the_first_by_default(big, tmp_path):
     np.testing.assert_array_equal(read_image(path), pictures[0])
     for number, picture in enumerate(pictures, 1):
         np.testing.assert_array_equal(read_image(path, page=number), picture)
-        np.testing.assert_array_equal(read_image(path.read_bytes(), page=number, look=Look((3, 2, 1))), picture)
+        np.testing.assert_array_equal(
+            read_image(path.read_bytes(), page=number, selection=BandSelection((3, 2, 1))), picture
+        )
     with pytest.raises(ImageReadError, match=r"scan\.tif: no page 4, it has 3"):
         read_image(path, page=4)
 

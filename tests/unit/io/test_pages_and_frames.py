@@ -34,7 +34,7 @@ def task(toy: kshot.Segmenter, shots: list[Shot]) -> kshot.Task:
 
 @pytest.mark.parametrize(("every", "expected"), [(1, list(range(25))), (10, [0, 10, 20]), (100, [0])])
 def test_each_nth_frame_comes_with_its_number_and_its_picture(grey_film: Path, every: int, expected: list[int]) -> None:
-    found = [(frame.number, frame.picture(10_000)) for frame in videos.frames(grey_film, every)]
+    found = [(frame.number, frame.image(10_000)) for frame in videos.frames(grey_film, every)]
     assert [number for number, _ in found] == expected
     for number, picture in found:
         assert picture.shape == (64, 96, 3) and abs(picture.mean() - (40 + 8 * number)) < 4
@@ -42,7 +42,7 @@ def test_each_nth_frame_comes_with_its_number_and_its_picture(grey_film: Path, e
 
 def test_frames_keep_the_pixel_limit(grey_film: Path) -> None:
     with pytest.raises(ImageTooLargeError, match="96 x 64"):
-        next(videos.frames(grey_film)).picture(6_000)
+        next(videos.frames(grey_film)).image(6_000)
 
 
 def test_a_film_held_upright_is_shown_upright(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_film_held_upright_is_shown_upright(tmp_path: Path) -> None:
     matrix = data.index(struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30), data.index(b"tkhd"))
     data[matrix : matrix + 36] = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 64 << 16, 0, 1 << 30)
     (tmp_path / "telephone.mp4").write_bytes(data)
-    shown = next(videos.frames(tmp_path / "telephone.mp4")).picture(10_000)
+    shown = next(videos.frames(tmp_path / "telephone.mp4")).image(10_000)
     assert shown.shape == (96, 64, 3) and shown[5, -5].min() > 200 and shown[5, 5].max() < 50
 
 
