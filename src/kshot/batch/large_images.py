@@ -69,7 +69,7 @@ class LargeImages:
         if not found:
             return None
         page = found[max(source.page, 1) - 1]
-        plain = page.turn in _SHOWN_AS_IT_LIES and page.bits in _BITS and page.colours != _WHITE_IS_ZERO
+        plain = page.orientation in _SHOWN_AS_IT_LIES and page.bits in _BITS and page.photometric != _WHITE_IS_ZERO
         height, width = page.size_hw
         return page if plain and height * width > min(self.segmenter.max_pixels, FROM_PIXELS) else None
 

@@ -51,7 +51,7 @@ def converter(
 
 
 def _stretched(array: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    share = (array.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+    fraction = (array.astype(np.float32) - np.float32(low)) / np.float32(high - low)
     # A clip before the cast: infinities are bright or dark, and NaN is neither.
-    shown: NDArray[np.uint8] = np.rint(np.nan_to_num(share.clip(0, 1), nan=0.0) * 255).astype(np.uint8)
+    shown: NDArray[np.uint8] = np.rint(np.nan_to_num(fraction.clip(0, 1), nan=0.0) * 255).astype(np.uint8)
     return shown

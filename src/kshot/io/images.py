@@ -1,4 +1,4 @@
-"""Decode pictures and masks of every common kind into plain arrays.
+"""Decode images and masks of every common kind into plain arrays.
 
 Orientation tags are applied, alpha is laid over white, and deeper images come down to 8 bits by their bit
 depth (10, 12, 14 or 16, the smallest that holds the brightest pixel), not by a stretch per image, so that
@@ -69,21 +69,21 @@ def read_image(
     """Read a path, encoded bytes, a PIL image or an array into (h, w, 3) uint8 RGB.
 
     Arrays may be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4); uint8, uint16, bool, or floats in 0..1.
-    page: from 1, of a TIFF with several; of other files with several pictures the first is read. selection: bands and
+    page: from 1, of a TIFF with several; of other files with several images the first is read. selection: bands and
     stretch of TIFFs.
     Raises `ImageReadError` (missing, not an image, damaged, no such page or band), `ImageTooLargeError` and
     `ShapeError`.
     """
     if isinstance(image, np.ndarray):
         return _from_array(image, name_of(image))
-    pages = tiff.pages(image) if tiff.is_tiff(image) else []
+    pages = tiff.pages(image)
     if page != 1 and not 1 <= page <= len(pages):
         raise ImageReadError(f"{name_of(image)}: no page {page}, it has {max(1, len(pages))}")
     if pages and _many_bands(pages[page - 1], selection):
         return rasters.read(image, pages[page - 1], selection, max_pixels, name_of(image))
     try:
-        with _opened(image, max_pixels, pages[page - 1].place if pages else 0) as picture:
-            return _rgb(ImageOps.exif_transpose(picture), name_of(image))
+        with _opened(image, max_pixels, pages[page - 1].directory if pages else 0) as opened:
+            return _rgb(ImageOps.exif_transpose(opened), name_of(image))
     except ImageReadError as error:
         if not pages or not isinstance(error.__cause__, UnidentifiedImageError):
             raise
@@ -99,21 +99,21 @@ def _many_bands(page: tiff.Page, selection: BandSelection) -> bool:
 def read_mask(mask: MaskLike, *, drawn: bool = True, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read a label map into (h, w) uint8: palette indices, grey values or truth values, never colours.
 
-    A grey picture that was drawn in black and white, hard or with soft edges, or any JPEG, is cut at 128 into 0 and 1.
-    In palette images and arrays, and in grey pictures that hold other labels, 255 keeps its meaning, ignore.
-    drawn: False says that a picture is known to hold labels, so that a grey 255 is always ignore.
+    A grey image that was drawn in black and white, hard or with soft edges, or any JPEG, is cut at 128 into 0 and 1.
+    In palette images and arrays, and in grey images that hold other labels, 255 keeps its meaning, ignore.
+    drawn: False says that an image is known to hold labels, so that a grey 255 is always ignore.
     Raises `ImageReadError` and `ShapeError`.
     """
     name = name_of(mask)
     if isinstance(mask, np.ndarray):
         return _labels(mask, name)
-    with _opened(mask, max_pixels) as opened:
-        lossy = opened.format in _LOSSY
-        picture = _index(ImageOps.exif_transpose(opened), name)
-        labels = _labels(np.asarray(picture), name)
+    with _opened(mask, max_pixels) as file:
+        lossy = file.format in _LOSSY
+        opened = _index(ImageOps.exif_transpose(file), name)
+        labels = _labels(np.asarray(opened), name)
     if lossy and labels.max() < 128 and labels.any():
         raise ShapeError(f"{name}: labels do not survive in a JPEG; save the mask as PNG")
-    if lossy or (drawn and picture.mode in _GREY and _looks_drawn(labels)):
+    if lossy or (drawn and opened.mode in _GREY and _looks_drawn(labels)):
         return (labels > 127).astype(np.uint8)
     return labels
 
@@ -124,21 +124,21 @@ def label_columns(path: Path, size_hw: tuple[int, int], max_pixels: int) -> Iter
     Takes one byte a pixel. Raises as `read_mask` does.
     """
     name, step = str(path), max(1, _AT_ONCE // size_hw[0])
-    with _opened(path, max_pixels) as picture:
-        ImageOps.exif_transpose(picture, in_place=True)
-        check_same_size((picture.height, picture.width), size_hw, name)
-        if picture.format in _LOSSY:
+    with _opened(path, max_pixels) as opened:
+        ImageOps.exif_transpose(opened, in_place=True)
+        check_same_size((opened.height, opened.width), size_hw, name)
+        if opened.format in _LOSSY:
             raise ShapeError(f"{name}: labels do not survive in a JPEG; save the mask as PNG")
-        for left in range(0, picture.width, step):
-            columns = picture.crop((left, 0, min(left + step, picture.width), picture.height))
+        for left in range(0, opened.width, step):
+            columns = opened.crop((left, 0, min(left + step, opened.width), opened.height))
             yield left, _labels(np.asarray(_index(columns, name)), name)
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """(h, w) of an image file as displayed, from its header alone."""
-    with _opened(path, MAX_PIXELS) as picture:
-        width, height = picture.size
-        turned = picture.getexif().get(0x0112, 1) in {5, 6, 7, 8}
+    with _opened(path, MAX_PIXELS) as opened:
+        width, height = opened.size
+        turned = opened.getexif().get(0x0112, 1) in {5, 6, 7, 8}
     return (width, height) if turned else (height, width)
 
 
@@ -150,17 +150,17 @@ def name_of(image: Any) -> str:
 
 
 @contextmanager
-def _opened(image: Any, max_pixels: int, place: int = 0) -> Iterator[Image.Image]:
+def _opened(image: Any, max_pixels: int, directory: int = 0) -> Iterator[Image.Image]:
     """An open PIL image whose size was checked; whatever goes wrong inside is said in kshot's words.
 
-    place: of its directory in a TIFF with several.
+    directory: its place in a TIFF with several.
     """
     name, ours = name_of(image), ExitStack()
     try:
-        picture = image if isinstance(image, Image.Image) else ours.enter_context(_open(image))
-        if place:
-            picture.seek(place)
-        width, height = picture.size
+        opened = image if isinstance(image, Image.Image) else ours.enter_context(_open(image))
+        if directory:
+            opened.seek(directory)
+        width, height = opened.size
         if width * height > max_pixels:
             raise ImageTooLargeError(
                 f"{name}: {width} x {height} = {width * height:,} pixels, over the limit of {max_pixels:,}; "
@@ -168,7 +168,7 @@ def _opened(image: Any, max_pixels: int, place: int = 0) -> Iterator[Image.Image
             )
         if min(width, height) < 1:
             raise ImageReadError(f"{name}: the image is empty ({width} x {height})")
-        yield picture
+        yield opened
     except (ImageReadError, MaskError, ShapeError):
         raise
     except FileNotFoundError as error:
@@ -220,14 +220,14 @@ def _heif(name: str) -> Any:
     try:
         import pillow_heif
     except ImportError as error:
-        raise ImageReadError(f"{name}: a HEIC picture is read by pillow-heif; pip install 'kshot[heic]'") from error
+        raise ImageReadError(f"{name}: a HEIC image is read by pillow-heif; pip install 'kshot[heic]'") from error
     return pillow_heif
 
 
-def _rgb(picture: Image.Image, name: str) -> NDArray[np.uint8]:
-    if picture.mode.startswith("I") or picture.mode == "F":
-        return _from_array(np.asarray(picture), name)
-    return rasters.rgb(picture)
+def _rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_array(np.asarray(image), name)
+    return rasters.rgb(image)
 
 
 def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
@@ -255,19 +255,19 @@ def _labels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
 
 
 def _looks_drawn(labels: NDArray[np.uint8]) -> bool:
-    """Whether a grey picture is black and white, with soft edges or without, rather than labels and 255 for ignore."""
+    """Whether a grey image is black and white, with soft edges or without, rather than labels and 255 for ignore."""
     between = set(np.unique(labels).tolist()) - {0, 255}
-    # A brush leaves many greys up to the brightest; a list of classes seldom gets to 192, and not in one picture.
+    # A brush leaves many greys up to the brightest; a list of classes seldom gets to 192, and not in one image.
     return not between or (len(between) >= 8 and max(between) >= 192)
 
 
-def _index(picture: Image.Image, name: str) -> Image.Image:
-    """A picture of one band: itself, or the grey one that it is in colours. Raises `ShapeError`."""
-    if picture.mode in _GREY | _INDEX or picture.mode.startswith("I;"):
-        return picture
-    bands = np.asarray(picture.convert("RGB"))
+def _index(image: Image.Image, name: str) -> Image.Image:
+    """An image of one band: itself, or the grey one that it is in colours. Raises `ShapeError`."""
+    if image.mode in _GREY | _INDEX or image.mode.startswith("I;"):
+        return image
+    bands = np.asarray(image.convert("RGB"))
     if (bands != bands[..., :1]).any():
         raise ShapeError(
-            f"{name}: a colour picture where a mask was expected; save the mask as an index (palette) or grey image"
+            f"{name}: a colour image where a mask was expected; save the mask as an index (palette) or grey image"
         )
     return Image.fromarray(np.ascontiguousarray(bands[..., 0]))

@@ -16,7 +16,7 @@ from kshot.io.videos import frames
 def read_images(
     files: Mapping[str, Path], selection: BandSelection, max_pixels: int = MAX_PIXELS
 ) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Each name with its picture (h, w, 3); a video is decoded once for all of its frames.
+    """Each name with its image (h, w, 3); a video is decoded once for all of its frames.
 
     files: by the name, the file that it is of. Raises `ImageReadError`, also for a frame that a video does not have.
     """

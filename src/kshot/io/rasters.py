@@ -1,4 +1,4 @@
-"""Pictures of many bands or of great size, through rasterio: whole, or one window at a time. Needs the extra `geo`."""
+"""Images of many bands or of great size, through rasterio: whole, or one window at a time. Needs the extra `geo`."""
 
 import logging
 import warnings
@@ -36,7 +36,7 @@ _told: set[int] = set()
 
 @dataclass(frozen=True)
 class BandSelection:
-    """Which bands of a TIFF make the picture, and how their values become 8 bits.
+    """Which bands of a TIFF make the image, and how their values become 8 bits.
 
     bands: three band numbers from 1, red first, or one, which is shown grey; none for the file's own colours, or the
     first three bands. stretch: (low, high), the values that become 0 and 255; None goes by the depth of the data.
@@ -81,8 +81,8 @@ def read(source: Any, page: Page, selection: BandSelection, max_pixels: int, nam
                 f"{name}: {width} x {height} = {width * height:,} pixels, over the limit of {max_pixels:,}; "
                 "read it in windows with --tile 512, or raise the limit (--max-pixels, or KSHOT_MAX_PIXELS)"
             )
-        picture = raster.whole()
-    return np.ascontiguousarray(_TURNS[page.turn](picture) if page.turn in _TURNS else picture)
+        image = raster.whole()
+    return np.ascontiguousarray(_TURNS[page.orientation](image) if page.orientation in _TURNS else image)
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def opened(source: Any, page: Page, selection: BandSelection, name: str) -> Iter
         with _said(name):
             if isinstance(source, bytes | bytearray | memoryview):
                 source = stack.enter_context(rasterio.MemoryFile(bytes(source))).name
-            where = f"GTIFF_DIR:{page.place + 1}:{source}" if page.place else str(source)
+            where = f"GTIFF_DIR:{page.directory + 1}:{source}" if page.directory else str(source)
             file = stack.enter_context(rasterio.open(where, driver="GTiff"))
         yield Raster(file, selection, name)
 
@@ -131,17 +131,17 @@ class Raster:
         return height, width
 
     def whole(self) -> NDArray[np.uint8]:
-        """The picture (h, w, 3)."""
-        return self._picture(self._read(slice(0, self.size_hw[0]), slice(0, self.size_hw[1])))
+        """The image (h, w, 3)."""
+        return self._to_rgb(self._read(slice(0, self.size_hw[0]), slice(0, self.size_hw[1])))
 
     def window(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
-        """A part of the picture (h, w, 3)."""
-        return self._picture(self._read(rows, columns))
+        """A part of the image (h, w, 3)."""
+        return self._to_rgb(self._read(rows, columns))
 
     def preview(self, side: int) -> NDArray[np.uint8]:
-        """The picture with no side longer than `side`, each pixel of it taken from the middle of those it stands for.
+        """The image with no side longer than `side`, each pixel of it taken from the middle of those it stands for.
 
-        Read in rows, so that memory does not grow with the picture.
+        Read in rows, so that memory does not grow with the image.
         """
         rows, columns = (chosen(length, max(self.size_hw), side) for length in self.size_hw)
         lines = [self.window(slice(row, row + 1), slice(0, self.size_hw[1]))[0][columns] for row in rows]
@@ -183,7 +183,7 @@ class Raster:
         alpha = seen[-1] == "alpha"
         return _MODES[len(seen)] if alpha or len(seen) in {1, 3} else None
 
-    def _picture(self, planes: NDArray[Any]) -> NDArray[np.uint8]:
+    def _to_rgb(self, planes: NDArray[Any]) -> NDArray[np.uint8]:
         """(h, w, 3) of the chosen bands (b, h, w)."""
         if self._drawn is None:
             shown = self._to_8_bits(planes)
@@ -223,10 +223,10 @@ def chosen(length: int, longest: int, side: int) -> NDArray[np.int64]:
     return kept
 
 
-def rgb(picture: Image.Image) -> NDArray[np.uint8]:
-    """(h, w, 3) of an 8-bit picture, alpha laid over white."""
-    if picture.has_transparency_data:
-        opaque = Image.new("RGBA", picture.size, "white")
-        opaque.alpha_composite(picture.convert("RGBA"))
-        picture = opaque
-    return np.array(picture.convert("RGB"))
+def rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """(h, w, 3) of an 8-bit image, alpha laid over white."""
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, "white")
+        opaque.alpha_composite(image.convert("RGBA"))
+        image = opaque
+    return np.array(image.convert("RGB"))

@@ -15,11 +15,14 @@ SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", "
 
 @dataclass(frozen=True, eq=False)
 class VideoFrame:
-    """One decoded frame. number: of the video's frames as they are shown, from 0."""
+    """One decoded frame of a video."""
 
     name: str
+    """Of the video, in messages."""
     number: int
+    """Place among the video's frames as they are shown, from 0."""
     decoded: Any
+    """PyAV's frame."""
 
     def image(self, max_pixels: int) -> NDArray[np.uint8]:
         """(h, w, 3) RGB, as a player shows it. Raises `ImageTooLargeError`."""

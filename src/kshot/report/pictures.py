@@ -16,7 +16,7 @@ from kshot.formats import scores
 from kshot.formats.overlay import draw
 from kshot.io import rasters
 from kshot.io.images import image_size, read_image, read_mask
-from kshot.io.tiff import Page, is_tiff, pages
+from kshot.io.tiff import Page, pages
 from kshot.types import Prediction
 
 log = logging.getLogger(__name__)
@@ -57,8 +57,8 @@ def thumbnail(path: Path | None, side: int) -> Image.Image | None:
 
 def _large(path: Path) -> Page | None:
     """The first page of a TIFF that is upright and too large to be read whole for a small picture."""
-    page = (pages(path) if is_tiff(path) else [None])[0]
-    upright = page is not None and page.turn in {0, 1} and not page.damaged
+    page = next(iter(pages(path)), None)
+    upright = page is not None and page.orientation in {0, 1} and not page.damaged
     return page if page is not None and upright and page.size_hw[0] * page.size_hw[1] > _LARGE else None
 
 

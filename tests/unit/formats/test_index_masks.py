@@ -98,7 +98,7 @@ def test_two_class_files_or_masks_without_images_are_refused(tmp_path):
 def test_a_colour_mask_is_refused_by_its_name(tmp_path):
     make(tmp_path, {"a": square(1)})
     picture(tmp_path / "masks/a.png")
-    with pytest.raises(ShapeError, match=r"masks/a\.png: a colour picture"):
+    with pytest.raises(ShapeError, match=r"masks/a\.png: a colour image"):
         index_masks.FORMAT.read_shots(tmp_path)
 
 
