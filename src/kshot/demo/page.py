@@ -8,8 +8,9 @@ from typing import Any
 from kshot.demo.results import CaseResult
 from kshot.io.atomic import write_text
 from kshot.io.manifest import Record
-from kshot.report.labelling import hex_colour, read_run
-from kshot.report.page import embed, render, support_views
+from kshot.report.labelling import embed, support_views
+from kshot.report.rendering import hex_colour, render
+from kshot.report.run import read_run
 from kshot.segmenter import Segmenter
 
 _SIDE = 640  # pixels; the photographs are hardly larger

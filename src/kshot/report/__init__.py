@@ -1,6 +1,10 @@
-"""The report of an output folder: one HTML file that needs nothing beside it."""
+"""Reports: one HTML file each, which needs nothing beside it.
 
-from kshot.report.page import EMBED_LIMIT, REPORT, write_report
+`labelling`, `evaluation` and `training` each write the report of what their name says; the others are their parts.
+"""
+
+from kshot.report.labelling import EMBED_LIMIT, write_report
+from kshot.report.rendering import REPORT
 from kshot.report.supports import save_supports
 
 __all__ = ["EMBED_LIMIT", "REPORT", "save_supports", "write_report"]

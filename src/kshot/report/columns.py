@@ -7,9 +7,9 @@ from statistics import median
 from typing import Any
 
 from kshot.io.manifest import FAILED, Record
-from kshot.report.labelling import Run, facts_of
+from kshot.report.run import Run, facts_of
 
-UNIT = 10_000  # shares go as whole numbers of this part: shorter, and what the manifest rounds to
+UNIT = 10_000  # fractions go as whole numbers of this one: shorter, and what the manifest rounds to
 _FACTS = (("present", UNIT), ("pixels", 1), ("regions", 1), ("score", UNIT))
 _RATIOS = (0.8, 1.8)  # width by height that a card may have
 

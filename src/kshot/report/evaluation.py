@@ -19,8 +19,8 @@ from kshot.features import FeatureCache
 from kshot.io.atomic import write_text
 from kshot.metrics import CalibrationCounts, EpisodeCounts, size_table
 from kshot.report.charts import bars, forest, reliability, sizes
-from kshot.report.page import render
 from kshot.report.qualitative import RULE, Panel, panels
+from kshot.report.rendering import render
 from kshot.segmenter import Segmenter
 
 _BAR_CLASSES = 100  # FSS-1000 has a thousand; results.json holds them all

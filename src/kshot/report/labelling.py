@@ -1,102 +1,129 @@
-"""What an output folder says of its run: records, settings, and the figures made of them."""
+"""report.html of a labelling run. The page gets its records as JSON and draws a few dozen of them at a time."""
 
-from dataclasses import dataclass
-from functools import cached_property
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from kshot.formats.overlay import colour_of
-from kshot.io.manifest import STATUSES, ClassFacts, Record, read_manifest, read_settings
+from kshot.io.atomic import write_text
+from kshot.io.manifest import FAILED, Record
+from kshot.report.columns import columns_of
+from kshot.report.rendering import REPORT, hex_colour, render, script_json
+from kshot.report.run import Run, read_run
+from kshot.report.supports import read_supports
+from kshot.report.thumbnails import data_uri, drawn_mask, score_map, thumbnail
+
+EMBED_LIMIT = 400
+_SIDES = ((24, 800), (80, 560), (10**9, 360))  # the more images, the smaller their copies
+_SUPPORTS, _FAILURES = 48, 200  # shown at most; a report is no archive
+_BINS = 20
+Embedded = tuple[str | None, str | None, str | None]
 
 
-@dataclass(frozen=True)
-class ClassFigures:
-    """One class over all images. score, area: medians over the images that show it; area is a share of the image."""
+def write_report(out: Path, *, embed_limit: int = EMBED_LIMIT) -> Path:
+    """Write report.html into an output folder and return its path.
 
-    name: str
-    colour: str
-    images: int
-    share: float
-    regions: int
-    score: float | None
-    area: float | None
+    embed_limit: the report carries so many images itself, the most uncertain ones, and links to the others' files.
+    Raises `SettingError` when `out` holds no run, and `OutputError`.
+    """
+    run = read_run(out)
+    write_text(out / REPORT, render("report.html.j2", _context(run, embed_limit)))
+    return out / REPORT
 
 
-@dataclass(frozen=True)
-class Run:
-    """An output folder as `kshot label`, `predict` or `demo` left it."""
+def embed(run: Run, records: Sequence[Record], side: int) -> list[Embedded]:
+    """Data URIs of each record's overlay, image and score map, None for what there is not."""
 
-    out: Path
-    records: list[Record]
-    settings: dict[str, Any]
+    def one(record: Record) -> Embedded:
+        image = thumbnail(run.image_of(record), side)
+        overlay = thumbnail(run.output_of(record, "overlay"), side)
+        overlay = overlay or drawn_mask(run.output_of(record, "png"), image, run.classes, side)
+        heat = score_map(run.output_of(record, "scores"), side)
+        return data_uri(overlay), data_uri(image), data_uri(heat)
 
-    @cached_property
-    def classes(self) -> list[str]:
-        """Class names in the order of their labels; of the settings, or of the records where those are gone."""
-        named = self.settings.get("classes")
-        if isinstance(named, list) and named:
-            return [str(name) for name in named]
-        return list(dict.fromkeys(name for record in self.records for name in facts_of(record)))
-
-    @cached_property
-    def counts(self) -> dict[str, int]:
-        """How many images have each status."""
-        return {status: sum(record["status"] == status for record in self.records) for status in STATUSES}
-
-    @cached_property
-    def figures(self) -> list[ClassFigures]:
-        """A line per class."""
-        return [self._figures(index, name) for index, name in enumerate(self.classes, 1)]
-
-    @cached_property
-    def pictures(self) -> Path | None:
-        """The folder that the images came from, when the settings name one that is there."""
-        named = self.settings.get("images")
-        if not isinstance(named, str) or not named:
-            return None
-        return next((path for path in (Path(named), self.out / named) if path.is_dir()), None)
-
-    @property
-    def regions(self) -> int:
-        """Connected regions over all masks."""
-        return sum(line.regions for line in self.figures)
-
-    def picture_of(self, record: Record) -> Path | None:
-        """The image that a record speaks of, when it is there."""
-        path = self.pictures / record["input"] if self.pictures else None
-        return path if path and path.is_file() else None
-
-    def output_of(self, record: Record, name: str) -> Path | None:
-        """What a format wrote for a record, when it is there."""
-        path = self.out / record["outputs"][name] if name in record.get("outputs", {}) else None
-        return path if path and path.is_file() else None
-
-    def _figures(self, index: int, name: str) -> ClassFigures:
-        facts = [(record, facts_of(record).get(name)) for record in self.records]
-        shown = [(record, about) for record, about in facts if about and about.get("pixels")]
-        areas = [about["pixels"] / (r["size_hw"][0] * r["size_hw"][1]) for r, about in shown if r.get("size_hw")]
-        return ClassFigures(
-            name,
-            hex_colour(index),
-            len(shown),
-            len(shown) / max(1, len(self.records)),
-            sum(about.get("regions", 0) for _, about in shown),
-            median(about.get("score", 0.0) for _, about in shown) if shown else None,
-            median(areas) if areas else None,
-        )
+    # Decoding and encoding happen in C without the interpreter's lock.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(one, records))
 
 
-def read_run(out: Path) -> Run:
-    """Read an output folder. Raises `SettingError` when there is no manifest in it."""
-    return Run(out, read_manifest(out), read_settings(out))
+def support_views(run: Run) -> list[dict[str, Any]]:
+    """Name, image and marks of each support; texts have no image."""
+    views = []
+    for line in read_supports(run.out, run.settings.get("task"))[:_SUPPORTS]:
+        marks = [mark | {"colour": _colour_in(run, mark["class"])} for mark in line["marks"]]
+        image = thumbnail(run.out / line["overlay"], 560) if "overlay" in line else None
+        if "text" in line:
+            views.append({"name": line["text"], "source": "", "marks": marks})
+        elif image:
+            views.append({"name": line["image"], "source": data_uri(image), "size": image.size, "marks": marks})
+    return views
 
 
-def facts_of(record: Record) -> dict[str, ClassFacts]:
-    """What was found of each class; empty for a failed image."""
-    return record.get("classes", {})
+def _context(run: Run, embed_limit: int) -> dict[str, Any]:
+    doubtful = [record for record in run.records if record["status"] != FAILED]
+    chosen = sorted(doubtful, key=lambda r: -r.get("uncertainty", 0.0))[:embed_limit]
+    side = next(side for most, side in _SIDES if len(chosen) <= most)
+    place = {record["input"]: index for index, record in enumerate(chosen)}
+    embedded = embed(run, chosen, side)
+    return {
+        "run": run,
+        "title": run.out.resolve().name,
+        "supports": support_views(run),
+        "failures": [r for r in run.records if r["status"] == FAILED][:_FAILURES],
+        "doubt": _doubt(doubtful),
+        "embedded": len(embedded),
+        "facts": _facts(run),
+        "command": str(run.settings.get("command", "")),
+        "settings": json.dumps(run.settings, indent=2),
+        "data": script_json(
+            {
+                "classes": [{"name": line.name, "colour": line.colour} for line in run.figures],
+                "pictures": _link(run.out, run.images),
+                **columns_of(run, place),
+            }
+        ),
+        "embeds": script_json(embedded),
+    }
 
 
-def hex_colour(index: int) -> str:
-    """The colour of a label in overlays, for CSS."""
-    return "#{:02x}{:02x}{:02x}".format(*colour_of(index))
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """The settings that people ask for first."""
+    settings = run.settings
+    backbone = settings.get("backbone") if isinstance(settings.get("backbone"), dict) else {}
+    named: dict[str, Any] = {
+        "Backbone": backbone and backbone.get("backbone"),
+        "Size": backbone and f"{backbone.get('size')} px",
+        "Method": settings.get("method"),
+        "Refiner": settings.get("refiner"),
+        "kshot": settings.get("kshot"),
+        "Task": str(settings.get("task", ""))[:12],
+    }
+    return [(name, str(value)) for name, value in named.items() if value]
+
+
+def _doubt(records: Sequence[Record]) -> dict[str, Any] | None:
+    """The distribution of uncertainty, worth a figure from twenty images on."""
+    values = [min(1.0, max(0.0, float(record.get("uncertainty", 0.0)))) for record in records]
+    if len(values) < _BINS:
+        return None
+    counts = [0] * _BINS
+    for value in values:
+        counts[min(_BINS - 1, int(value * _BINS))] += 1
+    return {"counts": counts, "most": max(counts), "median": median(values)}
+
+
+def _colour_in(run: Run, name: str) -> str:
+    return hex_colour(run.classes.index(name) + 1) if name in run.classes else "#888888"
+
+
+def _link(out: Path, folder: Path | None) -> str | None:
+    """A relative link from the report to the folder of images."""
+    if folder is None:
+        return None
+    try:
+        return Path(os.path.relpath(folder.resolve(), out.resolve())).as_posix()
+    except ValueError:  # another drive on Windows
+        return None

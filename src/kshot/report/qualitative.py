@@ -10,8 +10,8 @@ from PIL import Image
 from kshot.episodes.sampler import Episode, Episodes
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.evaluation.result import Result
-from kshot.report.labelling import hex_colour
-from kshot.report.pictures import data_uri, heat, outlined, shrunk
+from kshot.report.rendering import hex_colour
+from kshot.report.thumbnails import data_uri, heat, outlined, shrunk
 from kshot.types import IGNORE
 
 _SIDE = 280

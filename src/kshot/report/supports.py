@@ -1,4 +1,4 @@
-"""The supports of a run as pictures: what the user marked, and what the method made of it."""
+"""The supports of a run as images: what the user marked, and what the method made of it."""
 
 import json
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from kshot.io.jsonl import read_object
 from kshot.methods.base import Support, Task
 from kshot.ops.geometry import to_pixels
 from kshot.prompts import ShotReader
-from kshot.report.pictures import outlined
+from kshot.report.thumbnails import outlined
 from kshot.types import IGNORE, Shot, SupportSet
 
 FOLDER, LIST = "supports", "supports.json"
-_SIDE = 800  # pixels of the longest side: small pictures are enlarged so that the marks come out fine
+_SIDE = 800  # pixels of the longest side: small images are enlarged so that the marks come out fine
 _FILL = 0.6
 
 
@@ -78,12 +78,12 @@ def _small(pixels: NDArray[np.uint8]) -> tuple[Image.Image, float]:
     return image.resize((round(image.width * scale) or 1, round(image.height * scale) or 1)), scale
 
 
-def _filled(picture: NDArray[np.uint8], encoded: Support) -> NDArray[np.uint8]:
-    """The picture under its classes' colours, as strong as the soft masks; what is not labelled goes dark."""
-    out_hw = picture.shape[0], picture.shape[1]
+def _filled(image: NDArray[np.uint8], encoded: Support) -> NDArray[np.uint8]:
+    """The image under its classes' colours, as strong as the soft masks; what is not labelled goes dark."""
+    out_hw = image.shape[0], image.shape[1]
     known = to_pixels(encoded.known, encoded.features.frame, out_hw).numpy()[..., None]
     strength = _FILL * to_pixels(encoded.masks, encoded.features.frame, out_hw).numpy()[..., None]
-    canvas = picture * (0.4 + 0.6 * known.clip(0, 1))
+    canvas = image * (0.4 + 0.6 * known.clip(0, 1))
     for index, share in enumerate(strength, 1):
         canvas = canvas * (1 - share) + share * np.array(colour_of(index))
     filled: NDArray[np.uint8] = np.rint(canvas).clip(0, 255).astype(np.uint8)

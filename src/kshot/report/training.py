@@ -9,7 +9,7 @@ from typing import Any
 from kshot.errors import TrainingError
 from kshot.io.atomic import write_text
 from kshot.report.charts import curves
-from kshot.report.page import REPORT, render
+from kshot.report.rendering import REPORT, render
 from kshot.training import log
 
 _POINTS = 240  # of a curve: more cannot be told apart

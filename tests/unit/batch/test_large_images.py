@@ -18,7 +18,7 @@ from kshot.features.tiles import Tiling
 from kshot.formats import kshot_run
 from kshot.io.images import read_mask
 from kshot.ops.regions import RegionCounter, count_regions
-from kshot.report import pictures
+from kshot.report import thumbnails
 from kshot.types import Shot
 from tests.support.drawing import draw
 
@@ -238,9 +238,9 @@ def test_figures_of_strips_are_those_of_the_whole(toy: kshot.Segmenter, shots: l
 
 
 def test_the_report_shows_a_large_scene_without_reading_it_whole(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = pictures.thumbnail(scene, 210)
-    monkeypatch.setattr(pictures, "_LARGE", 60_000)
-    monkeypatch.setattr(pictures, "read_image", lambda path: pytest.fail(f"{path} was read whole"))
-    small = pictures.thumbnail(scene, 210)
+    whole = thumbnails.thumbnail(scene, 210)
+    monkeypatch.setattr(thumbnails, "_LARGE", 60_000)
+    monkeypatch.setattr(thumbnails, "read_image", lambda path: pytest.fail(f"{path} was read whole"))
+    small = thumbnails.thumbnail(scene, 210)
     assert whole is not None and small is not None and small.size == whole.size == (210, 150)
     assert np.abs(np.asarray(small, float) - np.asarray(whole, float)).mean() < 15  # one averages the noise

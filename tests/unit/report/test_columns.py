@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kshot.report.columns import columns_of, natural
-from kshot.report.labelling import Run
+from kshot.report.run import Run
 
 
 def record(name: str, outputs: dict[str, str], **more: Any) -> dict[str, Any]:

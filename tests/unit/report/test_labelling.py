@@ -15,10 +15,10 @@ import kshot
 from kshot.batch import label_folder
 from kshot.errors import SettingError
 from kshot.report import save_supports, write_report
-from kshot.report.labelling import read_run
-from kshot.report.page import percent, script_json
-from kshot.report.pictures import drawn_mask, score_map, shrunk, thumbnail
+from kshot.report.rendering import percent, script_json
+from kshot.report.run import read_run
 from kshot.report.supports import read_supports
+from kshot.report.thumbnails import drawn_mask, score_map, shrunk, thumbnail
 from kshot.types import Shot, SupportSet
 from tests.support.drawing import draw
 

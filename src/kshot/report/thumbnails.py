@@ -1,4 +1,4 @@
-"""Small copies of pictures, overlays and score maps, as data URIs that a page can carry."""
+"""Small copies of images, overlays and score maps, as data URIs that a page can carry."""
 
 import base64
 import io
@@ -56,7 +56,7 @@ def thumbnail(path: Path | None, side: int) -> Image.Image | None:
 
 
 def _large(path: Path) -> Page | None:
-    """The first page of a TIFF that is upright and too large to be read whole for a small picture."""
+    """The first page of a TIFF that is upright and too large to be read whole for a small image."""
     page = next(iter(pages(path)), None)
     upright = page is not None and page.orientation in {0, 1} and not page.damaged
     return page if page is not None and upright and page.size_hw[0] * page.size_hw[1] > _LARGE else None
@@ -75,8 +75,8 @@ def score_map(path: Path | None, side: int) -> Image.Image | None:
     return Image.fromarray(heat()[np.rint(255 * small.clip(0, 1)).astype(np.uint8)])
 
 
-def drawn_mask(path: Path | None, picture: Image.Image | None, classes: Sequence[str], side: int) -> Image.Image | None:
-    """An overlay made of an index mask and a small picture, for runs that wrote no overlays; white without picture."""
+def drawn_mask(path: Path | None, image: Image.Image | None, classes: Sequence[str], side: int) -> Image.Image | None:
+    """An overlay made of an index mask and a small image, for runs that wrote no overlays; white without image."""
     if path is None:
         return None
     try:
@@ -84,43 +84,41 @@ def drawn_mask(path: Path | None, picture: Image.Image | None, classes: Sequence
     except _BROKEN as error:
         log.warning("%s: left out of the report (%s)", path, error)
         return None
-    canvas = picture or Image.new("RGB", shrunk(labels, side).size, "white")
+    canvas = image or Image.new("RGB", shrunk(labels, side).size, "white")
     small = np.asarray(labels.resize(canvas.size, Image.Resampling.NEAREST))
     return outlined(np.asarray(canvas), np.where(small > len(classes), 0, small).astype(np.uint8), classes, 0.5)
 
 
-def outlined(
-    picture: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequence[str], alpha: float
-) -> Image.Image:
-    """A picture with labels drawn into it as overlays do; alpha 0 draws outlines alone."""
+def outlined(image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequence[str], alpha: float) -> Image.Image:
+    """An image with labels drawn into it as overlays do; alpha 0 draws outlines alone."""
     nothing = np.broadcast_to(np.float32(0), (len(classes) + 1, *labels.shape))
-    return draw(Prediction(labels, nothing, dict.fromkeys(classes, 0.0), tuple(classes), picture), alpha)
+    return draw(Prediction(labels, nothing, dict.fromkeys(classes, 0.0), tuple(classes), image), alpha)
 
 
-def data_uri(picture: Image.Image | None) -> str | None:
-    """A JPEG of the picture as a data URI."""
-    if picture is None:
+def data_uri(image: Image.Image | None) -> str | None:
+    """A JPEG of the image as a data URI."""
+    if image is None:
         return None
     file = io.BytesIO()
     # WebP saves a tenth of the bytes here and takes twenty times as long.
-    picture.save(file, "JPEG", quality=82, optimize=True)
+    image.save(file, "JPEG", quality=82, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def shrunk(picture: Image.Image, side: int) -> Image.Image:
-    """The picture with no side longer than `side`; a smaller one stays as it is."""
-    scale = side / max(picture.size)
+def shrunk(image: Image.Image, side: int) -> Image.Image:
+    """The image with no side longer than `side`; a smaller one stays as it is."""
+    scale = side / max(image.size)
     if scale >= 1:
-        return picture
-    width, height = (max(1, round(length * scale)) for length in picture.size)
-    return picture.resize((width, height), Image.Resampling.BOX if picture.mode == "F" else Image.Resampling.LANCZOS)
+        return image
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BOX if image.mode == "F" else Image.Resampling.LANCZOS)
 
 
 def _fast(path: Path, side: int) -> Image.Image:
     """JPEG decodes at a half, a quarter or an eighth of its size for a fraction of the price."""
-    with Image.open(path) as picture:
-        picture.draft("RGB", (2 * side, 2 * side))
-        return shrunk(ImageOps.exif_transpose(picture).convert("RGB"), side)
+    with Image.open(path) as image:
+        image.draft("RGB", (2 * side, 2 * side))
+        return shrunk(ImageOps.exif_transpose(image).convert("RGB"), side)
 
 
 @cache
