@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from kshot.demo.results import CaseResult
+from kshot.demo.cases import CaseResult
 from kshot.io.atomic import write_text
 from kshot.io.manifest import Record
 from kshot.report.labelling import embed, support_views
@@ -36,12 +36,12 @@ def write_page(path: Path, results: Sequence[CaseResult], skipped: Mapping[str, 
 
 def _case(result: CaseResult, out: Path, learned_nothing: bool) -> dict[str, Any]:
     run = read_run(result.folder / "result")
-    pictures = zip(run.records, embed(run, run.records, _SIDE), strict=True)
+    panes_of = zip(run.records, embed(run, run.records, _SIDE), strict=True)
     return {
         "case": result.case,
         "classes": [(name, hex_colour(label)) for label, name in enumerate(result.case.classes, 1)],
         "supports": support_views(run),
-        "queries": [_query(result, record, panes) for record, panes in pictures],
+        "queries": [_query(result, record, panes) for record, panes in panes_of],
         "command": result.command,
         "iou": result.iou,
         "note": result.case.without_learning if learned_nothing else "",
@@ -50,8 +50,8 @@ def _case(result: CaseResult, out: Path, learned_nothing: bool) -> dict[str, Any
 
 
 def _query(result: CaseResult, record: Record, panes: tuple[str | None, str | None, str | None]) -> dict[str, Any]:
-    overlay, picture, scores = panes
-    named = [("Picture", picture), ("Found", overlay), ("Score", scores)]
+    overlay, image, scores = panes
+    named = [("Image", image), ("Found", overlay), ("Score", scores)]
     return {
         "name": record["input"],
         "size_hw": record["size_hw"],

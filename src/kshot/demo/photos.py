@@ -17,11 +17,13 @@ from kshot.io.images import read_image, read_mask
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph of a library. path: in its package. size_hw: of the picture that the mask was drawn on."""
+    """A photograph that lies inside an installed library."""
 
     package: str
     path: str
+    """In the package."""
     size_hw: tuple[int, int]
+    """Of the image that the mask was drawn on."""
 
 
 PHOTOS = {
@@ -35,17 +37,17 @@ PHOTOS = {
 
 
 def read_photo(name: str) -> NDArray[np.uint8]:
-    """(h, w, 3) of one of `PHOTOS`. Raises `ImageReadError` when it is not there, or another picture by now."""
+    """(h, w, 3) of one of `PHOTOS`. Raises `ImageReadError` when it is not there, or another image by now."""
     photo = PHOTOS[name]
     spec = find_spec(photo.package)  # finds the folder without importing the library
     if spec is None or spec.origin is None:
         raise ImageReadError(f"the photograph {name} comes with {photo.package}: pip install {photo.package}")
-    picture = read_image(Path(spec.origin).parent / photo.path)
-    if picture.shape[:2] != photo.size_hw:
+    pixels = read_image(Path(spec.origin).parent / photo.path)
+    if pixels.shape[:2] != photo.size_hw:
         raise ImageReadError(
-            f"{photo.package}'s {photo.path} is {picture.shape[:2]}, not the {photo.size_hw} that was drawn on"
+            f"{photo.package}'s {photo.path} is {pixels.shape[:2]}, not the {photo.size_hw} that was drawn on"
         )
-    return picture
+    return pixels
 
 
 def read_truth(name: str) -> NDArray[np.uint8]:

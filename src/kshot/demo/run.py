@@ -11,9 +11,8 @@ import numpy as np
 from PIL import Image
 
 from kshot.batch import label_folder
-from kshot.demo.cases import CASES, Case, View
+from kshot.demo.cases import CASES, Case, CaseResult, Crop
 from kshot.demo.page import write_page
-from kshot.demo.results import CaseResult
 from kshot.errors import ImageReadError, SettingError
 from kshot.formats.png import save_labels
 from kshot.io.atomic import atomic_path, write_text
@@ -83,30 +82,30 @@ def run_case(case: Case, folder: Path, segmenter: Segmenter, backbone: str | Non
     summary = label_folder(segmenter, task, images, result, formats=FORMATS, overwrite=True, notes=notes)
     save_supports(result, shots, task, segmenter.shot_reader)
     write_report(result)
-    ious = {view.name: _ious(case, view, result) for view in case.queries}
+    ious = {crop.name: _ious(case, crop, result) for crop in case.queries}
     return CaseResult(case, folder, command, summary.objects, ious)
 
 
 def write_inputs(case: Case, folder: Path) -> None:
     """support/images, support/masks, support/classes.json and images/, as a user would have them."""
-    for view in case.supports:
-        picture, labels = view.read()
-        _save(picture, folder / "support" / "images" / f"{view.name}.png")
-        save_labels(labels, folder / "support" / "masks" / f"{view.name}.png")
+    for crop in case.supports:
+        pixels, labels = crop.read()
+        _save(pixels, folder / "support" / "images" / f"{crop.name}.png")
+        save_labels(labels, folder / "support" / "masks" / f"{crop.name}.png")
     named = {str(label): name for label, name in enumerate(case.classes, 1)}
     write_text(folder / "support" / "classes.json", json.dumps(named) + "\n")
-    for view in case.queries:
-        _save(view.read()[0], folder / "images" / f"{view.name}.png")
+    for crop in case.queries:
+        _save(crop.read()[0], folder / "images" / f"{crop.name}.png")
 
 
-def _ious(case: Case, view: View, result: Path) -> dict[str, float]:
-    """{class: IoU with the mask drawn by hand} of the classes that the view shows."""
-    found = read_mask(result / "masks" / f"{view.name}.png", drawn=False)
-    truth = view.read()[1]
+def _ious(case: Case, crop: Crop, result: Path) -> dict[str, float]:
+    """{class: IoU with the mask drawn by hand} of the classes that the crop shows."""
+    found = read_mask(result / "masks" / f"{crop.name}.png", drawn=False)
+    truth = crop.read()[1]
     values = IoUCounts.from_masks(found, truth, len(case.classes)).iou()
     return {name: float(values[label]) for label, name in enumerate(case.classes, 1) if (truth == label).any()}
 
 
-def _save(picture: np.ndarray, path: Path) -> None:
+def _save(pixels: np.ndarray, path: Path) -> None:
     with atomic_path(path) as beside:
-        Image.fromarray(picture).save(beside, "PNG")
+        Image.fromarray(pixels).save(beside, "PNG")

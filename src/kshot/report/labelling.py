@@ -81,7 +81,7 @@ def _context(run: Run, embed_limit: int) -> dict[str, Any]:
         "data": script_json(
             {
                 "classes": [{"name": line.name, "colour": line.colour} for line in run.figures],
-                "pictures": _link(run.out, run.images),
+                "images": _link(run.out, run.images),
                 **columns_of(run, place),
             }
         ),

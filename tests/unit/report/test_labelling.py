@@ -163,7 +163,7 @@ def test_survives_what_a_crash_leaves(copy: Path, caplog: pytest.LogCaptureFixtu
     page = _page(copy)
     assert len(page.run["names"]) == 5
     assert page.run["classes"][0]["name"] == EVIL_CLASS  # known from the records
-    assert page.run["pictures"] is None
+    assert page.run["images"] is None
     assert "damaged line" in caplog.text
 
 

@@ -5,10 +5,10 @@
   const at = (id) => document.getElementById(id);
   const run = JSON.parse(at("run").textContent);
   const embeds = JSON.parse(at("embeds").textContent);
-  const { classes, pictures, names, status, facts } = run;
+  const { classes, images, names, status, facts } = run;
   const state = { view: "overlay", reverse: false, page: 0 };
-  const has = { overlay: true, picture: pictures !== null, scores: embeds.some((each) => each[2]) };
-  has.both = has.picture || has.scores;
+  const has = { overlay: true, image: images !== null, scores: embeds.some((each) => each[2]) };
+  has.both = has.image || has.scores;
   let shown = [];  // places of records in the columns, which are in the order of names
 
   // Everything is made of nodes and text, never of markup: a file may be called anything.
@@ -49,11 +49,11 @@
     };
   }
   function sources(record) {
-    const [overlay, picture, heat] = embeds[record.embedded] ?? [];
+    const [overlay, image, heat] = embeds[record.embedded] ?? [];
     const outputs = record.outputs;
     return {
       overlay: overlay ?? (outputs.overlay ? link(outputs.overlay) : null),
-      picture: picture ?? (pictures !== null && record.status !== "failed" ? link(`${pictures}/${record.name}`) : null),
+      image: image ?? (images !== null && record.status !== "failed" ? link(`${images}/${record.name}`) : null),
       scores: heat ?? null,
     };
   }
@@ -95,21 +95,21 @@
   }
 
   // ---- cards
-  function image(source, text, extra = "") {
+  function img(source, text, extra = "") {
     const made = node("img", { src: source, alt: text, loading: "lazy", decoding: "async", class: extra });
     made.addEventListener("error", () => made.remove());
     return made;
   }
   function pane(main, text, under) {
-    return node("span", { class: "pane" }, image(main, text), under ? image(under, "", "under fade") : null);
+    return node("span", { class: "pane" }, img(main, text), under ? img(under, "", "under fade") : null);
   }
   function panes(record) {
-    const { overlay, picture, scores } = sources(record);
+    const { overlay, image, scores } = sources(record);
     const name = record.name;
-    const all = { overlay: [overlay, `Overlay of ${name}`], picture: [picture, name], scores: [scores, `Score map of ${name}`] };
+    const all = { overlay: [overlay, `Overlay of ${name}`], image: [image, name], scores: [scores, `Score map of ${name}`] };
     const made = (kind) => (all[kind][0] ? pane(...all[kind]) : null);
-    if (state.view === "both") return [made("picture"), made("overlay"), made("scores")].filter(Boolean);
-    if (state.view === "overlay" && overlay) return [pane(overlay, all.overlay[1], picture)];
+    if (state.view === "both") return [made("image"), made("overlay"), made("scores")].filter(Boolean);
+    if (state.view === "overlay" && overlay) return [pane(overlay, all.overlay[1], image)];
     return [made(state.view) ?? made("overlay")].filter(Boolean);
   }
   function described(name) {
@@ -141,7 +141,7 @@
     if (record.status === "empty") facts.append(node("div", {}, node("span", { class: "badge" }, "empty: nothing found")));
     facts.append(chips(record), doubt(record));
     const inside = panes(record);
-    if (!inside.length) inside.push(node("span", { class: "without" }, "no picture written"));
+    if (!inside.length) inside.push(node("span", { class: "without" }, "no image written"));
     const shot = node("button", { class: "shot", type: "button", "aria-label": `Open ${record.name}` }, ...inside);
     shot.style.setProperty("--panes", inside.length);
     shot.addEventListener("click", () => open(position));
@@ -182,12 +182,12 @@
   let opened = 0;
   function open(position) {
     opened = position;
-    const seen = record(shown[position]), { overlay, picture, scores } = sources(seen), pixels = seen.size_hw[0] * seen.size_hw[1];
+    const seen = record(shown[position]), { overlay, image, scores } = sources(seen), pixels = seen.size_hw[0] * seen.size_hw[1];
     at("large-name").textContent = seen.name;
-    const figure = (source, words, path) => source && node("figure", {}, image(source, `${words} of ${seen.name}`),
+    const figure = (source, words, path) => source && node("figure", {}, img(source, `${words} of ${seen.name}`),
       node("figcaption", {}, words, path && link(path) ? " · " : null, path && link(path) ? node("a", { href: link(path) }, "full size") : null));
     at("large-panes").replaceChildren(...[
-      figure(picture, "Picture", pictures === null ? null : `${pictures}/${seen.name}`),
+      figure(image, "Image", images === null ? null : `${images}/${seen.name}`),
       figure(overlay, "Overlay", seen.outputs.overlay), figure(scores, "Score map: all classes"),
     ].filter(Boolean));
     at("large-rows").replaceChildren(...seen.facts.map((f, index) => node("tr", {},
