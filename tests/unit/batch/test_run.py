@@ -7,13 +7,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 from pycocotools.coco import COCO
 
 import kshot
+from kshot.annotations.model import Export
 from kshot.batch import inputs, label_folder, plan, read_manifest
 from kshot.errors import InputError, OutputError, SettingError, UnknownNameError
 from kshot.io.images import read_mask
@@ -46,6 +48,33 @@ def test_outputs_mirror_the_inputs(toy: kshot.Segmenter, task: kshot.Task, image
         read_mask(out / "masks" / "sub" / "a.png"), toy.predict(task, image_folder / "sub/a.jpg").mask
     )
     assert not list(out.rglob(".kshot-*"))
+
+
+def test_each_image_is_read_and_decoded_once_whatever_is_written(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    read: list[Path] = []
+    decoded: list[str] = []
+    read_bytes, load = Path.read_bytes, ImageFile.ImageFile.load
+
+    def counted_read(self: Path) -> bytes:
+        read.append(self)
+        return read_bytes(self)
+
+    def counted_load(self: ImageFile.ImageFile) -> Any:
+        if self.tile and out not in Path(self.filename).parents:  # masks are read back for the formats of folders
+            decoded.append(self.filename)
+        return load(self)
+
+    monkeypatch.setattr(Path, "read_bytes", counted_read)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", counted_load)
+    formats = ("png", "overlay", "scores", "coco", "voc", "yolo", "labelme", "cvat", "label_studio", "index_masks")
+    summary = label_folder(toy, task, image_folder, out, formats=formats, export=Export(instances="components"))
+    inputs = sorted(path for path in image_folder.rglob("*") if path.is_file())
+    assert summary.processed == len(inputs) == 4 and summary.failed == 0
+    assert sorted(path for path in read if image_folder in path.parents) == inputs
+    assert decoded == [""] * 4  # of the bytes that were read
 
 
 def test_the_manifest_says_it_all(toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path) -> None:
