@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from kshot.io.tensor_file import read_learned
 from kshot.methods.base import Origin, Support, Task, settings_of
 from kshot.ops.geometry import FeatureMap
 from kshot.prompts import ShotReader, encode_shots
+from kshot.refiners.base import Refiner
 from kshot.types import ImageLike, Prediction, Shot, SupportSet
 
 
@@ -58,7 +58,7 @@ class Segmenter:
         stretch: Sequence[float] | None = None,
     ):
         self.method: Any = _plugins.load("methods", method)
-        self.refiner: Any = _plugins.load("refiners", refiner)
+        self.refiner: Refiner = _plugins.load("refiners", refiner)
         self.settings = settings_of(self.method, method_settings or {})
         self.refiner_settings = settings_of(self.refiner, refiner_settings or {})
         for module, chosen in ((self.method, self.settings), (self.refiner, self.refiner_settings)):
@@ -89,7 +89,8 @@ class Segmenter:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.method, self.refiner = _plugins.load("methods", self.method), _plugins.load("refiners", self.refiner)
+        self.method = _plugins.load("methods", state["method"])
+        self.refiner = _plugins.load("refiners", state["refiner"])
 
     def fit(self, support: SupportSet | Iterable[Shot]) -> Task:
         """A frozen task, fitted on the support set; raises `InputError`s that name the shot."""
@@ -143,8 +144,8 @@ class Segmenter:
         return Origin(spec.name, self.backbone.identity, layers, self.size, spec.patch)
 
 
-def _short(module: ModuleType) -> str:
-    return module.__name__.rpartition(".")[2]
+def _short(module: Any) -> str:
+    return str(module.__name__).rpartition(".")[2]
 
 
 def names(family: str) -> list[str]:

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -73,6 +72,20 @@ class Backbone(Protocol):
         ...
 
 
+class BackboneModule(Protocol):
+    """A file of this package: `SPECS` by short name, and `load`.
+
+    It may define `reads(folder)`, whether it loads the model in a folder; `is_here(name)`, whether a short name's
+    weights are on this machine; and `pull(name)`, which downloads them.
+    """
+
+    SPECS: Mapping[str, Spec]
+
+    def load(self, name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Backbone:
+        """The backbone of a short name, Hub id or folder, with these layers or its own."""
+        ...
+
+
 @runtime_checkable
 class TextEncoder(Protocol):
     """A backbone that embeds words too."""
@@ -87,11 +100,10 @@ def text_backbones() -> list[str]:
     return sorted(name for name, (_, spec) in specs().items() if spec.text)
 
 
-def specs() -> dict[str, tuple[ModuleType, Spec]]:
+def specs() -> dict[str, tuple[BackboneModule, Spec]]:
     """Every short name with its module and Spec."""
-    return {
-        name: (module, spec) for module in _plugins.members("backbones").values() for name, spec in module.SPECS.items()
-    }
+    modules: Iterable[BackboneModule] = _plugins.members("backbones").values()
+    return {name: (module, spec) for module in modules for name, spec in module.SPECS.items()}
 
 
 def spec_of(name: str) -> Spec:
@@ -152,16 +164,17 @@ def load_backbone(
         raise UnknownNameError("backbones", name, [*known, "a Hub id (owner/name)", "a local folder"])
     module = known[name][0] if name in known else _module_for(hub.find_folder(name, name))
     chosen = tuple(str(layer) for layer in layers) if layers is not None else None
-    backbone: Backbone = module.load(name, pick_device(device), pick_dtype(dtype), chosen)
-    return backbone
+    return module.load(name, pick_device(device), pick_dtype(dtype), chosen)
 
 
-def _module_for(folder: Path) -> ModuleType:
-    """The module that reads the model in a folder."""
+def _module_for(folder: Path) -> BackboneModule:
+    """The module that loads the model in a folder."""
     for module in _plugins.members("backbones").values():
-        if getattr(module, "reads", None) and module.reads(folder):
-            return module
-    return _plugins.load("backbones", "hub")
+        if hasattr(module, "reads") and module.reads(folder):
+            found: BackboneModule = module
+            return found
+    rest: BackboneModule = _plugins.load("backbones", "hub")
+    return rest
 
 
 def pick_device(device: str) -> torch.device:

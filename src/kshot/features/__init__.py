@@ -1,4 +1,4 @@
-"""Features of pictures: how they are made, and how they are kept."""
+"""Features of images: how they are made, and how they are kept."""
 
 from kshot.features.cache import FeatureCache
 from kshot.features.extract import extract, extract_many, extract_words, prepare

@@ -1,7 +1,7 @@
 """Features on disk, found by their contents: the same image, backbone and size never pass the encoder twice.
 
-A key is the hash of the image file's bytes, the backbone's identity, the working size and the number type; so runs
-share a cache, and a changed image or model can never be served something stale.
+A key is the hash of the image file's bytes, the backbone's identity, the working size and the dtype; so runs share a
+cache, and a changed image or model never gets stale features.
 """
 
 import contextlib
@@ -28,24 +28,24 @@ _warned: set[Path | None] = set()
 
 
 class FeatureCache:
-    """A folder of features, bounded in size: the ones that were used longest ago go first.
+    """A folder of features, bounded in size: the least recently used go first.
 
-    folder: made when the first features come; None keeps nothing. max_bytes: of the files together.
-    Counts `hits` and `misses`. A disk that is full or read-only costs the cache, never the run: it warns once a
-    process and folder, and `writable` turns false.
+    folder: created with the first features; None keeps nothing. max_bytes: of the files together.
+    `hits` and `misses` count. A disk that is full or read-only ends the caching and not the run: `writable` turns
+    False, with one warning a process and folder.
     """
 
     def __init__(self, folder: Path | None, max_bytes: int = MAX_BYTES):
         self.folder, self.max_bytes = folder, max_bytes
         self.hits = self.misses = 0
-        # As if a share had been written already: the first file looks at what earlier runs left.
+        # As if a part had been written already: the first write prunes what earlier runs left.
         self._written = max_bytes
         self.writable = folder is not None
 
     def get(self, data: bytes, backbone: Backbone, size: int, patch: int, make: Callable[[], FeatureMap]) -> FeatureMap:
-        """Features, from the folder or from `make`, of what these bytes stand for.
+        """Features from the folder, or from `make` when they are not there.
 
-        data: an image file's, or those and what was done to it.
+        data: the bytes of an image file, followed by what was done to the image, if anything. patch: of the backbone.
         """
         path = self.path(data, backbone, size)
         found = self._read(path, backbone.identity, patch) if path else None
@@ -59,7 +59,7 @@ class FeatureCache:
         return made
 
     def path(self, data: bytes, backbone: Backbone, size: int) -> Path | None:
-        """Where the features of an image with these bytes lie, or would."""
+        """Where the features of an image with these bytes lie, or will lie; None without a folder."""
         if self.folder is None:
             return None
         key = hashlib.sha256(data + f"{backbone.identity} {size} {backbone.dtype}".encode()).hexdigest()
@@ -67,7 +67,7 @@ class FeatureCache:
 
     def _read(self, path: Path, identity: str, patch: int) -> FeatureMap | None:
         try:
-            # Cloned to where torch puts tensors: sums over memory that is not aligned may end in other bits.
+            # A clone is aligned as torch aligns tensors: sums over memory that is not may differ in the last bits.
             tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
             height, width, inner_height, inner_width = tensors["frame"].tolist()
             frame = Frame((height, width), (inner_height, inner_width), patch)
@@ -75,9 +75,9 @@ class FeatureCache:
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            log.warning("%s: damaged and made anew (%s)", path, error)
+            log.warning("%s: damaged, so the features are computed again (%s)", path, error)
             return None
-        # Another user's cache can be read but not touched: its owner decides what goes first.
+        # Another user's cache can be read but not touched.
         with contextlib.suppress(OSError):
             os.utime(path)
         return found
@@ -95,7 +95,7 @@ class FeatureCache:
         except (OutputError, SafetensorError) as error:
             self.writable = False
             if self.folder not in _warned:
-                log.warning("features are not kept from here on: %s", error)
+                log.warning("features are not cached from here on: %s", error)
             _warned.add(self.folder)
             return
         self._written += path.stat().st_size
@@ -103,11 +103,11 @@ class FeatureCache:
             self.prune()
 
     def prune(self) -> None:
-        """Remove the files that were used longest ago until three quarters of the bound are left."""
+        """Remove the least recently used files until three quarters of the bound are left."""
         self._written = 0
         if self.folder is None:
             return
-        # A killed process leaves its half-written file behind; an hour later nobody is writing it any more.
+        # A killed process leaves a half-written file behind; after an hour nobody writes it any more.
         for path in self.folder.glob("*/.kshot-*"):
             if time.time() - _used(path)[0] > _ABANDONED_SECONDS:
                 path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""From pictures to `FeatureMap`s: resize, pad, normalise once, encode.
+"""From images to `FeatureMap`s: resize, pad, normalise, encode.
 
-The preparation is kshot's own and the same everywhere: bicubic with antialiasing on 8-bit pixels, aspect ratio kept,
-the padding filled by repeating the border (the least foreign thing a patch that straddles it can see).
+The preparation is the same everywhere: bicubic with antialiasing on 8-bit pixels, aspect ratio kept, the padding filled
+by repeating the border (the least foreign content for a patch that straddles it).
 """
 
 from collections import defaultdict
@@ -19,16 +19,16 @@ from kshot.errors import SettingError
 from kshot.ops.geometry import FeatureMap, Frame
 
 
-def extract(backbone: Backbone, picture: NDArray[np.uint8], size: int) -> FeatureMap:
-    """Features of one picture (h, w, 3) uint8, resized to about `size` x `size` pixels of area."""
-    return extract_many(backbone, [picture], size)[0]
+def extract(backbone: Backbone, image: NDArray[np.uint8], size: int) -> FeatureMap:
+    """Features of one image (h, w, 3) uint8, resized to about `size` x `size` pixels of area."""
+    return extract_many(backbone, [image], size)[0]
 
 
 def extract_many(
-    backbone: Backbone, pictures: Sequence[NDArray[np.uint8]], size: int, batch_size: int = 8
+    backbone: Backbone, images: Sequence[NDArray[np.uint8]], size: int, batch_size: int = 8
 ) -> list[FeatureMap]:
-    """Features of several pictures, in their order; those of the same grid share a batch."""
-    frames = [Frame.fit((p.shape[0], p.shape[1]), size, backbone.spec.patch) for p in pictures]
+    """Features of several images, in their order; those of the same grid share a batch."""
+    frames = [Frame.fit((i.shape[0], i.shape[1]), size, backbone.spec.patch) for i in images]
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, frame in enumerate(frames):
         groups[frame.padded_hw].append(index)
@@ -36,13 +36,13 @@ def extract_many(
     for indices in groups.values():
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
-            pixels = torch.stack([prepare(pictures[i], frames[i], backbone.spec) for i in batch])
+            pixels = torch.stack([prepare(images[i], frames[i], backbone.spec) for i in batch])
             found.update(zip(batch, _maps(backbone, pixels, [frames[i] for i in batch]), strict=True))
-    return [found[index] for index in range(len(pictures))]
+    return [found[index] for index in range(len(images))]
 
 
 def extract_words(backbone: Backbone, words: Sequence[str]) -> FeatureMap:
-    """Embeddings of n texts as a FeatureMap of one row of n cells.
+    """Embeddings of n texts as a FeatureMap of one row of n patch tokens.
 
     Raises `SettingError`, which names the backbones that read words, when this one does not.
     """
@@ -57,12 +57,12 @@ def extract_words(backbone: Backbone, words: Sequence[str]) -> FeatureMap:
     return FeatureMap(vectors.T[:, None].contiguous(), Frame(size_hw, size_hw, backbone.spec.patch), backbone.identity)
 
 
-def prepare(picture: NDArray[np.uint8], frame: Frame, spec: Spec) -> Tensor:
-    """(3, H, W) float32 normalised pixels of the padded frame."""
+def prepare(image: NDArray[np.uint8], frame: Frame, spec: Spec) -> Tensor:
+    """Normalised pixels (3, H, W) float32 of an image (h, w, 3) uint8, resized and padded to a frame."""
     height, width = frame.inner_hw
-    resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
     down, right = frame.padded_hw[0] - height, frame.padded_hw[1] - width
-    # Plane by plane: arithmetic on interleaved colours takes three times as long.
+    # One plane per colour: arithmetic on interleaved colours takes three times as long.
     planes = np.stack([np.asarray(band) for band in resized.split()])  # (3, h, w) uint8
     padded = torch.from_numpy(np.pad(planes, ((0, 0), (0, down), (0, right)), mode="edge"))
     std = torch.tensor(spec.std_rgb)[:, None, None]
@@ -71,7 +71,7 @@ def prepare(picture: NDArray[np.uint8], frame: Frame, spec: Spec) -> Tensor:
 
 def _maps(backbone: Backbone, pixels: Tensor, frames: Sequence[Frame]) -> list[FeatureMap]:
     encoding = backbone.encode(pixels)
-    # One layout in memory, so that fresh features, cached ones and those of a task file give the same bits.
+    # One memory layout, so that fresh features, cached ones and those of a task file give the same bits.
     dense = F.normalize(encoding.dense.float(), dim=1).to("cpu").contiguous()
     return [
         FeatureMap(

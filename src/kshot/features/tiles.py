@@ -1,4 +1,4 @@
-"""How a large picture is cut into tiles that overlap, and how much each tile says at each pixel."""
+"""How a large image is cut into overlapping tiles, and the weight of each tile at each pixel."""
 
 import math
 from collections.abc import Iterator
@@ -12,13 +12,12 @@ from kshot.errors import SettingError
 
 @dataclass(frozen=True)
 class Tiling:
-    """tile: side of a tile, in pixels of the image. overlap: how far neighbours reach into each other at least.
-
-    Raises `SettingError`.
-    """
+    """Square tiles that overlap. Raises `SettingError`."""
 
     tile: int
+    """Side of a tile, pixels of the image."""
     overlap: int = 64
+    """Overlap of neighbours at least, pixels; at most half a tile."""
 
     def __post_init__(self) -> None:
         if self.tile < 16 or not 0 <= self.overlap <= self.tile // 2:
@@ -30,8 +29,8 @@ class Tiling:
     def spans(self, length: int) -> list[tuple[slice, NDArray[np.float32]]]:
         """Where tiles lie along a side of `length` pixels, and their weights, which sum to 1 at each pixel.
 
-        All tiles have the same length, so they lie a little closer than they must; a side that fits has one tile.
-        Weights rise from an edge inside the image over the overlap: a network sees least at the rim of what it sees.
+        All tiles have the same length, so they may overlap by more than `overlap`; a side that fits has one tile.
+        The weight of a tile rises over the overlap, as a network is worst near the edge of its input.
         """
         if length <= self.tile:
             return [(slice(0, length), np.ones(length, np.float32))]
@@ -45,7 +44,7 @@ class Tiling:
         return [(span, row[span].astype(np.float32)) for span, row in zip(spans, weights, strict=True)]
 
     def windows(self, size_hw: tuple[int, int]) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
-        """Rows, columns and weights (th, tw) of each tile of a picture, in reading order."""
+        """Rows, columns and weights (th, tw) of each tile of an image, in reading order."""
         columns = self.spans(size_hw[1])
         for rows, down in self.spans(size_hw[0]):
             for across, along in columns:
