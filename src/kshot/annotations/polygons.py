@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.measure import approximate_polygon
 
 from kshot.ops.components import connected_components
 
@@ -118,5 +117,8 @@ def _followed(edges: NDArray[np.uint8], x: int, y: int) -> list[tuple[int, int]]
 
 
 def _simplified(ring: Corners, tolerance: float) -> Corners:
+    # Imported here, as it loads scipy.signal and scipy.stats.
+    from skimage.measure import approximate_polygon
+
     closed = approximate_polygon(np.concatenate([ring, ring[:1]]), tolerance)[:-1]
     return ring if len(closed) < 3 else closed

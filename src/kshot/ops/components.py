@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, find_objects
 from scipy.sparse import coo_array, csgraph
 from skimage.measure import label
-from skimage.morphology import local_maxima, reconstruction
-from skimage.segmentation import watershed
 
 from kshot.errors import SettingError
 
@@ -85,6 +83,10 @@ def _touching(runs: NDArray[np.int64], width: int, corners: bool) -> coo_array:
 def _basins(place: tuple[slice, slice], part: NDArray[np.bool_], score: NDArray[np.float32] | None) -> Iterator[Piece]:
     """One connected part cut into the basins of its tops; score: of the part's box."""
     inside = np.pad(part, 1)  # the picture's rim is a rim like any other
+    # Imported here, as most runs cut nothing.
+    from skimage.morphology import local_maxima, reconstruction
+    from skimage.segmentation import watershed
+
     height = distance_transform_edt(inside)
     if score is not None:
         height *= np.pad(np.clip(score, 0.01, 1), 1)
