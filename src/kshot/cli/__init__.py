@@ -49,7 +49,7 @@ app.add_typer(models.app, name="models")
 train.app.command("heads", epilog=train_heads.EXAMPLES)(train_heads.heads)
 train.app.command("episodic")(train_episodic.episodic)
 train.app.command("background", epilog=train_background.EXAMPLES)(train_background.background)
-train.app.command("distill", epilog=train_distill.EXAMPLES)(train_distill.distil)
+train.app.command("distill", epilog=train_distill.EXAMPLES)(train_distill.distill)
 app.add_typer(train.app, name="train")
 app.command("doctor")(doctor.doctor)
 

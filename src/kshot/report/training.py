@@ -64,7 +64,7 @@ def _facts(lines: Sequence[Line], settings: dict[str, Any]) -> list[tuple[str, s
     seconds = round(lines[-1]["seconds"]) if lines else 0
     step = lines[-1]["step"] if lines else 0
     schedule = settings["schedule"]
-    each = schedule["batch_size"] * schedule["accumulate"] * settings["processes"]
+    each = schedule["batch_size"] * schedule["grad_accumulation_steps"] * settings["processes"]
     return [
         ("Steps", f"{step:,} of {schedule['steps']:,}"),
         ("Examples a step", f"{each:,}"),

@@ -1,7 +1,7 @@
-"""Supports changed around their class: mirrored, cut larger or smaller, recoloured, with a second object pasted in.
+"""Augmented supports: mirrored, cropped around their class, recolored, or with a second object pasted in.
 
-Features of a changed picture must be computed anew, so each (image, class) has a few variants and no more: every
-variant is pure in (seed, image, class, number), is made once, and its features go to the same cache as all others.
+The features of a changed image must be computed anew, so each (image, class) has only a few variants. A variant depends
+on (seed, image, class, number) alone and is made once; its features go to the same cache as all others.
 """
 
 from collections.abc import Sequence
@@ -19,63 +19,70 @@ from kshot.features.lru import BoundedCache
 from kshot.io.images import read_image
 from kshot.ops.geometry import FeatureMap
 from kshot.segmenter import Segmenter
-from kshot.training.unlabelled import recolour, rng
+from kshot.training.episodic_recipes import AUGMENTATIONS
+from kshot.training.unlabelled import RGB, color_jitter, seeded_rng
 
-KINDS = ("flip", "scale", "colour", "copy-paste")
-_VARIANT = 12  # what chance is asked for
-_PLAIN = 0.25  # of the supports stay as they are: that is what inference will see
-_HELD_BYTES = 400 * 2**20
-_SCALES = (0.5, 1.0)  # side of a cut, in sides of the picture
-Picture = NDArray[np.uint8]
+Labels = NDArray[np.uint8]  # (h, w) class ids, 255 ignored
+_VARIANT = 12  # a random stream of its own
+_UNCHANGED = 0.25  # fraction of the supports that stay as they are, which is how inference sees them
+_CACHE_BYTES = 400 * 2**20
+_SCALES = (0.5, 1.0)  # sides of a crop, as a fraction of the image's
 
 
 @dataclass(frozen=True, eq=False)
 class Augmented:
-    """features: of the changed picture. labels: (h, w) class ids, 255 ignored."""
+    """The features of a changed image, and its labels (h, w)."""
 
     features: FeatureMap
-    labels: Picture
+    labels: Labels
 
 
 class Augmenter:
-    """kinds: of `KINDS`. variants: of each (image, class). Raises `SettingError`."""
+    """Makes variants of supports. kinds: some of `AUGMENTATIONS`. variants: of each (image, class).
+
+    Raises `SettingError`.
+    """
 
     def __init__(
         self, segmenter: Segmenter, view: Dataset, cache: FeatureCache, kinds: Sequence[str], variants: int, seed: int
     ):
-        unknown = sorted(set(kinds) - set(KINDS))
+        unknown = sorted(set(kinds) - set(AUGMENTATIONS))
         if unknown or variants < 1:
             raise SettingError(
-                f"--augment {','.join(unknown) or kinds}: choices: {', '.join(KINDS)}; --variants from 1 on"
+                f"augment {','.join(unknown) or kinds}: choices: {', '.join(AUGMENTATIONS)}; variants from 1 on"
             )
         self.segmenter, self.view, self.cache = segmenter, view, cache
         self.kinds, self.variants, self.seed = tuple(kinds), variants, seed
-        self._held = BoundedCache[Augmented](
-            _HELD_BYTES, lambda made: made.labels.nbytes + made.features.features.nbytes
+        self._made = BoundedCache[Augmented](
+            _CACHE_BYTES, lambda made: made.labels.nbytes + made.features.features.nbytes
         )
-        self._shows = {c: [pair.image for pair in view.pairs() if pair.class_id == c] for c in view.fold_classes()}
+        self._images = {c: [pair.image for pair in view.pairs() if pair.class_id == c] for c in view.fold_classes()}
 
     def variant(self, image: str, class_id: int, number: int) -> Augmented | None:
-        """One of the variants, chosen by the number of the example; None where the support stays as it is."""
-        chance = rng(self.seed, _VARIANT, number, class_id, _number(image))
-        if chance.random() < _PLAIN:
+        """A random variant for example `number`, or None where the support stays as it is."""
+        rng = seeded_rng(self.seed, _VARIANT, number, class_id, _number(image))
+        if rng.random() < _UNCHANGED:
             return None
-        which = int(chance.integers(self.variants))
-        return self._held.get((image, class_id, which), lambda: self._make(image, class_id, which))
+        which = int(rng.integers(self.variants))
+        return self._made.get((image, class_id, which), lambda: self._make(image, class_id, which))
 
     def _make(self, image: str, class_id: int, which: int) -> Augmented:
-        chance = rng(self.seed, _VARIANT, _number(image), class_id, which)
-        picture, labels = self._read(image)
+        rng = seeded_rng(self.seed, _VARIANT, _number(image), class_id, which)
+        pixels, labels = self._read(image)
         if "copy-paste" in self.kinds:
-            picture, labels = self._pasted(picture, labels, image, class_id, chance)
+            others = [other for other in self._images[class_id] if other != image]
+            if others:
+                pixels, labels = copy_paste(
+                    pixels, labels, *self._read(others[int(rng.integers(len(others)))]), class_id, rng
+                )
         if "scale" in self.kinds:
-            picture, labels = cut_around(picture, labels, class_id, chance)
-        seen = Image.fromarray(picture)
-        if "colour" in self.kinds:
-            seen = recolour(seen, chance)
-        if "flip" in self.kinds and chance.random() < 0.5:
-            seen, labels = ImageOps.mirror(seen), np.ascontiguousarray(labels[:, ::-1])
-        changed, segmenter = np.asarray(seen), self.segmenter
+            pixels, labels = crop_around(pixels, labels, class_id, rng)
+        view = Image.fromarray(pixels)
+        if "color-jitter" in self.kinds:
+            view = color_jitter(view, rng)
+        if "flip" in self.kinds and rng.random() < 0.5:
+            view, labels = ImageOps.mirror(view), np.ascontiguousarray(labels[:, ::-1])
+        changed, segmenter = np.asarray(view), self.segmenter
         features = self.cache.get(
             changed.tobytes() + repr(changed.shape).encode(),
             segmenter.backbone,
@@ -85,52 +92,41 @@ class Augmenter:
         )
         return Augmented(features, labels)
 
-    def _read(self, image: str) -> tuple[Picture, Picture]:
-        picture = read_image(self.view.image_path(image), max_pixels=self.segmenter.max_pixels)
-        return picture, self.view.truth(image).astype(np.uint8)
-
-    def _pasted(
-        self, picture: Picture, labels: Picture, image: str, class_id: int, chance: np.random.Generator
-    ) -> tuple[Picture, Picture]:
-        """An object of the class from another image of it, somewhere in this one."""
-        others = [other for other in self._shows[class_id] if other != image]
-        if not others:
-            return picture, labels
-        return paste(picture, labels, *self._read(others[int(chance.integers(len(others)))]), class_id, chance)
+    def _read(self, image: str) -> tuple[RGB, Labels]:
+        pixels = read_image(self.view.image_path(image), max_pixels=self.segmenter.max_pixels)
+        return pixels, self.view.truth(image).astype(np.uint8)
 
 
-def cut_around(
-    picture: Picture, labels: Picture, class_id: int, chance: np.random.Generator
-) -> tuple[Picture, Picture]:
-    """A part of the picture that keeps its aspect ratio and holds the middle of a random pixel of the class."""
+def crop_around(image: RGB, labels: Labels, class_id: int, rng: np.random.Generator) -> tuple[RGB, Labels]:
+    """A random crop of the same aspect ratio, centred on a random pixel of the class as far as the border allows."""
     height, width = labels.shape
-    share = chance.uniform(*_SCALES)
-    high, wide = max(1, round(height * share)), max(1, round(width * share))
+    scale = rng.uniform(*_SCALES)
+    high, wide = max(1, round(height * scale)), max(1, round(width * scale))
     rows, columns = np.nonzero(labels == class_id)
-    at = int(chance.integers(len(rows)))
+    at = int(rng.integers(len(rows)))
     top = int(np.clip(rows[at] - high // 2, 0, height - high))
     left = int(np.clip(columns[at] - wide // 2, 0, width - wide))
-    part = slice(top, top + high), slice(left, left + wide)
-    return np.ascontiguousarray(picture[part]), np.ascontiguousarray(labels[part])
+    crop = slice(top, top + high), slice(left, left + wide)
+    return np.ascontiguousarray(image[crop]), np.ascontiguousarray(labels[crop])
 
 
-def paste(
-    picture: Picture, labels: Picture, other: Picture, marks: Picture, class_id: int, chance: np.random.Generator
-) -> tuple[Picture, Picture]:
-    """The class of another picture, cut out by its mask and resized, at a random place of this one."""
-    rows, columns = np.nonzero(marks == class_id)
+def copy_paste(
+    image: RGB, labels: Labels, other: RGB, other_labels: Labels, class_id: int, rng: np.random.Generator
+) -> tuple[RGB, Labels]:
+    """The image with the class's pixels of another image, resized, at a random place."""
+    rows, columns = np.nonzero(other_labels == class_id)
     box = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
     height, width = labels.shape
-    share = chance.uniform(0.25, 0.5) * min(width / (box[2] - box[0]), height / (box[3] - box[1]))
-    wide, high = max(1, round((box[2] - box[0]) * share)), max(1, round((box[3] - box[1]) * share))
+    scale = rng.uniform(0.25, 0.5) * min(width / (box[2] - box[0]), height / (box[3] - box[1]))
+    wide, high = max(1, round((box[2] - box[0]) * scale)), max(1, round((box[3] - box[1]) * scale))
     object_ = Image.fromarray(other).crop(box).resize((wide, high), Image.Resampling.BICUBIC)
-    mask = Image.fromarray(np.uint8(marks == class_id)).crop(box).resize((wide, high), Image.Resampling.NEAREST)
-    top, left = int(chance.integers(height - high + 1)), int(chance.integers(width - wide + 1))
-    picture, labels, there = picture.copy(), labels.copy(), np.asarray(mask) > 0
-    part = slice(top, top + high), slice(left, left + wide)
-    picture[part][there] = np.asarray(object_)[there]
-    labels[part][there] = class_id
-    return picture, labels
+    mask = Image.fromarray(np.uint8(other_labels == class_id)).crop(box).resize((wide, high), Image.Resampling.NEAREST)
+    top, left = int(rng.integers(height - high + 1)), int(rng.integers(width - wide + 1))
+    image, labels, inside = image.copy(), labels.copy(), np.asarray(mask) > 0
+    place = slice(top, top + high), slice(left, left + wide)
+    image[place][inside] = np.asarray(object_)[inside]
+    labels[place][inside] = class_id
+    return image, labels
 
 
 def _number(name: str) -> int:

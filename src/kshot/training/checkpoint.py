@@ -1,4 +1,4 @@
-"""A training run on disk: one file of tensors with a JSON header, whole or not there at all. No pickle anywhere."""
+"""A state of training as one safetensors file: tensors and a JSON header, written whole or not at all. No pickle."""
 
 import json
 from collections.abc import Mapping
@@ -22,30 +22,28 @@ def save(
     path: Path,
     facts: Mapping[str, Any],
     model: nn.Module,
-    average: Mapping[str, Tensor],
+    average: nn.Module | None,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write a state of training; raises `OutputError` and leaves the old file when the disk refuses.
+    """Write a state of training; raises `OutputError`, and keeps the old file, when the disk refuses.
 
-    facts: what JSON holds, such as the step and the settings. average: running means of the weights, may be empty.
+    facts: what the JSON header holds, such as the step and the settings. average: the model with averaged weights.
     """
     tensors = {f"{_MODEL}{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"{_AVERAGE}{name}": tensor for name, tensor in average.items()}
+    if average is not None:
+        tensors |= {f"{_AVERAGE}{name}": tensor for name, tensor in average.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{index}.{name}": value for name, value in state.items()}
-    with atomic_path(path) as beside:
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
         try:
-            save_file(
-                {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-                beside,
-                {_FACTS: json.dumps(facts)},
-            )
+            save_file(plain, temporary, {_FACTS: json.dumps(facts)})
         except SafetensorError as error:
             raise OutputError(f"{path}: cannot be written ({error}); the checkpoint before it is kept") from error
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Facts and tensors of a file; raises `TrainingError` when it is missing, damaged or something else."""
+    """Facts and tensors of a file; raises `TrainingError` for a missing, a damaged or a foreign file."""
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})[_FACTS])
@@ -60,30 +58,31 @@ def restore(
     path: Path,
     tensors: Mapping[str, Tensor],
     model: nn.Module,
-    average: dict[str, Tensor],
+    average: nn.Module | None,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Put the tensors of a file back as they were when `save` was called, to the bit.
+    """Restore, bit for bit, what `save` wrote; `tensors` come from `read`.
 
     Raises `TrainingError`, naming the first tensor that does not fit, for a checkpoint of another architecture.
     """
-    load_weights(model, part(tensors, _MODEL), path)
-    average.update({name: tensor.to(average[name]) for name, tensor in part(tensors, _AVERAGE).items()})
+    load_weights(model, _below(tensors, _MODEL), path)
+    if average is not None:
+        load_weights(average, _below(tensors, _AVERAGE), path)
     states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in part(tensors, _OPTIMIZER).items():
+    for name, tensor in _below(tensors, _OPTIMIZER).items():
         index, _, key = name.partition(".")
         states.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
 
 
 def weights_of(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Facts and the weights to be used: the running means where there are any."""
+    """The facts of a checkpoint, and the weights to use: the averaged ones where there are any."""
     facts, tensors = read(path)
-    return facts, part(tensors, _AVERAGE) or part(tensors, _MODEL)
+    return facts, _below(tensors, _AVERAGE) or _below(tensors, _MODEL)
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Fill a model; raises `TrainingError` that names what does not fit."""
+    """Load weights into a model; raises `TrainingError` that names the first that does not fit."""
     own = model.state_dict()
     for name in sorted(set(own) | set(weights)):
         if name not in own or name not in weights or own[name].shape != weights[name].shape:
@@ -95,6 +94,6 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
     model.load_state_dict(dict(weights))
 
 
-def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors below a prefix, without it."""
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, by the rest of the name."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,8 +1,8 @@
 """Base and novel classes of a data set, and what training may see of it.
 
-Three rules keep novel classes out. Episodes are drawn from base classes alone. An image that a validation may draw is
-not trained on, which matters where a data set has one split for all. And pixels of novel classes in the images that are
-left count as ignored: taken for background, they would teach that just those classes are none.
+Three rules keep novel classes out of training. Episodes are drawn from base classes alone. No image that a validation
+may draw is trained on, which matters where a data set has a single split. Pixels of novel classes in the remaining
+images are ignored: as background they would teach that exactly these classes are none.
 """
 
 from collections import Counter
@@ -15,15 +15,15 @@ import numpy as np
 from kshot.data.base import Dataset, Labels, Sample
 from kshot.episodes.sampler import Episode, Episodes, draw_episodes
 from kshot.errors import DatasetError, SettingError
-from kshot.training.unlabelled import rng
+from kshot.training.unlabelled import seeded_rng
 from kshot.types import IGNORE, MAX_CLASSES
 
-_ORDER = 11  # what chance is asked for
+_ORDER = 11  # a random stream of its own
 
 
 @dataclass(frozen=True)
 class Split:
-    """base, novel: class ids, rising."""
+    """Base and novel classes: sorted class ids."""
 
     base: tuple[int, ...]
     novel: tuple[int, ...]
@@ -32,44 +32,43 @@ class Split:
 def split_classes(
     data: Dataset, *, base: Sequence[str] = (), novel: Sequence[str] = (), every: int = 0, offset: int = 0
 ) -> Split:
-    """Which classes are base and which novel.
+    """Choose base and novel classes.
 
-    With a fold (`data.fold`) its classes are novel, and neither names nor `every` go with it. Else novel are those
-    named, or each `every`-th class from number `offset` on, counted from 0. base: those named, or all that are left.
-    Raises `SettingError`, which names a class that is both.
+    The classes of a fold (`data.fold`) are novel, and exclude `novel` and `every`. Otherwise novel are the classes
+    named in `novel`, or each `every`-th class from number `offset` on, counted from 0. Base are the classes named in
+    `base`, or all that are not novel. Raises `SettingError`, which names a class that is both.
     """
     if data.fold is not None and (novel or every):
         raise SettingError(f"fold {data.fold} says which classes are novel; leave --novel and --novel-every out")
     if bool(novel) and bool(every):
         raise SettingError("--novel or --novel-every, not both")
     if data.fold is not None:
-        rare = data.fold_classes()
+        held_out = data.fold_classes()
     elif novel:
-        rare = _ids(data, novel)
+        held_out = _ids(data, novel)
     else:
-        rare = _every(data, every, offset)
-    left = tuple(c for c in range(1, len(data.classes) + 1) if c not in rare)
-    chosen = _ids(data, base) if base else left
-    both = [data.classes[c - 1] for c in chosen if c in rare]
+        held_out = _every(data, every, offset)
+    chosen = _ids(data, base) if base else tuple(c for c in range(1, len(data.classes) + 1) if c not in held_out)
+    both = [data.classes[c - 1] for c in chosen if c in held_out]
     if both:
         raise SettingError(
             f"{', '.join(both)}: base and novel at once; a class that is validated on must not be trained on: take it "
-            "out of --base, or out of the novel classes"
+            "out of the base classes (--base), or out of the novel classes"
         )
-    if not chosen or not rare:
-        raise SettingError(f"{data.name}: {len(chosen)} base and {len(rare)} novel classes; both are needed")
-    return Split(tuple(sorted(chosen)), tuple(sorted(rare)))
+    if not chosen or not held_out:
+        raise SettingError(f"{data.name}: {len(chosen)} base and {len(held_out)} novel classes; both are needed")
+    return Split(tuple(sorted(chosen)), tuple(sorted(held_out)))
 
 
 def novel_view(data: Dataset, split: Split) -> Dataset:
-    """The same data set, its novel classes as its only fold: what is validated on."""
+    """The data set with its novel classes as its only fold: what validation sees."""
     return replace(data, folds=(split.novel,), fold=0, by_class=False)
 
 
 def base_view(data: Dataset, split: Split, train: str, shot: int) -> tuple[Dataset, tuple[str, ...]]:
-    """What training may see: images of the split `train`, base classes, novel pixels ignored; and what was left out.
+    """What training sees: images of the split `train`, base classes, novel pixels ignored. And classes left out of it.
 
-    Classes with too few images for `shot` supports and a query are left out of the base. Raises `DatasetError`.
+    Classes with too few images for `shot` supports and a query are left out. Raises `DatasetError` if none remains.
     """
     if len(data.classes) > MAX_CLASSES:
         raise DatasetError(f"{data.name}: {len(data.classes)} classes leave no label for ignored pixels")
@@ -85,11 +84,11 @@ def base_view(data: Dataset, split: Split, train: str, shot: int) -> tuple[Datas
         folds=(split.base,),
         fold=0,
         by_class=False,
-        cache=None,  # its table of areas is that of other masks
+        cache=None,  # the table of areas in it is that of the unchanged masks
     )
     counts = Counter(pair.class_id for pair in view.pairs())
     kept = tuple(c for c in split.base if counts[c] > shot)
-    told = tuple(f"{data.classes[c - 1]} ({counts[c]})" for c in split.base if c not in kept)
+    left_out = tuple(f"{data.classes[c - 1]} ({counts[c]})" for c in split.base if c not in kept)
     if not kept:
         raise DatasetError(
             f"{data.name}, {train}: no base class has the {shot + 1} images that {shot}-shot needs once the "
@@ -98,28 +97,29 @@ def base_view(data: Dataset, split: Split, train: str, shot: int) -> tuple[Datas
         )
     narrowed = replace(view, folds=(kept,))
     narrowed._areas.update(view._areas)
-    return narrowed, told
+    return narrowed, left_out
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """Episodes of base classes, number by number: every (image, class) pair is the query once an epoch.
-
-    protocol: `hsnet`, whose query always shows its class, or `fs-cs`, whose query lacks each class half of the time.
-    """
+class EpochSampler:
+    """Training episodes by number: in each epoch every (image, class) pair is the query once, in random order."""
 
     drawn: Episodes
     pairs: int
     seed: int
 
     @classmethod
-    def of(cls, view: Dataset, protocol: str, way: int, shot: int, seed: int) -> "Sampler":
-        """Raises `DatasetError` and `SettingError`."""
+    def of(cls, view: Dataset, protocol: str, way: int, shot: int, seed: int) -> "EpochSampler":
+        """Sample from what training sees.
+
+        protocol: `hsnet`, whose queries always show their class, or `fs-cs`, whose queries lack each class half of the
+        time. Raises `DatasetError` and `SettingError`.
+        """
         return cls(draw_episodes(view, protocol, way, shot, 2**31, seed), len(view.pairs()), seed)
 
     def __getitem__(self, number: int) -> Episode:
         epoch, place = divmod(number, self.pairs)
-        entry = int(rng(self.seed, _ORDER, epoch).permutation(self.pairs)[place])
+        entry = int(seeded_rng(self.seed, _ORDER, epoch).permutation(self.pairs)[place])
         return self.drawn[epoch * self.pairs + entry]
 
 
@@ -154,7 +154,7 @@ def _masked(sample: Sample, novel: tuple[int, ...]) -> Labels:
 
 
 def facts_of(data: Dataset, split: Split, view: Dataset) -> Mapping[str, object]:
-    """What is written down of the split."""
+    """The split as JSON holds it."""
     return {
         "data": data.name,
         "digest": data.digest(*data.splits),

@@ -1,4 +1,4 @@
-"""Several processes under torchrun, each with a part of the batch; or just one. The only user of torch.distributed."""
+"""Data-parallel training under torchrun, or in one process. The only module that uses torch.distributed."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -13,77 +13,89 @@ from torch import distributed as dist
 
 from kshot.backbones.base import pick_device
 
-# The others wait while the first validates, which may take longer than the half hour that torch allows.
-_PATIENCE = timedelta(hours=12)
+# The other processes wait while the main one validates, which may take longer than the half hour that torch allows.
+_TIMEOUT = timedelta(hours=12)
 
 
-def own_device(device: str) -> torch.device:
-    """The device of this process: under torchrun every process takes a GPU of its own, as far as there are some."""
+def rank_and_world_size() -> tuple[int, int]:
+    """Number of this process, from 0, and number of processes, as torchrun says."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes files and prints."""
+    return rank_and_world_size()[0] == 0
+
+
+def local_device(device: str) -> torch.device:
+    """The device of this process: under torchrun each process takes its own GPU, as far as there are enough."""
     chosen = pick_device(device)
-    if str(chosen) == "cuda" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if str(chosen) == "cuda" and rank_and_world_size()[1] > 1:
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     return chosen
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """number: of this process, from 0. count: of processes."""
+class Processes:
+    """The processes that train one model together."""
 
-    number: int = 0
-    count: int = 1
+    rank: int = 0
+    """Number of this process."""
+    world_size: int = 1
+    """Number of processes."""
 
     @classmethod
     @contextmanager
-    def joined(cls, device: torch.device) -> Iterator["Ranks"]:
-        """All processes that torchrun started, for as long as the block lasts; without torchrun this one alone.
+    def joined(cls, device: torch.device) -> Iterator["Processes"]:
+        """Connect all processes that torchrun started while the block lasts; without torchrun there is one.
 
         device: where the model lies.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if rank_and_world_size()[1] == 1:
             yield cls()
             return
-        # NCCL wants a GPU for every process; gloo takes what lies on the CPU, and several on one GPU.
-        alone = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count()
-        if device.type == "cuda" and alone:
+        # NCCL needs a GPU for each process; gloo serves the CPU, and several processes on one GPU.
+        own_gpu = device.type == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count()
+        if own_gpu:
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" and alone else "gloo", timeout=_PATIENCE)
+        dist.init_process_group("nccl" if own_gpu else "gloo", timeout=_TIMEOUT)
         try:
             yield cls(dist.get_rank(), dist.get_world_size())
-            dist.barrier()  # the first still writes when the others are done, and none should leave before it
+            dist.barrier()  # the main process still writes when the others are done; none may leave before it
         finally:
             dist.destroy_process_group()
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that writes."""
-        return self.number == 0
+        return self.rank == 0
 
-    def share(self, tensors: Sequence[Tensor]) -> None:
-        """Give everyone the first one's values."""
-        if self.count > 1:
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite the tensors of all processes with those of the main one."""
+        if self.world_size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), 0)
 
     def average_gradients(self, weights: Sequence[Tensor]) -> None:
-        """Every process gets the mean gradient."""
-        if self.count > 1:
+        """Replace each gradient by its mean over the processes."""
+        if self.world_size > 1:
             for weight in weights:
                 gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
                 dist.all_reduce(gradient)
-                weight.grad = gradient / self.count
+                weight.grad = gradient / self.world_size
 
     def average(self, figures: dict[str, float]) -> dict[str, float]:
-        """Means over the processes; the same names everywhere."""
-        if self.count == 1:
+        """Means over the processes; all must give the same names."""
+        if self.world_size == 1:
             return figures
-        gathered: list[dict[str, float]] = [{}] * self.count
+        gathered: list[dict[str, float]] = [{}] * self.world_size
         dist.all_gather_object(gathered, figures)
-        return {name: sum(each[name] for each in gathered) / self.count for name in figures}
+        return {name: sum(each[name] for each in gathered) / self.world_size for name in figures}
 
-    def from_first(self, make: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """What the first process makes, everywhere."""
-        made: list[Any] = [make() if self.first else None]
-        if self.count > 1:
+    def from_main(self, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Compute in the main process and hand the result to all."""
+        made: list[Any] = [compute() if self.is_main else None]
+        if self.world_size > 1:
             dist.broadcast_object_list(made, 0)
         found: dict[str, float] = made[0]
         return found

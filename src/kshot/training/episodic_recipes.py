@@ -1,60 +1,66 @@
-"""Presets of `kshot train episodic`: how long, how fast and by what an episode is learned."""
+"""Presets of episodic training. Importing this module loads no torch."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from kshot.errors import SettingError, UnknownNameError
-from kshot.training.trainer import Schedule
+from kshot.training.schedule import Schedule
+
+AUGMENTATIONS = ("flip", "scale", "color-jitter", "copy-paste")
+PROTOCOLS = ("hsnet", "fs-cs")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """epochs: each shows every (image, class) pair of the base as a query once. batch_size: episodes of a step.
-
-    lr, weight_decay: of AdamW. decay: "step" (times 0.1 every `every` epochs) or "cosine". clip: norm of the gradient,
-    0 for none. balance: power of the weights by presence (`presence_weights`). align: weight of PANet's alignment loss
-    (`prototype`). drop: chance that the mask believed before is taken away (`dense-comparison`). patience: epochs
-    without a better validation after which training stops. protocol: of the training episodes, `hsnet` or `fs-cs`.
-    """
+    """How long, how fast and by which loss a method learns from episodes. The defaults are the recipe `seed`."""
 
     epochs: int = 50
+    """Epochs; each shows every (image, class) pair of the base classes as a query once."""
     batch_size: int = 4
-    accumulate: int = 1
+    """Episodes of one forward pass."""
+    grad_accumulation_steps: int = 1
+    """Forward passes of one step."""
     lr: float = 1e-4
+    """Highest learning rate of AdamW."""
     weight_decay: float = 0.01
+    """Weight decay of AdamW."""
     decay: str = "step"
-    every: int = 10
+    """How the learning rate falls: "cosine" to zero, or "step" by a factor of 10 after each `step_size` epochs."""
+    step_size: int = 10
+    """Epochs after which the learning rate falls."""
     warmup: float = 0.0
+    """Fraction of the steps in which the learning rate rises."""
     clip: float = 0.0
+    """Largest norm of the gradient; 0 clips nothing."""
     balance: float = 1.0
+    """Power of the class weights (see `presence_weights`); 0 is the plain cross-entropy."""
     align: float = 1.0
+    """Weight of PANet's alignment loss (`prototype`)."""
     drop: float = 0.7
+    """Probability, 0..1, that an example teaches the first prediction alone and no refinement (`dense-comparison`)."""
     patience: int = 10
+    """Epochs without a better validation after which training stops; 0 never stops."""
     protocol: str = "hsnet"
+    """How training episodes are drawn: `hsnet`, whose queries show their class, or `fs-cs`, where half lack it."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.balance < 0 or self.align < 0 or not 0 <= self.drop <= 1:
             raise SettingError("expected epochs from 1 on, balance and align from 0 on, and drop in 0..1")
-        if self.protocol not in {"hsnet", "fs-cs"}:
-            raise UnknownNameError("training protocols", self.protocol, ["hsnet", "fs-cs"])
+        if self.protocol not in PROTOCOLS:
+            raise UnknownNameError("training protocols", self.protocol, PROTOCOLS)
 
     def schedule(self, epoch_steps: int, *, dtype: str, seed: int) -> Schedule:
-        """The loop's schedule when an epoch takes this many steps; it validates and saves after each epoch."""
+        """The trainer's schedule when an epoch takes `epoch_steps`; it validates and saves after each epoch."""
+        shared = {field.name for field in fields(Recipe)} & {field.name for field in fields(Schedule)}
+        settings: dict[str, Any] = {name: getattr(self, name) for name in shared - {"step_size"}}
         return Schedule(
+            **settings,
             steps=self.epochs * epoch_steps,
-            batch_size=self.batch_size,
-            accumulate=self.accumulate,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            warmup=self.warmup,
-            decay=self.decay,
-            every=self.every * epoch_steps,
-            clip=self.clip,
+            step_size=self.step_size * epoch_steps,
             dtype=dtype,
             validate_every=epoch_steps,
             save_every=epoch_steps,
             monitor="+miou",
-            patience=self.patience,
             seed=seed,
         )
 
@@ -66,9 +72,11 @@ RECIPES = {
 }
 
 
-def recipe(name: str, **given: Any) -> Recipe:
-    """A preset with those settings replaced that are not None. Raises `UnknownNameError` and `SettingError`."""
+def recipe(name: str, **settings: Any) -> Recipe:
+    """A preset with the given settings, those that are None left as they are.
+
+    Raises `UnknownNameError` and `SettingError`.
+    """
     if name not in RECIPES:
         raise UnknownNameError("recipes", name, RECIPES)
-    known = set(asdict(RECIPES[name]))
-    return replace(RECIPES[name], **{key: value for key, value in given.items() if value is not None and key in known})
+    return replace(RECIPES[name], **{key: value for key, value in settings.items() if value is not None})

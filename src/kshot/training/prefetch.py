@@ -1,4 +1,4 @@
-"""The next batch is made while this one is learned from."""
+"""Make the next batch while the model learns from the present one."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,10 +8,10 @@ from typing import Any, Self
 _END = object()
 
 
-class Ahead:
-    """An iterator that is always one item ahead of who reads it, in a thread of its own.
+class Prefetcher:
+    """An iterator over the same items that computes one item ahead, in a thread.
 
-    One thread and not a pool of processes: decoding and resizing release Python's lock, and order is kept for free.
+    One thread, not a pool of processes: decoding and resizing release Python's lock, and the order stays as it is.
     """
 
     def __init__(self, items: Iterator[Any]):
@@ -19,12 +19,12 @@ class Ahead:
 
     def __enter__(self) -> Self:
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self.waiting: Future[Any] = self.pool.submit(next, self.items, _END)
+        self.next: Future[Any] = self.pool.submit(next, self.items, _END)
         return self
 
     def __iter__(self) -> Iterator[Any]:
-        while (item := self.waiting.result()) is not _END:
-            self.waiting = self.pool.submit(next, self.items, _END)
+        while (item := self.next.result()) is not _END:
+            self.next = self.pool.submit(next, self.items, _END)
             yield item
 
     def __exit__(

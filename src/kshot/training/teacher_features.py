@@ -1,193 +1,308 @@
-"""What large encoders see in photographs, computed once and kept on the disk: the targets of distillation.
+"""What frozen backbones compute of photographs: once, and kept on disk."""
 
-Cells of all layers and teachers stand side by side, so that their cosines are the mean of the parts' cosines, and are
-turned onto their main directions: far fewer channels then hold nearly the same cosines. No mean is taken off first,
-since kshot's methods compare plain cosines.
-"""
-
+import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.backbones.base import Backbone
+from kshot.backbones.base import Backbone, Encoding
+from kshot.backbones.headed import HeadBackbone, head_backbone
+from kshot.backbones.hub import HubBackbone
 from kshot.errors import OutputError
-from kshot.io.atomic import write_text
+from kshot.io.atomic import atomic_path, write_text
 from kshot.io.images import read_image
-from kshot.training.objects import object_of
-from kshot.training.unlabelled import cut, mask_of, region, rng, to_pixels
+from kshot.training.schedule import Progress
+from kshot.training.unlabelled import (
+    RGB,
+    crop_resize,
+    mask_of,
+    objectness_target,
+    random_resized_crop_box,
+    seeded_rng,
+    to_pixels,
+)
 
-_BASIS = 512  # photographs that the main directions are found on
-_MADE, _DIRECTIONS = "targets.json", "directions.npy"
-_SAVED = 50  # photographs after which it is written down that theirs are made
-Step = Callable[[int, int], None]
+_BASIS_PHOTOS = 512  # photographs whose tokens determine the basis
+_MIN_AREA = 0.3  # of a random view, as a fraction of the photograph's
+_DONE = "done"
+Views = dict[int, list[Image.Image]]  # of one photograph, by their pixels a side
+
+
+class FeatureStore:
+    """float16 arrays on disk with one row for each photograph; each row is computed once.
+
+    Several processes may share a folder: they would write the same numbers.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any], count: int, shapes: Mapping[str, tuple[int, ...]]):
+        """Open the arrays in `folder`, or make empty ones where there are none, or those of other facts.
+
+        facts: everything that decides the numbers. shapes: of a row, by the name of the array.
+        Raises `OutputError`, at once and not during training, when the disk has too little room.
+        """
+        header, wanted = folder / "features.json", json.dumps(facts)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / "features.lock"):  # one process makes the arrays, the others find them
+                if not header.is_file() or header.read_text() != wanted:
+                    header.unlink(missing_ok=True)
+                    for name, shape in shapes.items():
+                        _allocate(folder / f"{name}.npy", np.float16, (count, *shape))
+                    _allocate(folder / f"{_DONE}.npy", np.uint8, (count,))
+                    write_text(header, wanted)
+            self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in shapes}
+            self.done = np.load(folder / f"{_DONE}.npy", mmap_mode="r+")
+        except OSError as error:
+            need = 2 * count * sum(int(np.prod(shape)) for shape in shapes.values()) / 2**30
+            reason = error.strerror or error
+            raise OutputError(f"{folder}: the teachers' features need {need:.1f} GiB there ({reason})") from error
+
+    def fill(self, index: int, compute: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Compute a row, unless it is there."""
+        if not self.done[index]:
+            for name, tensor in compute().items():
+                self.arrays[name][index] = tensor.cpu().to(torch.float16).numpy()
+            self.done[index] = 1  # last: a row that a kill left half written is computed again
+
+
+class PhotoFeatures(NamedTuple):
+    """What the heads learn from, for one photograph."""
+
+    inner: Tensor
+    """(width, grid, grid): what the heads read."""
+    values: Tensor
+    """(c, grid, grid): the teacher's patch tokens, of unit length."""
+    objectness: Tensor
+    """(grid, grid) in 0..1: where the object is."""
+
+
+class TeacherFeatures:
+    """`PhotoFeatures` of photographs, by number; each photograph is seen whole, in a square of `size` pixels."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        teacher: Backbone | None,
+        folder: Path,
+        photos: Sequence[Path],
+        size: int,
+        masks: Path | None,
+        out: Path,
+    ):
+        """teacher: its patch tokens say what belongs together; None for the backbone, at its last attention's values.
+
+        folder: of the photographs. masks: folder of the objects' masks. out: where the features are kept.
+        """
+        self.carrier: HeadBackbone = head_backbone(_at_values(backbone) if teacher is None else backbone)
+        self.teacher = None if teacher is None else _at_values(teacher)
+        self.folder, self.photos, self.masks = folder, photos, masks
+        self.grid = size // backbone.spec.patch
+        names = "\n".join(photo.relative_to(folder).as_posix() for photo in photos)
+        self.facts = {
+            "weights": backbone.identity,
+            "teacher": self.teacher.identity if self.teacher else "",
+            "photos": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
+            "count": len(photos),
+            "size": size,
+            "masks": str(masks or ""),
+        }
+        self.store = FeatureStore(out, self.facts, len(photos), self._shapes())
+
+    def __call__(self, index: int) -> PhotoFeatures:
+        """The features of a photograph by its number."""
+        self.store.fill(index, lambda: self._encode(index)._asdict())
+        return PhotoFeatures(*(_float(self.store.arrays[name][index]) for name in PhotoFeatures._fields))
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        patch = (self.teacher or self.carrier).spec.patch
+        probe = torch.zeros(1, 3, 4 * patch, 4 * patch)
+        dense = self.carrier.encode_inner(probe)[0] if self.teacher is None else self.teacher.encode(probe).dense
+        grid_hw = (self.grid, self.grid)
+        return {"inner": (self.carrier.width, *grid_hw), "values": (dense.shape[1], *grid_hw), "objectness": grid_hw}
+
+    def _encode(self, index: int) -> PhotoFeatures:
+        image = read_image(self.photos[index])
+        dense, token, inner = self.carrier.encode_inner(self._pixels(image, self.carrier))
+        encoding = Encoding(dense, token)
+        if self.teacher is not None:
+            encoding = self.teacher.encode(self._pixels(image, self.teacher))
+        values = F.normalize(encoding.dense[0].float().cpu(), dim=0)
+        prior = None if encoding.objectness is None else encoding.objectness[0].float().cpu()
+        mask = mask_of(self.photos[index], self.folder, self.masks)
+        return PhotoFeatures(inner[0], values, objectness_target(values, mask, prior))
+
+    def _pixels(self, image: RGB, backbone: HeadBackbone | Backbone) -> Tensor:
+        """The whole photograph on the same grid for every patch size."""
+        whole, spec = (0, 0, image.shape[1], image.shape[0]), backbone.spec
+        return to_pixels([crop_resize(image, whole, self.grid * spec.patch)], spec.mean_rgb, spec.std_rgb)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """grid: cells a side that teachers see. views: of each photograph, the first of them whole. least: area of a view.
-
-    dim: channels of a target. objects: whether to tell the object too, by a mask or as the region that stands out.
-    """
+class TargetSettings:
+    """What a student is to reproduce."""
 
     grid: int = 20
+    """Patches a side that the teachers see."""
     views: int = 3
-    least: float = 0.3
+    """Views of each photograph: the whole, and random boxes of at least 30 % of its area."""
     dim: int = 192
-    objects: bool = True
+    """Channels of a target."""
     seed: int = 0
+    """Seed of the random views."""
+
+    def box(self, size_hw: tuple[int, int], photo: int, view: int) -> tuple[int, int, int, int]:
+        """The box (left, top, right, bottom) of a view by its number, in a photograph by its number."""
+        if view == 0:
+            return 0, 0, size_hw[1], size_hw[0]
+        return random_resized_crop_box(size_hw, seeded_rng(self.seed, photo, view), _MIN_AREA)
 
 
 class Targets(NamedTuple):
-    """dense: (photos, views, grid * grid, dim). token: (photos, views, dim). objects: (photos, grid, grid) in 0..1.
-
-    kept: share of the squared length of the teachers' cells that the main directions hold.
-    """
+    """What a student is to reproduce, for all photographs."""
 
     dense: NDArray[np.float16]
+    """(photos, views, grid * grid, dim)."""
     token: NDArray[np.float16]
-    objects: NDArray[np.float16]
-    kept: float
+    """(photos, views, dim)."""
+    objectness: NDArray[np.float16]
+    """(photos, grid, grid) in 0..1, of the whole photograph."""
+    explained_variance: float
+    """Fraction of the squared length of the teachers' patch tokens that `dim` channels hold."""
 
 
-def boxes(size_hw: tuple[int, int], plan: Plan, index: int, view: int) -> tuple[int, int, int, int]:
-    """Where view number `view` of photograph number `index` lies in it."""
-    if view == 0:
-        return 0, 0, size_hw[1], size_hw[0]
-    return region(size_hw, rng(plan.seed, index, view), plan.least)
-
-
-def prepare(
+def distillation_targets(
     teachers: Sequence[Backbone],
     folder: Path,
     photos: Sequence[Path],
-    plan: Plan,
+    settings: TargetSettings,
     out: Path,
     *,
     masks: Path | None = None,
-    step: Step | None = None,
+    progress: Progress | None = None,
 ) -> Targets:
-    """Targets of all photographs: made, or read from `out` as far as they were made there before.
+    """Targets of all photographs, computed or read from `out` as far as an earlier call computed them.
 
-    Raises `OutputError`.
+    Patch tokens of all teachers stand side by side, so that their cosines are the mean of the teachers' cosines, and
+    are projected onto their principal components: far fewer channels then hold nearly the same cosines. No mean is
+    subtracted first, since kshot's methods compare plain cosines. Each photograph is decoded once.
+    masks: folder of the objects' masks. Raises `OutputError`.
     """
     facts = {
         "teachers": [teacher.identity for teacher in teachers],
         "photos": [photo.relative_to(folder).as_posix() for photo in photos],
-        "plan": asdict(plan),
+        "settings": asdict(settings),
         "masks": str(masks) if masks else None,
     }
-    begun = _begun(out, facts)
-    if begun.made == len(photos):
-        return _opened(out, begun.kept, "r", len(photos), plan)
-    see = _Seer(teachers, plan)
-    if not begun.made:
-        begun = _Begun(0, *_directions(see, photos, plan))
-    targets = _opened(out, begun.kept, "r+" if begun.made else "w+", len(photos), plan)
-    _keep(begun.basis, out / _DIRECTIONS)
-    for index in range(begun.made, len(photos)):
-        picture = read_image(photos[index])
-        parts, tokens = see(picture, index, range(plan.views))  # (views, cells, all), (views, all)
-        targets.dense[index] = (parts @ begun.basis).to(torch.float16).numpy()
-        targets.token[index] = (tokens @ begun.basis).to(torch.float16).numpy()
-        if plan.objects:
-            first = parts[0].T.reshape(-1, plan.grid, plan.grid)
-            targets.objects[index] = object_of(first, mask_of(photos[index], folder, masks)).to(torch.float16).numpy()
-        if (index + 1) % _SAVED == 0 or index + 1 == len(photos):
-            write_text(out / _MADE, json.dumps({"facts": facts, "kept": begun.kept, "made": index + 1}))
-        if step:
-            step(index + 1, len(photos))
-    return targets
+    tokens = settings.grid * settings.grid
+    shapes = {
+        "dense": (settings.views, tokens, settings.dim),
+        "token": (settings.views, settings.dim),
+        "objectness": (settings.grid, settings.grid),
+    }
+    store = FeatureStore(out, facts, len(photos), shapes)
+    encoder = TeacherEncoder(teachers, settings)
+    views: dict[int, Views] = {}
+    basis, explained = _kept_basis(out / "basis.npz", json.dumps(facts), partial(pca_basis, encoder, photos, views))
+
+    def compute(index: int) -> dict[str, Tensor]:
+        seen = views.pop(index, None) or encoder.views(read_image(photos[index]), index)
+        dense, token = encoder.encode(seen)
+        whole = dense[0].T.reshape(-1, settings.grid, settings.grid)
+        mask = mask_of(photos[index], folder, masks)
+        return {"dense": dense @ basis, "token": token @ basis, "objectness": objectness_target(whole, mask)}
+
+    for index in range(len(photos)):
+        if not store.done[index]:
+            store.fill(index, partial(compute, index))
+            if progress:
+                progress("targets", index + 1, len(photos), {})
+    return Targets(**store.arrays, explained_variance=explained)
 
 
-class _Begun(NamedTuple):
-    """made: photographs whose targets are there. basis, kept: what `_directions` found; of no use where none are."""
+class TeacherEncoder:
+    """Encodes the views of a photograph with all teachers."""
 
-    made: int
-    basis: Tensor
-    kept: float
+    def __init__(self, teachers: Sequence[Backbone], settings: TargetSettings):
+        self.teachers, self.settings = teachers, settings
 
+    def views(self, image: RGB, index: int) -> Views:
+        """The views of a photograph, which has the number `index`, at the sizes of all teachers."""
+        size_hw = (image.shape[0], image.shape[1])
+        boxes = [self.settings.box(size_hw, index, view) for view in range(self.settings.views)]
+        sides = {self._side(teacher) for teacher in self.teachers}
+        return {side: [crop_resize(image, box, side) for box in boxes] for side in sides}
 
-def _begun(out: Path, facts: dict[str, Any]) -> _Begun:
-    """What an earlier call with the same facts left in `out`; targets of other facts are given up."""
-    told = out / _MADE
-    found = json.loads(told.read_text()) if told.is_file() and (out / _DIRECTIONS).is_file() else {}
-    if found.get("facts") == facts and "made" in found:
-        return _Begun(found["made"], torch.from_numpy(np.load(out / _DIRECTIONS)), found["kept"])
-    told.unlink(missing_ok=True)
-    return _Begun(0, torch.empty(0), 0.0)
+    def encode(self, views: Views) -> tuple[Tensor, Tensor]:
+        """Patch tokens (views, grid * grid, all channels) and image embeddings (views, all channels), of unit length.
 
-
-def _keep(basis: Tensor, path: Path) -> None:
-    try:
-        np.save(path, basis.numpy())
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
-class _Seer:
-    """Pictures to what all teachers see in their views."""
-
-    def __init__(self, teachers: Sequence[Backbone], plan: Plan):
-        self.teachers, self.plan = teachers, plan
-
-    def __call__(self, picture: NDArray[np.uint8], index: int, views: Sequence[int]) -> tuple[Tensor, Tensor]:
-        size_hw = (picture.shape[0], picture.shape[1])
-        places = [boxes(size_hw, self.plan, index, view) for view in views]
+        A teacher without an image embedding gives the mean of its patch tokens.
+        """
         dense, tokens = [], []
         for teacher in self.teachers:
-            spec = teacher.spec
-            views_of = [cut(picture, place, self.plan.grid * spec.patch) for place in places]
-            seen = teacher.encode(to_pixels(views_of, spec.mean_rgb, spec.std_rgb))
-            cells = F.normalize(seen.dense.float().cpu(), dim=1).flatten(2).transpose(1, 2)  # (views, cells, c)
-            token = cells.mean(1) if seen.token is None else seen.token.float().cpu()
-            dense.append(cells)
+            pixels = to_pixels(views[self._side(teacher)], teacher.spec.mean_rgb, teacher.spec.std_rgb)
+            encoding = teacher.encode(pixels)
+            patches = F.normalize(encoding.dense.float().cpu(), dim=1).flatten(2).transpose(1, 2)
+            token = patches.mean(1) if encoding.token is None else encoding.token.float().cpu()
+            dense.append(patches)
             tokens.append(F.normalize(token, dim=1))
-        shrink = len(self.teachers) ** -0.5
-        return torch.cat(dense, 2) * shrink, torch.cat(tokens, 1) * shrink
+        scale = len(self.teachers) ** -0.5
+        return torch.cat(dense, 2) * scale, torch.cat(tokens, 1) * scale
+
+    def _side(self, teacher: Backbone) -> int:
+        return self.settings.grid * teacher.spec.patch
 
 
-def _directions(see: _Seer, photos: Sequence[Path], plan: Plan) -> tuple[Tensor, float]:
-    """(all, dim) orthonormal main directions of the teachers' cells, and the share of their squares that they hold."""
+def pca_basis(encoder: TeacherEncoder, photos: Sequence[Path], views: dict[int, Views]) -> tuple[Tensor, float]:
+    """Orthonormal principal directions (all channels, dim) of patch tokens, and the fraction of their squares held.
+
+    The first 512 photographs are encoded whole. views: gets all their views, which saves decoding them again.
+    """
     total = torch.zeros(())
-    for index, photo in enumerate(photos[:_BASIS]):
-        cells = see(read_image(photo), index, [0])[0][0]
-        total = total + cells.T @ cells
+    for index, photo in enumerate(photos[:_BASIS_PHOTOS]):
+        views[index] = encoder.views(read_image(photo), index)
+        tokens = encoder.encode({side: each[:1] for side, each in views[index].items()})[0][0]
+        total = total + tokens.T @ tokens
     values, vectors = torch.linalg.eigh(total.double())
-    kept = values.flip(0)[: plan.dim].sum() / values.sum()
-    return vectors.flip(1)[:, : plan.dim].float().contiguous(), float(kept)
+    dim = encoder.settings.dim
+    explained = values.flip(0)[:dim].sum() / values.sum()
+    return vectors.flip(1)[:, :dim].float().contiguous(), float(explained)
 
 
-def _opened(out: Path, kept: float, mode: Literal["r", "r+", "w+"], count: int, plan: Plan) -> Targets:
-    cells = plan.grid * plan.grid
-    shapes = {
-        "dense": (count, plan.views, cells, plan.dim),
-        "token": (count, plan.views, plan.dim),
-        "objects": (count, plan.grid, plan.grid),
-    }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        arrays = {
-            name: _created(out / f"{name}.npy", shape) if mode == "w+" else np.load(out / f"{name}.npy", mmap_mode=mode)
-            for name, shape in shapes.items()
-        }
-    except OSError as error:
-        need = 2 * sum(int(np.prod(shape)) for shape in shapes.values()) / 2**30
-        raise OutputError(f"{out}: the targets need {need:.1f} GiB there ({error.strerror or error})") from error
-    return Targets(kept=kept, **arrays)
+def _kept_basis(path: Path, facts: str, compute: Callable[[], tuple[Tensor, float]]) -> tuple[Tensor, float]:
+    """The basis in a file, computed and written where the file is missing or of other facts."""
+    if path.is_file():
+        with np.load(path) as file:
+            if str(file["facts"]) == facts:
+                return torch.from_numpy(file["basis"]), float(file["explained_variance"])
+    basis, explained = compute()
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, facts=facts, basis=basis.numpy(), explained_variance=explained)
+    return basis, explained
 
 
-def _created(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
-    array: NDArray[np.float16] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-    if hasattr(os, "posix_fallocate"):  # a disk that is too full says so now: a mapped page could only kill the process
+def _at_values(backbone: Backbone) -> Backbone:
+    """A transformer read at the values of its last attention; CLIP's patch tokens are its values already (MaskCLIP)."""
+    return backbone.values() if isinstance(backbone, HubBackbone) else backbone
+
+
+def _allocate(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # a full disk says so now; a mapped page could only kill the process
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array
+
+
+def _float(array: NDArray[np.float16]) -> Tensor:
+    return torch.from_numpy(array.astype(np.float32))
