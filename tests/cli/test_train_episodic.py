@@ -83,7 +83,7 @@ def test_names_come_from_a_file_too(root: Path) -> None:
         "--way",
         2,
         "--augment",
-        "flip,colour",
+        "flip,color-jitter",
         "--variants",
         1,
     )

@@ -10,8 +10,7 @@ import kshot
 from kshot.io.tensor_file import FILE, Learned, write_learned
 from kshot.methods.base import Support
 from kshot.training.episode_batches import Example
-from kshot.training.episode_losses import cross_entropy
-from kshot.training.episodic import Comparing, make_head
+from kshot.training.episodic_heads import Comparing, cross_entropy, make_head
 from kshot.training.episodic_recipes import Recipe
 from kshot.types import Shot
 from tests.support.drawing import draw
@@ -63,8 +62,8 @@ def train_head(segmenter: kshot.Segmenter, steps: int) -> tuple[Comparing, list[
     losses = []
     for step in range(steps):
         optimizer.zero_grad()
-        parts = [head.cells(examples[(4 * step + k) % 24], Recipe())["query"] for k in range(4)]
-        loss = cross_entropy([cells for each in parts for cells in each], 0.5)
+        parts = [head.predict(examples[(4 * step + k) % 24], Recipe())["query"] for k in range(4)]
+        loss = cross_entropy([patches for each in parts for patches in each], 0.5)
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot.errors import KshotError
-from kshot.training.trainer import Outcome, Schedule, train
+from kshot.training.schedule import Schedule
+from kshot.training.trainer import TrainingResult, train
 
 QUICK = {"steps": 12, "batch_size": 8, "lr": 0.02, "validate_every": 4, "save_every": 4}
 
@@ -57,7 +58,7 @@ class Curve:
         return {"loss": float(F.mse_loss(self.model(x), torch.sin(3 * x)))}
 
 
-def run(out: Path, schedule: dict[str, object] | None = None, resume: bool = False, **job: object) -> Outcome:
+def run(out: Path, schedule: dict[str, object] | None = None, resume: bool = False, **job: object) -> TrainingResult:
     """Train a `Curve` with a quick schedule."""
     made = Schedule(**(QUICK | (schedule or {})))
     shape = {name: value for name, value in job.items() if name in {"width", "dropout"}}

@@ -64,7 +64,7 @@ def distill(
             dim=dim,
             width=width,
             blocks=blocks,
-            sides=_sides(sides),
+            sides=parse_sides(sides),
             epochs=epochs,
             batch_size=batch_size,
             grad_accumulation_steps=grad_accumulation_steps,
@@ -92,7 +92,8 @@ def distill(
     return None
 
 
-def _sides(text: str) -> tuple[int, ...]:
+def parse_sides(text: str) -> tuple[int, ...]:
+    """Numbers of a text such as 128,160; raises `SettingError` for other texts."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:

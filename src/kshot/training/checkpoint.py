@@ -49,7 +49,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             facts = json.loads((file.metadata() or {})[_FACTS])
             return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError as error:
-        raise TrainingError(f"{path}: no such checkpoint; leave --resume out to begin anew") from error
+        raise TrainingError(f"{path}: no such checkpoint to resume; begin anew, without --resume") from error
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise TrainingError(f"{path}: not a checkpoint of kshot ({error})") from error
 
@@ -89,7 +89,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
             here, there = (tuple(side[name].shape) if name in side else "missing" for side in (own, weights))
             raise TrainingError(
                 f"{path}: a checkpoint of another architecture: {name} is {there} there and {here} here; "
-                "give the settings that it was trained with, or another --out"
+                "give the settings that it was trained with, or another folder"
             )
     model.load_state_dict(dict(weights))
 

@@ -39,9 +39,9 @@ def split_classes(
     `base`, or all that are not novel. Raises `SettingError`, which names a class that is both.
     """
     if data.fold is not None and (novel or every):
-        raise SettingError(f"fold {data.fold} says which classes are novel; leave --novel and --novel-every out")
+        raise SettingError(f"fold {data.fold} says which classes are novel; give neither novel names nor --novel-every")
     if bool(novel) and bool(every):
-        raise SettingError("--novel or --novel-every, not both")
+        raise SettingError("novel names (--novel) or every N-th class (--novel-every), not both")
     if data.fold is not None:
         held_out = data.fold_classes()
     elif novel:
@@ -133,10 +133,10 @@ def _ids(data: Dataset, names: Sequence[str]) -> tuple[int, ...]:
 
 def _every(data: Dataset, every: int, offset: int) -> tuple[int, ...]:
     if every < 2 or not 0 <= offset < every:
-        has = f"--fold 0..{len(data.folds) - 1}, " if data.folds else ""
+        fold = f"a fold (--fold 0..{len(data.folds) - 1}), " if data.folds else ""
         raise SettingError(
-            f"{data.name}: which classes are novel? Give {has}--novel NAMES, or --novel-every N (2 or more) with "
-            "--novel-offset below N"
+            f"{data.name}: which classes are novel? Give {fold}their names (--novel), or take every N-th "
+            "(--novel-every N, 2 or more, with --novel-offset below N)"
         )
     return tuple(c for c in range(1, len(data.classes) + 1) if (c - 1) % every == offset)
 

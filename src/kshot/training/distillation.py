@@ -114,9 +114,9 @@ def distill(
     if masks is not None and not masks.is_dir():
         raise TrainingError(f"{masks}: no such folder of masks")
     if width > _HEAD and width % _HEAD:
-        raise SettingError(f"--width {width}: expected a multiple of {_HEAD}, one attention head for each")
+        raise SettingError(f"width {width}: expected a multiple of {_HEAD}, one attention head for each")
     if not sides or any(side < 32 or side % 16 for side in sides):
-        raise SettingError(f"--sides {','.join(map(str, sides))}: expected multiples of 16 from 32 on")
+        raise SettingError(f"sides {','.join(map(str, sides))}: expected multiples of 16 from 32 on")
     settings = TargetSettings(grid=grid, views=views, dim=dim, seed=seed)
     found, near_duplicates = find_photos(photos, limit, without)
     held_out, learned = split_held_out(found)

@@ -224,7 +224,7 @@ def _untrained(learner: EpisodicLearner, out: Path, resume: bool) -> float:
     if resume and path.is_file():
         return float(json.loads(path.read_text())["miou"])
     if (out / checkpoint.LAST).exists():
-        raise TrainingError(f"{out}: holds a run already; go on with --resume, or choose another --out")
+        raise TrainingError(f"{out}: holds a run already; resume it (--resume), or choose another folder")
     learner.model.eval()
     found = learner.validate()
     write_text(path, json.dumps(found) + "\n")

@@ -81,8 +81,8 @@ def heads(
     heads (default: kshot's); layers: of its features. teacher: backbone whose patch tokens say what belongs together
     (default: the backbone). masks: folder of the objects' masks, at the same place and name, .png; without one the
     salient region is the object. size: pixels a side in which a photograph is seen (448). lr: learning rate of the
-    affinities; object_lr: of objectness. affinity_threshold: cosine of the teacher above which two patch tokens are alike.
-    objectness_only: the result leaves the patch tokens as they are. steps, batch_size, grad_accumulation_steps,
+    affinities; object_lr: of objectness. affinity_threshold: cosine of the teacher above which two patch tokens are
+    alike. objectness_only: the result leaves the patch tokens as they are. steps, batch_size, grad_accumulation_steps,
     validate_every, patience, seed, dtype: see `Schedule`. resume: continue the run in `out`.
     Under torchrun only the main process writes the backbone. Raises `SettingError`, `InputError`, `BackboneError`,
     `TrainingError` and `OutputError`.
@@ -100,14 +100,14 @@ def heads(
         seed=seed,
     )
     if object_lr <= 0:
-        raise SettingError(f"--object-lr {object_lr}: expected more than 0")
+        raise SettingError(f"object_lr {object_lr}: expected more than 0")
     if masks is not None and not masks.is_dir():
         raise TrainingError(f"{masks}: no such folder of masks")
     place = str(local_device(device))
     carrier = load_backbone(backbone or DEFAULT, device=place, layers=layers)
     side = size or 448
     if side < carrier.spec.patch:
-        raise SettingError(f"--size {side} is smaller than one patch of {carrier.spec.patch} pixels")
+        raise SettingError(f"size {side} is smaller than one patch of {carrier.spec.patch} pixels")
     guide = load_backbone(teacher, device=place) if teacher else None
     held_out, learned = split_held_out(find_photos(photos, limit)[0])
     held_out = held_out[:_MAX_HELD_OUT]
@@ -155,8 +155,8 @@ class Batch(NamedTuple):
 class HeadsLearner:
     """Features of photographs to trained `Heads`; the first `held_out` photographs are validated on.
 
-    affinity_threshold: cosine of the teacher above which two patch tokens are alike. object_lr_ratio: learning rate of `bkg_decoder`
-    divided by that of `obj_proj` (200 in section 4.1: 0.01 and 5e-5).
+    affinity_threshold: cosine of the teacher above which two patch tokens are alike. object_lr_ratio: learning rate of
+    `bkg_decoder` divided by that of `obj_proj` (200 in section 4.1: 0.01 and 5e-5).
     """
 
     def __init__(
@@ -169,13 +169,8 @@ class HeadsLearner:
         object_lr_ratio: float = 200.0,
         seed: int = 0,
     ):
-        self.features, self.held_out, self.device, self.affinity_threshold, self.seed = (
-            features,
-            held_out,
-            device,
-            affinity_threshold,
-            seed,
-        )
+        self.features, self.held_out, self.device = features, held_out, device
+        self.affinity_threshold, self.seed = affinity_threshold, seed
         self.lr_multipliers = {"bkg_decoder.": object_lr_ratio}
         torch.manual_seed(seed)
         self.model = Heads(features.carrier.width).to(device)

@@ -150,7 +150,7 @@ class _Run:
             if self.average:
                 self.average.n_averaged.fill_(1 + self.state.step)
         elif last.exists():
-            raise TrainingError(f"{last}: a run lies here already; go on with --resume, or choose another --out")
+            raise TrainingError(f"{last}: a run lies here already; resume it (--resume), or choose another folder")
         self.log.begin(self.settings, self.state.step)
 
     def _learn(self) -> str:
@@ -272,18 +272,19 @@ class _Run:
         size, passes = self.schedule.batch_size, self.schedule.grad_accumulation_steps
         message = f"out of memory in step {self.state.step} with batches of {size}"
         if size == 1:
-            return f"{message}; use smaller images, --dtype bfloat16, or a machine with more memory"
+            return f"{message}; use smaller images, dtype bfloat16, or a machine with more memory"
         half = max(divisor for divisor in range(1, size // 2 + 1) if size % divisor == 0)
         return (
-            f"{message}; use --batch-size {half} --grad-accumulation-steps {passes * size // half}, which learns from "
-            "as many examples in each step; with --resume the run goes on from its last checkpoint"
+            f"{message}; use a batch size of {half} with {passes * size // half} accumulation steps (--batch-size {half} "
+            f"--grad-accumulation-steps {passes * size // half}), which learns from as many examples in each step; a "
+            "resumed run goes on from its last checkpoint"
         )
 
     def _not_finite(self, figures: dict[str, float]) -> str:
         values = ", ".join(f"{name} {value:g}" for name, value in figures.items())
         last = self.out / checkpoint.LAST
         kept = f"the last good state is {last}" if last.exists() else "no state was saved yet"
-        return f"step {self.state.step}: the loss is not finite ({values}); {kept}. Try a smaller --lr or float32"
+        return f"step {self.state.step}: the loss is not finite ({values}); {kept}. Try a smaller lr, or dtype float32"
 
 
 def _moving_average(model: nn.Module, decay: float) -> AveragedModel:

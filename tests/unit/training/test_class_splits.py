@@ -7,7 +7,7 @@ import pytest
 
 from kshot.data.base import load_dataset
 from kshot.errors import DatasetError, SettingError
-from kshot.training.class_splits import Sampler, base_view, novel_view, split_classes
+from kshot.training.class_splits import EpochSampler, base_view, novel_view, split_classes
 from tests.support.dataset_layouts import labels, make_index_masks
 
 BOX, CORNER = (0, 0, 32, 32), (40, 40, 60, 60)
@@ -70,13 +70,13 @@ def test_too_few_images_are_told(pets: Path) -> None:
 def test_an_epoch_shows_every_pair_once_and_is_pure(pets: Path) -> None:
     data = load_dataset("folder", pets)
     view, _ = base_view(data, split_classes(data, novel=("fox",)), "all", 1)
-    sampler = Sampler.of(view, "hsnet", 1, 1, 0)
+    sampler = EpochSampler.of(view, "hsnet", 1, 1, 0)
     pairs = {(pair.image, pair.class_id) for pair in view.pairs()}
     for epoch in range(3):
         numbers = range(epoch * len(pairs), (epoch + 1) * len(pairs))
         assert {(sampler[n].query, sampler[n].classes[0]) for n in numbers} == pairs
     first, second = ([sampler[n].query for n in range(e * len(pairs), (e + 1) * len(pairs))] for e in (0, 1))
     assert first != second
-    again = Sampler.of(view, "hsnet", 1, 1, 0)
+    again = EpochSampler.of(view, "hsnet", 1, 1, 0)
     assert [again[n] for n in (7, 3, 12)] == [sampler[n] for n in (7, 3, 12)]
     assert all(sampler[n].query not in sampler[n].supports[0] for n in range(30))

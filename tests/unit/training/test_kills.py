@@ -32,9 +32,9 @@ def start(*arguments: str, **settings: object) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("average", [0.0, 0.8])
-def test_a_killed_run_goes_on_to_the_bit(tmp_path: Path, average: float) -> None:
-    plan = {"average": average, "save_every": 3}
+@pytest.mark.parametrize("ema_decay", [0.0, 0.8])
+def test_a_killed_run_goes_on_to_the_bit(tmp_path: Path, ema_decay: float) -> None:
+    plan = {"ema_decay": ema_decay, "save_every": 3}
     run(tmp_path / "whole", plan)
     killed = start(*JOBS, out=str(tmp_path / "killed"), schedule=plan, pause=0.15)
     until = time.monotonic() + 120
@@ -54,7 +54,7 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path: Path, average: float) -> None
 
 
 def test_two_processes_equal_one_that_accumulates(tmp_path: Path) -> None:
-    run(tmp_path / "one", {"accumulate": 2}, dropout=0.0)
+    run(tmp_path / "one", {"grad_accumulation_steps": 2}, dropout=0.0)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     both = start(*launch, *JOBS, out=str(tmp_path / "two"), dropout=0.0)
     told, _ = both.communicate(timeout=240)
@@ -67,7 +67,7 @@ def test_two_processes_equal_one_that_accumulates(tmp_path: Path) -> None:
     for name, tensor in checkpoint.weights_of(tmp_path / "two" / checkpoint.LAST)[1].items():
         torch.testing.assert_close(tensor, expected[name], atol=1e-5, rtol=1e-4)
     # As many examples a step: one process goes on where two were.
-    assert run(tmp_path / "two", {"accumulate": 2}, resume=True, dropout=0.0).steps == 12
+    assert run(tmp_path / "two", {"grad_accumulation_steps": 2}, resume=True, dropout=0.0).steps == 12
 
 
 def test_a_limit_on_files_keeps_the_old_checkpoint(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_limit_on_files_keeps_the_old_checkpoint(tmp_path: Path) -> None:
         "optimizer = torch.optim.AdamW(model.parameters())\n"
         f"path = Path({str(tmp_path / checkpoint.LAST)!r})\n"
         "try:\n"
-        "    checkpoint.save(path, {}, model, {}, optimizer)\n"
+        "    checkpoint.save(path, {}, model, None, optimizer)\n"
         "except OutputError as error:\n"
         "    print('refused:', error)\n"
     )

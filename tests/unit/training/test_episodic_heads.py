@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from kshot.methods.base import Support
 from kshot.methods.prototype import project
 from kshot.ops.geometry import FeatureMap, Frame
-from kshot.training.episode_losses import Cells, alignment, cells_of, cross_entropy, presence_weights
+from kshot.training.episodic_heads import PatchLogits, alignment, cross_entropy, patch_logits, presence_weights
 
 FRAME = Frame((8, 32), (8, 32), 8)  # one row of four cells
 
@@ -40,17 +40,21 @@ def test_weighted_cross_entropy_is_the_one_counted_by_hand() -> None:
     wrong, right = math.log(4), math.log(4 / 3)
     plain = (3 * wrong + right) / 4
     balanced = (wrong + right) / 2  # each class counts the same
-    assert float(cross_entropy([Cells(logits, targets)], 0.0)) == pytest.approx(plain)
-    assert float(cross_entropy([Cells(logits, targets)], 1.0)) == pytest.approx(balanced)
+    assert float(cross_entropy([PatchLogits(logits, targets)], 0.0)) == pytest.approx(plain)
+    assert float(cross_entropy([PatchLogits(logits, targets)], 1.0)) == pytest.approx(balanced)
 
 
 def test_presence_is_that_of_the_whole_batch_and_ignored_cells_count_nothing() -> None:
     logits = torch.tensor([[0.0, math.log(3)]])
     ground, own, ignored = (torch.tensor([row]) for row in ([1.0, 0.0], [0.0, 1.0], [0.0, 0.0]))
     wild = torch.tensor([[0.0, 50.0]])
-    parts = [Cells(logits.expand(3, 2), ground.expand(3, 2)), Cells(logits, own), Cells(wild, ignored)]
+    parts = [
+        PatchLogits(logits.expand(3, 2), ground.expand(3, 2)),
+        PatchLogits(logits, own),
+        PatchLogits(wild, ignored),
+    ]
     assert float(cross_entropy(parts, 1.0)) == pytest.approx((math.log(4) + math.log(4 / 3)) / 2)
-    assert float(cross_entropy([Cells(wild, ignored)], 1.0)) == 0.0
+    assert float(cross_entropy([PatchLogits(wild, ignored)], 1.0)) == 0.0
 
 
 def test_alignment_segments_the_support_by_what_was_found_in_the_query() -> None:
@@ -88,5 +92,5 @@ def test_alignment_has_a_gradient_for_the_projection_alone() -> None:
 def test_cells_of_several_classes_count_in_part() -> None:
     shown = marked([[1, 0], [1, 0], [0, 1], [0, 1]], [0.25, 0, 0, 0], known=(0.5, 1, 1, 0))
     torch.testing.assert_close(
-        cells_of(torch.zeros(2, 1, 4), shown).targets[[0, 3]], torch.tensor([[0.25, 0.25], [0, 0]])
+        patch_logits(torch.zeros(2, 1, 4), shown).targets[[0, 3]], torch.tensor([[0.25, 0.25], [0, 0]])
     )

@@ -15,16 +15,16 @@ from kshot.errors import BackboneMismatchError, SettingError, TrainingError
 from kshot.io.tensor_file import FILE, Learned, read_learned, write_learned
 from kshot.methods._comparison import Comparison, Shape, Shown
 from kshot.training import log
-from kshot.training.augment import cut_around, paste
+from kshot.training.augment import copy_paste, crop_around
 from kshot.training.episode_batches import Example
-from kshot.training.episodic import Episodic, make_head
+from kshot.training.episodic_heads import make_head
 from kshot.training.episodic_recipes import RECIPES, recipe
-from kshot.training.episodic_run import Choices, Found, learn
+from kshot.training.episodic_training import EpisodicLearner, EpisodicResult, episodic
 from kshot.types import Shot
 from tests.support.disc_episodes import disc, example, make_colours, train_head
 
 QUICK = replace(RECIPES["quick"], epochs=2, lr=1e-2)
-CHOICES = Choices(novel=("red", "blue"), validation=4, test=3, episodes_per_epoch=8)
+CHOICES = {"novel": ("red", "blue"), "validation": 4, "test": 3, "episodes_per_epoch": 8}
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +32,17 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_colours(tmp_path_factory.mktemp("data") / "colours")
 
 
-def run(colours: Path, out: Path, method: str = "prototype", **more: Any) -> Found:
+def run(colours: Path, out: Path, method: str = "prototype", **more: Any) -> EpisodicResult:
     segmenter = kshot.Segmenter(backbone="toy", size=64, method=method, refiner="none")
-    own = {key: more.pop(key) for key in ("resume", "progress") if key in more}
-    epochs = more.pop("epochs", QUICK.epochs)
-    choices = replace(CHOICES, method=method, **({"width": 8} if method != "prototype" else {}), **more)
+    chosen = replace(QUICK, epochs=more.pop("epochs", QUICK.epochs))
+    width = None if method == "prototype" else 8
     data = load_dataset("folder", colours)
-    return learn(segmenter, data, out, choices, replace(QUICK, epochs=epochs), cache=out.parent / "cache", **own)
+    return episodic(segmenter, data, out, recipe=chosen, width=width, cache=out.parent / "cache", **CHOICES, **more)
 
 
 def test_presets_and_single_settings() -> None:
     seed = recipe("seed")
-    assert (seed.lr, seed.epochs, seed.batch_size, seed.every, seed.decay) == (1e-4, 50, 4, 10, "step")
+    assert (seed.lr, seed.epochs, seed.batch_size, seed.step_size, seed.decay) == (1e-4, 50, 4, 10, "step")
     schedule = seed.schedule(7, dtype="float32", seed=0)
     assert (
         schedule.steps == 350 and schedule.rate(69) == pytest.approx(1e-4) and schedule.rate(70) == pytest.approx(1e-5)
@@ -55,7 +54,7 @@ def test_presets_and_single_settings() -> None:
 
 @pytest.mark.parametrize("method", ["prototype", "dense-comparison"])
 def test_a_killed_run_that_is_resumed_has_the_same_losses(method: str, colours: Path, tmp_path: Path) -> None:
-    def as_killed(done: int, steps: int, figures: dict[str, float]) -> None:
+    def as_killed(stage: str, done: int, steps: int, figures: dict[str, float]) -> None:
         if done == 3:  # its last checkpoint is of step 2, its log goes on beyond
             shutil.copytree(tmp_path / "whole", tmp_path / "cut")
 
@@ -79,7 +78,9 @@ def test_a_run_lies_there_already(colours: Path, tmp_path: Path) -> None:
 def test_only_the_head_learns_and_novel_episodes_can_be_evaluated(colours: Path, tmp_path: Path) -> None:
     segmenter = kshot.Segmenter(backbone="toy", size=64, refiner="none")
     before = segmenter.backbone.weight.clone()
-    found = run(colours, tmp_path / "a", "prototype", augment=("flip", "scale", "colour", "copy-paste"), variants=1)
+    found = run(
+        colours, tmp_path / "a", "prototype", augment=("flip", "scale", "color-jitter", "copy-paste"), variants=1
+    )
     assert torch.equal(segmenter.backbone.weight, before) and 0 <= found.best <= 1
     learned = read_learned(tmp_path / "a" / FILE)
     assert set(learned.tensors) == {"projection.weight"}
@@ -100,8 +101,8 @@ def test_an_episode_whose_supports_show_nothing_teaches_nothing(toy: kshot.Segme
     head = make_head("dense-comparison", 16, start="identity", width=8, cosines=True, seed=0)
     supports, query = example(toy, 0)
     blank = replace(supports[0], masks=torch.zeros_like(supports[0].masks))
-    assert head.cells(Example((blank,), query), RECIPES["quick"]) == {"query": []}
-    job = object.__new__(Episodic)
+    assert head.predict(Example((blank,), query), RECIPES["quick"]) == {"query": []}
+    job = object.__new__(EpisodicLearner)
     job.model, job.recipe, job.device = head, RECIPES["quick"], torch.device("cpu")
     losses = job.losses([Example((blank,), query)])
     losses["loss"].backward()
@@ -191,10 +192,12 @@ def test_cuts_hold_the_class_and_pastes_add_to_it() -> None:
     picture, mask = disc(3, "red")
     labels = mask.astype(np.uint8) * 2
     for seed in range(5):
-        chance = np.random.default_rng(seed)
-        cut, marks = cut_around(picture, labels, 2, chance)
+        rng = np.random.default_rng(seed)
+        cut, marks = crop_around(picture, labels, 2, rng)
         assert cut.shape[:2] == marks.shape and (marks == 2).any()
-        more, marked = paste(picture, labels, *disc(4, "blue")[:1], disc(4, "blue")[1].astype(np.uint8) * 2, 2, chance)
+        more, marked = copy_paste(
+            picture, labels, *disc(4, "blue")[:1], disc(4, "blue")[1].astype(np.uint8) * 2, 2, rng
+        )
         assert (marked == 2).sum() >= mask.sum() and np.array_equal(marked[mask], labels[mask])
         changed = (more != picture).any(2)
         assert not changed[marked != 2].any() and labels.max() == 2

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from kshot.backbones.base import load_backbone
 from kshot.cli import app
 from kshot.errors import TrainingError
-from kshot.training.background_prior import cluster, sample
+from kshot.training.background_clusters import cluster, sample
 from tests.support.drawing import draw
 
 
@@ -50,13 +50,13 @@ def test_chance_hangs_on_the_seed_and_the_photograph_alone(photos: Path) -> None
 
 
 def test_too_little_to_learn_from_is_told(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="3 cells for 4 clusters"):
+    with pytest.raises(TrainingError, match="3 patch tokens for 4 clusters"):
         cluster(torch.eye(3), 4, 1, 0)
     command = ["train", "background", str(photos), "--backbone", "toy", "-o", str(tmp_path / "out")]
     none_left = CliRunner().invoke(app, [*command, "--without", str(photos)])
     assert none_left.exit_code == 1 and "no photograph is left" in str(none_left.exception)
-    few = CliRunner().invoke(app, [*command, "--cells", "2"])
-    assert few.exit_code == 1 and "8 cells for 1024 clusters" in str(few.exception)
+    few = CliRunner().invoke(app, [*command, "--patches", "2"])
+    assert few.exit_code == 1 and "8 patch tokens for 1024 clusters" in str(few.exception)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,11 +1,10 @@
-"""Orthogonal steps: what they are, and that the rest moves by AdamW."""
+"""Muon's steps: what they are, and that the rest moves by AdamW."""
 
 import pytest
 import torch
 from torch import nn
 
-from kshot.training.muon import Muon, orthogonal
-from kshot.training.optimizer import make_optimizer
+from kshot.training.optimizer import Muon, make_optimizer, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(8, 24), (24, 8), (16, 16)])
@@ -13,7 +12,7 @@ def test_all_directions_of_a_matrix_move_alike(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     values = torch.linspace(1.0, 0.05, min(shape))
-    after = torch.linalg.svdvals(orthogonal(left @ torch.diag(values) @ right))
+    after = torch.linalg.svdvals(orthogonalize(left @ torch.diag(values) @ right))
     # The published coefficients trade exactness for speed: values end in this band.
     assert float(after.min()) > 0.5 and float(after.max()) < 1.3
 
@@ -41,8 +40,8 @@ def test_a_kernel_is_a_matrix_of_its_outputs() -> None:
         torch.manual_seed(0)
         gradient = torch.randn(4, 2, 3, 3)
         kernel.grad = size * gradient
-        Muon([{"params": [kernel], "orthogonal": True}], lr=0.1).step()
-        wanted = -0.1 * orthogonal(gradient.reshape(4, 18)).reshape(4, 2, 3, 3)
+        Muon([{"params": [kernel], "muon": True}], lr=0.1).step()
+        wanted = -0.1 * orthogonalize(gradient.reshape(4, 18)).reshape(4, 2, 3, 3)
         torch.testing.assert_close(kernel.detach(), wanted, atol=2e-3, rtol=0.05)
 
 
@@ -50,12 +49,12 @@ def test_inner_matrices_alone_take_orthogonal_steps() -> None:
     """Of a stem, a hidden layer and a head, all with biases, one matrix is inner."""
 
     class Small(nn.Module):
-        ends = ("stem", "head")
+        input_and_output_layers = ("stem", "head")
 
         def __init__(self) -> None:
             super().__init__()
             self.stem, self.hidden, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 2)
 
     made = make_optimizer(Small(), 1e-3, 0.1, 10.0, {})
-    rows = [(g["orthogonal"], g["share"], g["weight_decay"], len(g["params"])) for g in made.param_groups]
+    rows = [(g["muon"], g["lr_multiplier"], g["weight_decay"], len(g["params"])) for g in made.param_groups]
     assert sorted(rows) == [(False, 1.0, 0.0, 3), (False, 1.0, 0.1, 2), (True, 10.0, 0.1, 1)]
