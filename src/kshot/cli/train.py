@@ -1,47 +1,45 @@
 """`kshot train ...`: the group of commands, and what they share. Each run is a folder that --resume continues."""
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kshot.training.schedule import Progress as Step
+from kshot.cli import options as o
+from kshot.cli.output import bars, say
 
 app = typer.Typer(
     no_args_is_help=True, help="Train heads, learnable methods, backgrounds, or a small encoder of your own."
 )
 
-
-def option(panel: str, help: str, *flags: str, **more: Any) -> Any:
-    """An option in a panel of the help."""
-    return typer.Option(*flags, help=help, rich_help_panel=panel, **more)
-
-
-DATA, LEARNING = "Data", "Learning"
+data, learning = (partial(o.option, panel) for panel in ("Data", "Learning"))
 Photos: TypeAlias = Annotated[Path, typer.Argument(help="Folder of photographs, with sub-folders; no labels needed.")]
-Masks: TypeAlias = Annotated[Path | None, option(DATA, "Masks of objects: same place and name, .png.")]
-Without: TypeAlias = Annotated[
-    list[Path] | None, option(DATA, "Folder of test images, which must not be learned from.", "--without")
-]
-Limit: TypeAlias = Annotated[int, option(DATA, "Photographs at most.", min=1)]
-BatchSize: TypeAlias = Annotated[int, option(LEARNING, "Examples of a forward pass.", min=1)]
-GradAccumulationSteps: TypeAlias = Annotated[int, option(LEARNING, "Forward passes of a step.", min=1)]
-Lr: TypeAlias = Annotated[float, option(LEARNING, "Highest learning rate of AdamW.")]
-Seed: TypeAlias = Annotated[int, option(LEARNING, "Seed of everything random.", min=0)]
-Dtype: TypeAlias = Annotated[str, option(LEARNING, "float32 or bfloat16.")]
+Limit: TypeAlias = Annotated[int, data("Photographs at most.", min=1)]
+Without: TypeAlias = Annotated[list[Path] | None, data("Folder of test images, which must not be learned from.")]
+Lr: TypeAlias = Annotated[float, learning("Highest learning rate of AdamW.")]
+Seed: TypeAlias = Annotated[int, learning("Seed of everything random.", min=0)]
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What `train heads` and `train distill` share."""
+
+    masks: Annotated[Path | None, data("Masks of objects: same place and name, .png.")] = None
+    batch_size: Annotated[int, learning("Photographs of a forward pass.", min=1)] = 16
+    grad_accumulation_steps: Annotated[int, learning("Forward passes of a step.", min=1)] = 1
+    seed: Seed = 0
+    device: o.Device = "auto"
+    resume: o.Resume = False
 
 
 @contextmanager
-def training_bar() -> Iterator[Step]:
-    """A progress callback of `kshot.training`; draws on stderr when that is a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True, highlight=False)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
+def training_bar() -> Iterator[Callable[[str, int, int, dict[str, float]], None]]:
+    """A progress callback of `kshot.training`, on stderr when that is a terminal."""
+    with bars() as bar:
         tasks: dict[str, Any] = {}
 
         def step(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
@@ -51,3 +49,9 @@ def training_bar() -> Iterator[Step]:
             bar.update(tasks[stage], completed=done, total=total, description=text)
 
         yield step
+
+
+def say_near_duplicates(count: int, folders: Sequence[Path] | None) -> None:
+    """How many photographs were left out, if any."""
+    if count:
+        say(f"{count} photographs left out, since they lie in {' or '.join(map(str, folders or ()))} too")

@@ -1,5 +1,6 @@
 """`kshot train distill`: a small encoder from large ones, on photographs without labels."""
 
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
@@ -9,7 +10,6 @@ from kshot.cli import train as t
 from kshot.cli.output import print_json, say
 from kshot.errors import SettingError
 
-_NET = "Encoder"
 EXAMPLES = """Examples:
 
 kshot train distill photos/ --teacher dinov2-small -o runs/mine
@@ -18,76 +18,51 @@ kshot label support/ images/ -o out/ --backbone runs/mine/encoder
 """
 
 
+@dataclass(frozen=True)
+class Options:
+    """Settings of `kshot.training.distill`."""
+
+    without: t.Without = None
+    limit: Annotated[int | None, t.data("Photographs at most.", min=2)] = None
+    views: Annotated[int, t.data("Views of each photograph.", min=1)] = 3
+    grid: Annotated[int, t.data("Patches a side that teachers see.", min=4)] = 20
+    dim: Annotated[int, o.option("Encoder", "Channels that come out.", min=8)] = 192
+    width: Annotated[int, o.option("Encoder", "Channels at a sixteenth of the resolution.", min=16)] = 256
+    blocks: Annotated[int, o.option("Encoder", "Blocks of attention.", min=0)] = 4
+    sides: Annotated[str, t.learning("Pixels of the student's views, in equal parts of the training.")] = (
+        "128,128,128,160,192,224"
+    )
+    epochs: Annotated[float, t.learning("Times through the photographs.", min=0.001)] = 60
+    lr: t.Lr = 1.5e-3
+    muon_lr_ratio: Annotated[float, t.learning("Muon's rate for matrices, times lr; 0: AdamW alone.", min=0)] = 13.3
+    dtype: Annotated[str, t.learning("float32 or bfloat16.")] = "bfloat16"
+
+
+@o.grouped()
 def distill(
     photos: t.Photos,
     out: o.Out,
-    teacher: Annotated[list[str], t.option(t.DATA, "Backbone to learn from; may be given again.")],
-    masks: t.Masks = None,
-    without: t.Without = None,
-    limit: Annotated[int | None, t.option(t.DATA, "Photographs at most.", min=2)] = None,
-    views: Annotated[int, t.option(t.DATA, "Views of each photograph.", min=1)] = 3,
-    grid: Annotated[int, t.option(t.DATA, "Patches a side that teachers see.", min=4)] = 20,
-    dim: Annotated[int, t.option(_NET, "Channels that come out.", min=8)] = 192,
-    width: Annotated[int, t.option(_NET, "Channels at a sixteenth of the resolution.", min=16)] = 256,
-    blocks: Annotated[int, t.option(_NET, "Blocks of attention.", min=0)] = 4,
-    sides: Annotated[
-        str, t.option(t.LEARNING, "Pixels of the student's views, in equal parts of the training.")
-    ] = "128,128,128,160,192,224",
-    epochs: Annotated[float, t.option(t.LEARNING, "Times through the photographs.", min=0.001)] = 60,
-    batch_size: t.BatchSize = 16,
-    grad_accumulation_steps: t.GradAccumulationSteps = 1,
-    lr: t.Lr = 1.5e-3,
-    muon_lr_ratio: Annotated[
-        float, t.option(t.LEARNING, "Learning rate of Muon for matrices, times lr; 0: AdamW alone.", min=0)
-    ] = 13.3,
-    seed: t.Seed = 0,
-    dtype: t.Dtype = "bfloat16",
-    device: o.Device = "auto",
-    resume: o.Resume = False,
+    teacher: Annotated[list[str], t.data("Backbone to learn from; may be given again.")],
+    options: Options,
+    learning: t.Learning,
     json: o.Json = False,
 ) -> None:
     """Distil a small dense encoder, with objectness, from one or several backbones. OUT/encoder is a --backbone."""
+    settings = asdict(options) | {"sides": parse_sides(options.sides), "without": options.without or ()}
     from kshot import training
     from kshot.report.training import write_report
     from kshot.training.distributed import is_main_process
 
     with t.training_bar() as bar:
-        made = training.distill(
-            photos,
-            out,
-            teacher,
-            masks=masks,
-            without=without or (),
-            limit=limit,
-            views=views,
-            grid=grid,
-            dim=dim,
-            width=width,
-            blocks=blocks,
-            sides=parse_sides(sides),
-            epochs=epochs,
-            batch_size=batch_size,
-            grad_accumulation_steps=grad_accumulation_steps,
-            lr=lr,
-            muon_lr_ratio=muon_lr_ratio,
-            seed=seed,
-            dtype=dtype,
-            device=device,
-            resume=resume,
-            progress=bar,
-        )
+        made = training.distill(photos, out, teacher, **settings, **asdict(learning), progress=bar)
     if not is_main_process():
         return None
-    report = write_report(out)
+    report, run = write_report(out), made.training
     if json:
-        facts = {"encoder": str(made.encoder), "steps": made.steps, "loss": made.best_loss, "report": str(report)}
-        return print_json(facts)
-    if made.near_duplicates:
-        say(
-            f"{made.near_duplicates} photographs left out, since they lie in {' or '.join(map(str, without or ()))} too"
-        )
+        return print_json({"encoder": str(made.encoder), "steps": run.steps, "loss": run.best, "report": str(report)})
+    t.say_near_duplicates(made.near_duplicates, options.without)
     say(f"learned from {made.learned_from} photographs, validated on {made.held_out}")
-    typer.echo(f"{made.encoder}: loss {made.best_loss:.4f} after {made.best_step} steps")
+    typer.echo(f"{made.encoder}: loss {run.best:.4f} after {run.best_step} steps")
     typer.echo(f"report: {report}")
     return None
 

@@ -57,7 +57,9 @@ def _best(lines: Sequence[Line], monitor: str) -> Line | None:
 
 
 def _ended(lines: Sequence[Line]) -> str:
-    return lines[-1]["why"] if lines and lines[-1]["kind"] == log.END else "it goes on, or was killed and can be resumed"
+    return (
+        lines[-1]["why"] if lines and lines[-1]["kind"] == log.END else "it goes on, or was killed and can be resumed"
+    )
 
 
 def _facts(lines: Sequence[Line], settings: dict[str, Any]) -> list[tuple[str, str]]:

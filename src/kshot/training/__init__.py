@@ -14,10 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 # No module of this package has the name of a function: importing such a module would replace the function.
 _HOMES = {
-    "BackgroundPriorResult": "background_clusters",
-    "DistillResult": "distillation",
-    "EpisodicResult": "episodic_training",
-    "HeadsResult": "pooling_heads",
     "background_prior": "background_clusters",
     "distill": "distillation",
     "episodic": "episodic_training",
@@ -25,27 +21,13 @@ _HOMES = {
     "recipe": "episodic_recipes",
 }
 
-__all__ = [
-    "BackgroundPriorResult",
-    "DistillResult",
-    "EpisodicResult",
-    "HeadsResult",
-    "background_prior",
-    "distill",
-    "episodic",
-    "heads",
-    "recipe",
-]
+__all__ = ["background_prior", "distill", "episodic", "heads", "recipe"]
 
 if TYPE_CHECKING:
-    from kshot.training.background_clusters import BackgroundPriorResult as BackgroundPriorResult
     from kshot.training.background_clusters import background_prior as background_prior
-    from kshot.training.distillation import DistillResult as DistillResult
     from kshot.training.distillation import distill as distill
     from kshot.training.episodic_recipes import recipe as recipe
-    from kshot.training.episodic_training import EpisodicResult as EpisodicResult
     from kshot.training.episodic_training import episodic as episodic
-    from kshot.training.pooling_heads import HeadsResult as HeadsResult
     from kshot.training.pooling_heads import heads as heads
 
 

@@ -31,7 +31,7 @@ from kshot.training import checkpoint
 from kshot.training.distributed import is_main_process, local_device
 from kshot.training.schedule import Progress, Schedule
 from kshot.training.teacher_features import Targets, TargetSettings, distillation_targets
-from kshot.training.trainer import train
+from kshot.training.trainer import TrainingResult, train
 from kshot.training.unlabelled import (
     crop_resize,
     find_photos,
@@ -56,14 +56,8 @@ class DistillResult:
 
     encoder: Path
     """Folder of the encoder; it is a backbone."""
-    steps: int
-    """Steps of the optimizer that were done."""
-    best_step: int
-    """Step whose weights the encoder has."""
-    best_loss: float
-    """Loss on the held-out photographs at that step."""
-    stopped: str
-    """Why training ended before its last step, or an empty text."""
+    training: TrainingResult
+    """How the training ended; the encoder has the weights of the best step."""
     learned_from: int
     """Photographs in the training set."""
     held_out: int
@@ -156,10 +150,7 @@ def distill(
         )
     return DistillResult(
         encoder=out / ENCODER,
-        steps=trained.steps,
-        best_step=trained.best_step,
-        best_loss=trained.best,
-        stopped=trained.stopped,
+        training=trained,
         learned_from=len(learned),
         held_out=len(held_out),
         near_duplicates=near_duplicates,
@@ -170,16 +161,11 @@ def distill(
 class Batch(NamedTuple):
     """Views with their targets."""
 
-    pixels: Tensor
-    """(b, 3, side, side)."""
-    dense: Tensor
-    """(b, dim, grid, grid)."""
-    token: Tensor
-    """(b, dim)."""
-    objectness: Tensor
-    """(b, grid, grid)."""
-    whole: Tensor
-    """(b,): 1 for a view of the whole photograph, where alone the object is known; 0 for the others."""
+    pixels: Tensor  # (b, 3, side, side)
+    dense: Tensor  # (b, dim, grid, grid)
+    token: Tensor  # (b, dim)
+    objectness: Tensor  # (b, grid, grid)
+    whole: Tensor  # (b,) 1 for a view of the whole photograph, where alone the object is known; 0 for the others
 
 
 class DistillationLearner:

@@ -21,10 +21,8 @@ SCALE = 20.0  # of cosines, the method's default
 class PatchLogits(NamedTuple):
     """Predictions for n patches, and what they show."""
 
-    logits: Tensor
-    """(n, k), of the background and the classes."""
-    targets: Tensor
-    """(n, k): the fraction of each patch that shows each class; ignored pixels are in none."""
+    logits: Tensor  # (n, k), of the background and the classes
+    targets: Tensor  # (n, k): the fraction of each patch that shows each class; ignored pixels are in none
 
 
 class Head(Protocol):

@@ -23,7 +23,7 @@ from kshot.training import checkpoint
 from kshot.training.distributed import is_main_process, local_device
 from kshot.training.schedule import Progress, Schedule
 from kshot.training.teacher_features import PhotoFeatures, TeacherFeatures
-from kshot.training.trainer import train
+from kshot.training.trainer import TrainingResult, train
 from kshot.training.unlabelled import find_photos, seeded_rng, shuffled, split_held_out
 
 BACKBONE = "backbone"  # folder of the result in a run
@@ -38,14 +38,8 @@ class HeadsResult:
 
     backbone: Path
     """Folder of the backbone with its new heads; it is a backbone itself."""
-    steps: int
-    """Steps of the optimizer that were done."""
-    best_step: int
-    """Step whose weights the heads have."""
-    best_loss: float
-    """Loss on the held-out photographs at that step."""
-    stopped: str
-    """Why training ended before its last step, or an empty text."""
+    training: TrainingResult
+    """How the training ended; the heads have the weights of the best step."""
     held_out: int
     """Photographs that were only validated on."""
 
@@ -131,25 +125,15 @@ def heads(
     if is_main_process():
         weights = checkpoint.weights_of(trained.path)[1]
         headed.write(out / BACKBONE, backbone or DEFAULT, carrier, weights, not objectness_only)
-    return HeadsResult(
-        backbone=out / BACKBONE,
-        steps=trained.steps,
-        best_step=trained.best_step,
-        best_loss=trained.best,
-        stopped=trained.stopped,
-        held_out=len(held_out),
-    )
+    return HeadsResult(out / BACKBONE, trained, len(held_out))
 
 
 class Batch(NamedTuple):
     """What one forward pass learns from."""
 
-    inner: Tensor
-    """(b, width, grid, grid): what the heads read."""
-    alike: Tensor
-    """(b, n, n) bool: which pairs of patch tokens the teacher finds alike."""
-    objectness: Tensor
-    """(b, grid, grid) in 0..1."""
+    inner: Tensor  # (b, width, grid, grid): what the heads read
+    alike: Tensor  # (b, n, n) bool: which pairs of patch tokens the teacher finds alike
+    objectness: Tensor  # (b, grid, grid) in 0..1
 
 
 class HeadsLearner:

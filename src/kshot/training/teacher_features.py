@@ -80,12 +80,9 @@ class FeatureStore:
 class PhotoFeatures(NamedTuple):
     """What the heads learn from, for one photograph."""
 
-    inner: Tensor
-    """(width, grid, grid): what the heads read."""
-    values: Tensor
-    """(c, grid, grid): the teacher's patch tokens, of unit length."""
-    objectness: Tensor
-    """(grid, grid) in 0..1: where the object is."""
+    inner: Tensor  # (width, grid, grid): what the heads read
+    values: Tensor  # (c, grid, grid): the teacher's patch tokens, of unit length
+    objectness: Tensor  # (grid, grid) in 0..1: where the object is
 
 
 class TeacherFeatures:

@@ -274,10 +274,11 @@ class _Run:
         if size == 1:
             return f"{message}; use smaller images, dtype bfloat16, or a machine with more memory"
         half = max(divisor for divisor in range(1, size // 2 + 1) if size % divisor == 0)
+        passes = passes * size // half
         return (
-            f"{message}; use a batch size of {half} with {passes * size // half} accumulation steps (--batch-size {half} "
-            f"--grad-accumulation-steps {passes * size // half}), which learns from as many examples in each step; a "
-            "resumed run goes on from its last checkpoint"
+            f"{message}; use a batch size of {half} with {passes} accumulation steps (--batch-size {half} "
+            f"--grad-accumulation-steps {passes}), which learns from as many examples in each step; a resumed run goes "
+            "on from its last checkpoint"
         )
 
     def _not_finite(self, figures: dict[str, float]) -> str:
