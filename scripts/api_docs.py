@@ -19,7 +19,7 @@ SECTIONS = {
     "Images": ["kshot.io.images.read_image", "kshot.io.images.read_mask"],
     "Folders of images": ["kshot.batch.label_folder", "kshot.batch.Summary"],
     "Evaluation": ["kshot.evaluation", "kshot.data.base.Dataset", "kshot.episodes.sampler", "kshot.episodes.csv"],
-    "Training": ["kshot.training"],
+    "Training": ["kshot.training", "kshot.training.schedule", "kshot.training.episodic_recipes.Recipe"],
     "Errors": ["kshot.errors"],
     "Annotations": ["kshot.annotations.model", "kshot.formats.base"],
     "Parts of a backbone": ["kshot.backbones.base"],

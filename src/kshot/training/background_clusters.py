@@ -44,13 +44,13 @@ class BackgroundPriorResult:
 
 
 def background_prior(
-    photos: Path,
-    out: Path,
+    photos: Path | str,
+    out: Path | str,
     *,
     backbone: str | None = None,
     layers: Sequence[str] | None = None,
     size: int | None = None,
-    without: Sequence[Path] = (),
+    without: Sequence[Path | str] = (),
     limit: int = 1000,
     patches: int = 64,
     clusters: int = 1024,
@@ -67,6 +67,7 @@ def background_prior(
     clusters: means that are kept at most. rounds: of k-means. seed: of everything random.
     Raises `InputError`, `BackboneError`, `TrainingError` and `OutputError`.
     """
+    photos, out = Path(photos), Path(out)
     encoder = load_backbone(backbone or DEFAULT, device=device, layers=layers)
     found, near_duplicates = find_photos(photos, limit, without)
 

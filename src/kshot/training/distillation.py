@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from kshot.backbones import tiny
 from kshot.backbones.base import IMAGENET_MEAN, IMAGENET_STD, load_backbone
 from kshot.backbones.tiny import Net, NetSizes, Output
-from kshot.errors import SettingError, TrainingError
+from kshot.errors import SettingError
 from kshot.features.lru import BoundedCache
 from kshot.io.images import read_image
 from kshot.training import checkpoint
@@ -33,6 +33,7 @@ from kshot.training.schedule import Progress, Schedule
 from kshot.training.teacher_features import Targets, TargetSettings, distillation_targets
 from kshot.training.trainer import TrainingResult, train
 from kshot.training.unlabelled import (
+    checked_masks,
     crop_resize,
     find_photos,
     seeded_rng,
@@ -69,12 +70,12 @@ class DistillResult:
 
 
 def distill(
-    photos: Path,
-    out: Path,
+    photos: Path | str,
+    out: Path | str,
     teachers: Sequence[str],
     *,
-    masks: Path | None = None,
-    without: Sequence[Path] = (),
+    masks: Path | str | None = None,
+    without: Sequence[Path | str] = (),
     limit: int | None = None,
     views: int = 3,
     grid: int = 20,
@@ -98,15 +99,15 @@ def distill(
     photos: folder of photographs, sub-folders included; limit: how many are looked at. teachers: names of backbones.
     masks: folder of the objects' masks, at the same place and name, .png; without one the salient region is the object.
     without: folders of test images; photographs that show the same are left out.
-    views, grid, dim: see `TargetSettings`. width: channels at a sixteenth of the resolution, a multiple of 64 if above
-    64. blocks: of attention. sides: pixels of the student's views, in equal parts of the training, multiples of 16 from
+    views: of each photograph, the whole and random boxes. grid: patches a side that the teachers see. dim: channels of
+    the encoder. width: channels at a sixteenth of the resolution, a multiple of 64 if above 64. blocks: of attention.
+    sides: pixels of the student's views, in equal parts of the training, multiples of 16 from
     32 on; half of the steps take the side of the part before. epochs: times through the photographs. batch_size, lr,
     grad_accumulation_steps, muon_lr_ratio, seed, dtype: see `Schedule`. resume: continue the run in `out`.
     Under torchrun only the main process writes the encoder. Raises `SettingError`, `InputError`, `BackboneError`,
     `TrainingError` and `OutputError`.
     """
-    if masks is not None and not masks.is_dir():
-        raise TrainingError(f"{masks}: no such folder of masks")
+    photos, out, masks = Path(photos), Path(out), checked_masks(masks)
     if width > _HEAD and width % _HEAD:
         raise SettingError(f"width {width}: expected a multiple of {_HEAD}, one attention head for each")
     if not sides or any(side < 32 or side % 16 for side in sides):

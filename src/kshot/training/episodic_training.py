@@ -60,7 +60,7 @@ class EpisodicResult:
 def episodic(
     segmenter: Segmenter,
     data: Dataset,
-    out: Path,
+    out: Path | str,
     *,
     recipe: Recipe = RECIPES["seed"],
     novel: Sequence[str] = (),
@@ -96,6 +96,7 @@ def episodic(
     """
     if segmenter.settings != segmenter.method.Settings():
         raise SettingError("training starts from the method's own settings; give the segmenter no others")
+    out = Path(out)
     classes = split_classes(data, base=base, novel=novel, every=novel_every, offset=novel_offset)
     view, left_out = base_view(data, classes, split or data.support_split, shot)
     facts = facts_of(data, classes, view)

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from kshot.backbones import headed
 from kshot.backbones.base import DEFAULT, load_backbone
 from kshot.backbones.headed import AFFINITY_THRESHOLD, Heads
-from kshot.errors import SettingError, TrainingError
+from kshot.errors import SettingError
 from kshot.training import checkpoint
 from kshot.training.distributed import is_main_process, local_device
 from kshot.training.schedule import Progress, Schedule
 from kshot.training.teacher_features import PhotoFeatures, TeacherFeatures
 from kshot.training.trainer import TrainingResult, train
-from kshot.training.unlabelled import find_photos, seeded_rng, shuffled, split_held_out
+from kshot.training.unlabelled import checked_masks, find_photos, seeded_rng, shuffled, split_held_out
 
 BACKBONE = "backbone"  # folder of the result in a run
 _MIRROR = 2  # a random stream of its own
@@ -45,13 +45,13 @@ class HeadsResult:
 
 
 def heads(
-    photos: Path,
-    out: Path,
+    photos: Path | str,
+    out: Path | str,
     *,
     backbone: str | None = None,
     layers: Sequence[str] | None = None,
     teacher: str | None = None,
-    masks: Path | None = None,
+    masks: Path | str | None = None,
     size: int | None = None,
     steps: int = 300,
     batch_size: int = 16,
@@ -95,8 +95,7 @@ def heads(
     )
     if object_lr <= 0:
         raise SettingError(f"object_lr {object_lr}: expected more than 0")
-    if masks is not None and not masks.is_dir():
-        raise TrainingError(f"{masks}: no such folder of masks")
+    photos, out, masks = Path(photos), Path(out), checked_masks(masks)
     place = str(local_device(device))
     carrier = load_backbone(backbone or DEFAULT, device=place, layers=layers)
     side = size or 448

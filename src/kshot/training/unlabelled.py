@@ -31,7 +31,7 @@ _PATCH = 8  # of a frame as square as the view; any number does
 _SHUFFLE = 1  # a random stream of its own
 
 
-def find_photos(folder: Path, limit: int | None = None, without: Sequence[Path] = ()) -> tuple[list[Path], int]:
+def find_photos(folder: Path, limit: int | None = None, without: Sequence[Path | str] = ()) -> tuple[list[Path], int]:
     """Readable photographs of a folder and its sub-folders, and how many near duplicates were left out of them.
 
     The order depends on the names alone (their hashes). limit: files that are looked at. without: folders of test
@@ -55,7 +55,7 @@ def find_photos(folder: Path, limit: int | None = None, without: Sequence[Path] 
     return kept, len(thumbnails) - len(kept)
 
 
-def remove_near_duplicates(photos: Mapping[Path, Thumbnail], folders: Sequence[Path]) -> list[Path]:
+def remove_near_duplicates(photos: Mapping[Path, Thumbnail], folders: Sequence[Path | str]) -> list[Path]:
     """The photographs, given with their thumbnails, that show something else than every image of these folders.
 
     Two images show the same when their grey thumbnails correlate by more than 0.9: another size, compression or colour
@@ -111,6 +111,13 @@ def to_pixels(views: Sequence[Image.Image], mean: Sequence[float], std: Sequence
     """Views of equal size as normalized pixels (b, 3, h, w)."""
     stacked = torch.from_numpy(np.stack([np.asarray(view) for view in views])).permute(0, 3, 1, 2).float() / 255
     return (stacked - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def checked_masks(folder: Path | str | None) -> Path | None:
+    """A folder of masks, if there is one; raises `TrainingError` when it does not exist."""
+    if folder is not None and not Path(folder).is_dir():
+        raise TrainingError(f"{folder}: no such folder of masks")
+    return None if folder is None else Path(folder)
 
 
 def mask_of(photo: Path, folder: Path, masks: Path | None) -> NDArray[np.uint8] | None:
