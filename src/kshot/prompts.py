@@ -230,7 +230,7 @@ def _too_small(where: str, class_name: str, patches: float, patch: int) -> str:
         return f"the mask of {where}: {class_name!r} marks no pixel; mark the object, or leave the image out"
     return (
         f"the mask of {where}: {class_name!r} covers no {patch}x{patch} patch; "
-        "mark more of the object, raise --size, or leave it out"
+        "mark more of the object, raise size (--size), or leave it out"
     )
 
 

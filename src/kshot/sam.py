@@ -117,7 +117,7 @@ def load(name: str) -> Promptable:
     Raises `WeightsNotFoundError` within a second when it is neither here nor reachable, and `BackboneError` for
     another kind of model.
     """
-    folder = find_folder(name, name, instead="--method density --refiner crf")
+    folder = find_folder(name, name, instead="method density and refiner crf (--method density --refiner crf)")
     try:
         kind = json.loads((folder / "config.json").read_text()).get("model_type")
     except (OSError, ValueError) as error:

@@ -142,7 +142,7 @@ def test_a_mask_of_no_patch_is_refused(toy: kshot.Segmenter, tmp_path: Path) -> 
         toy.fit([Shot(tmp_path / "dog.jpg", mask=mask & False, label="dog")])
     dot = mask & False
     dot[40:43, 40:43] = True
-    with pytest.raises(EmptyMaskError, match=r"covers no 8x8 patch; mark more of the object, raise --size"):
+    with pytest.raises(EmptyMaskError, match=r"covers no 8x8 patch; mark more of the object, raise size"):
         toy.fit([Shot(tmp_path / "dog.jpg", mask=dot, label="dog")])
 
 

@@ -17,7 +17,7 @@ from kshot.annotations.rle import Rle
 from kshot.errors import SupportError
 from kshot.io.atomic import place_image
 from kshot.io.images import image_size
-from kshot.ops.components import split
+from kshot.ops.components import check_method, split
 from kshot.types import IGNORE, MAX_CLASSES, check_same_size
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ Rows = list[list[float]]
 
 @dataclass(frozen=True)
 class Export:
-    """How annotations are written, for the formats that leave a choice."""
+    """How annotations are written, for the formats that leave a choice. Raises `SettingError`."""
 
     instances: str | None = None
     """"components" or "watershed" splits masks into objects; None keeps them as they are."""
@@ -36,6 +36,10 @@ class Export:
     """How far, in pixels, a polygon may leave the mask's edge; 0 follows every pixel."""
     copy_images: bool = False
     """Copies of the images where a layout holds them, instead of links."""
+
+    def __post_init__(self) -> None:
+        if self.instances is not None:
+            check_method(self.instances)
 
 
 @dataclass(frozen=True, eq=False)

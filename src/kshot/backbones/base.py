@@ -186,7 +186,9 @@ def pick_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise SettingError(f"no device is called {device!r}; use auto, cpu, cuda or cuda:N") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise BackboneError(f"device {device}: this torch sees no CUDA GPU; use --device cpu (kshot doctor says more)")
+        raise BackboneError(
+            f"device {device}: this torch sees no CUDA GPU; use device cpu (--device cpu; `kshot doctor` says more)"
+        )
     return chosen
 
 

@@ -63,7 +63,7 @@ class Classic:
 def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Classic:
     """The filter bank; it has no layers to choose from."""
     if layers:
-        raise SettingError(f"{name} has no layers to choose from; leave --layers out")
+        raise SettingError(f"{name} has no layers to choose from; leave layers (--layers) out")
     return Classic(device, dtype)
 
 

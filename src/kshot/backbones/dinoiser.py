@@ -45,7 +45,7 @@ def reads(folder: Path) -> bool:
 def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Headed:
     """The short name, or a folder with a whole CLIP model and `last.pt`; see `load_backbone` for the errors."""
     if layers:
-        raise SettingError(f"{name} has no layers to choose from; leave --layers out")
+        raise SettingError(f"{name} has no layers to choose from; leave layers (--layers) out")
     known = SPECS.get(name)
     model = clip.load_clip(known.source if known else name, name, known, device, dtype)
     check_depth(name, model.depth)

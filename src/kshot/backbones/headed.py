@@ -190,7 +190,7 @@ def reads(folder: Path) -> bool:
 def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Headed:
     """Heads of a folder on the backbone that they were trained on; see `load_backbone` for the errors."""
     if layers:
-        raise SettingError(f"{name}: the layers were chosen when the heads were trained; leave --layers out")
+        raise SettingError(f"{name}: the layers were chosen when the heads were trained; leave layers (--layers) out")
     folder = hub.find_folder(name, name)
     facts = hub.read_config(folder)
     backbone = head_backbone(_load_named(folder, facts, device, dtype))

@@ -247,7 +247,7 @@ def save(model: Net, folder: Path, facts: Mapping[str, Any]) -> Path:
 def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Tiny:
     """The packed encoder, or a folder with one; see `load_backbone` for the errors."""
     if layers:
-        raise SettingError(f"{name} has no layers to choose from; leave --layers out")
+        raise SettingError(f"{name} has no layers to choose from; leave layers (--layers) out")
     if name in SPECS:
         spec = SPECS[name]
         data = resources.files("kshot.backbones").joinpath(_PACKED).read_bytes()

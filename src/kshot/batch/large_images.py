@@ -127,7 +127,7 @@ class LargeImages:
         if isinstance(writer, RowWriter):
             return writer
         if isinstance(writer, ImageWriter):
-            option = "--instances" if name == OBJECTS else f"--format {name}"
+            option = "instances (--instances)" if name == OBJECTS else f"the format {name} (--format {name})"
             raise SettingError(
                 f"{source.name}: is read in windows, and {option} needs the scores of the whole image; leave it out"
             )
@@ -149,7 +149,7 @@ class LargeImages:
         if width * min(self.tiling.tile, height) > FROM_PIXELS:
             raise ImageTooLargeError(
                 f"{raster.name}: a row of tiles is {width} x {self.tiling.tile} pixels, over the limit of "
-                f"{FROM_PIXELS:,}; take a smaller --tile"
+                f"{FROM_PIXELS:,}; take smaller tiles (tiling, --tile)"
             )
 
 

@@ -211,7 +211,7 @@ def _keeping() -> Iterator[None]:
         yield
     except OutputError as error:
         raise OutputError(
-            f"{error}; the images that are done are kept: when there is room, continue with --resume"
+            f"{error}; the images that are done are kept: when there is room, continue with --resume (resume=True)"
         ) from error
 
 

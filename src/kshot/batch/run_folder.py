@@ -85,11 +85,15 @@ class RunFolder:
         shards = any(self.out.glob(SHARD_MANIFESTS))
         begun = shards or (self.out / MANIFEST).exists()
         if self.shard and overwrite:
-            raise SettingError(f"--overwrite with --shard {self.shard}: others may be at work; remove {self.out} first")
+            raise SettingError(
+                f"overwrite (--overwrite) beside shard {self.shard}: others may be at work; remove {self.out} first"
+            )
         # Other shards' results are no reason to stop; what a run of the whole left is.
         ours = self.manifest.exists() or (begun and not shards) if self.shard else begun
         if ours and not (resume or overwrite):
-            raise SettingError(f"{self.out}: holds the results of a run; continue it with --resume, or --overwrite it")
+            raise SettingError(
+                f"{self.out}: holds the results of a run; continue it (resume, --resume), or overwrite it (--overwrite)"
+            )
         if begun and not overwrite:
             self._check_same(settings)
         else:
@@ -132,12 +136,12 @@ class RunFolder:
         now = json.loads(json.dumps(now))  # tuples become lists, as in the file
         if before.get("task") != now["task"]:
             raise SettingError(
-                f"{self.out}: holds the results of another task; choose another folder, or --overwrite it"
+                f"{self.out}: holds the results of another task; choose another folder, or overwrite it (--overwrite)"
             )
         # The images' folder may be mounted elsewhere on each of several machines.
         for name, options in (_BINDING | ({} if self.shard else {"images": "the folder of images"})).items():
             if before.get(name) != now.get(name):
                 raise SettingError(
                     f"{self.out}: the run in it had {name} {before.get(name)}, now it is {now.get(name)}; "
-                    f"give the same again ({options}), choose another folder, or --overwrite it"
+                    f"give the same again ({options}), choose another folder, or overwrite it (--overwrite)"
                 )

@@ -163,10 +163,7 @@ class Shapes:
     def export(self) -> "Export":
         """These options for the writers. Raises `SettingError`."""
         from kshot.annotations.model import Export
-        from kshot.ops.components import METHODS
 
-        if self.instances is not None and self.instances not in METHODS:
-            raise SettingError(f"--instances {self.instances}: choices: {', '.join(METHODS)}")
         return Export(**asdict(self))
 
 

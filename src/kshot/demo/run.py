@@ -55,7 +55,9 @@ def run_demo(
     """
     out, started = Path(out), time.perf_counter()
     if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise SettingError(f"{out}: holds something already; choose another folder with -o, or --overwrite it")
+        raise SettingError(
+            f"{out}: holds something already; choose another folder (out, -o), or overwrite it (--overwrite)"
+        )
     segmenter = Segmenter(backbone=backbone) if backbone else Segmenter()
     demo = Demo(out / REPORT, segmenter.origin.backbone)
     for case in CASES:

@@ -37,14 +37,14 @@ def converter(
     low, high = of_all()
     if not np.isfinite([low, high]).all():
         raise ShapeError(
-            f"{name}: expected finite pixel values, got NaN or infinity; with --stretch LOW,HIGH NaN is black"
+            f"{name}: expected finite pixel values, got NaN or infinity; with stretch (--stretch LOW,HIGH) NaN is black"
         )
     if dtype.kind == "f" and low >= 0 and high <= 1:
         return lambda array: np.rint(array * 255).astype(np.uint8)
     if low < 0 or high >= 2**16:
         raise ShapeError(
             f"{name}: expected pixel values of 8 to 16 bits, or floats in 0..1, "
-            f"got {dtype} in {low:g}..{high:g}; scale them first, or with --stretch LOW,HIGH"
+            f"got {dtype} in {low:g}..{high:g}; scale them first, or give stretch (--stretch LOW,HIGH)"
         )
     depth = next(d for d in _BIT_DEPTHS if high < 2**d)
     return lambda array: np.floor(array / 2.0 ** (depth - 8)).astype(np.uint8)

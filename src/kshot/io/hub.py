@@ -12,7 +12,7 @@ from kshot.errors import BackboneError, WeightsNotFoundError
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 PATTERNS = ("config.json", "preprocessor_config.json", *TOKENIZER, "*.safetensors", "*.safetensors.index.json")
-INSTEAD = "--backbone tiny"
+INSTEAD = "backbone tiny (--backbone tiny)"
 # The same weights once more, for another library.
 _IGNORED = ["open_clip*"]
 # What some older models have alone; transformers reads it without unpickling anything but tensors.

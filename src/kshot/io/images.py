@@ -164,7 +164,7 @@ def _opened(image: Any, max_pixels: int, directory: int = 0) -> Iterator[Image.I
         if width * height > max_pixels:
             raise ImageTooLargeError(
                 f"{name}: {width} x {height} = {width * height:,} pixels, over the limit of {max_pixels:,}; "
-                "raise the limit (--max-pixels, or KSHOT_MAX_PIXELS), cut it up, or read a TIFF in windows (--tile)"
+                "raise max_pixels (--max-pixels, or KSHOT_MAX_PIXELS), cut it up, or read a TIFF in tiles (--tile)"
             )
         if min(width, height) < 1:
             raise ImageReadError(f"{name}: the image is empty ({width} x {height})")

@@ -79,7 +79,7 @@ def read(source: Any, page: Page, selection: BandSelection, max_pixels: int, nam
         if height * width > max_pixels:
             raise ImageTooLargeError(
                 f"{name}: {width} x {height} = {width * height:,} pixels, over the limit of {max_pixels:,}; "
-                "read it in windows with --tile 512, or raise the limit (--max-pixels, or KSHOT_MAX_PIXELS)"
+                "read it in windows (tiling, --tile 512), or raise max_pixels (--max-pixels, or KSHOT_MAX_PIXELS)"
             )
         image = raster.whole()
     return np.ascontiguousarray(_TURNS[page.orientation](image) if page.orientation in _TURNS else image)
@@ -159,7 +159,7 @@ class Raster:
         wrong = [band for band in self.selection.bands if band > count]
         if wrong:
             raise ImageReadError(
-                f"{self.name}: no band {wrong[0]}, it has {count}; choose among 1..{count} with --bands"
+                f"{self.name}: no band {wrong[0]}, it has {count}; choose bands (--bands) among 1..{count}"
             )
         if self.selection.bands:
             return self.selection.bands
@@ -167,7 +167,7 @@ class Raster:
             return tuple(range(1, count + 1))
         if count > 3 and count not in _told:
             _told.add(count)
-            log.warning("%s: %d bands; 1, 2, 3 are taken as red, green, blue; --bands chooses others", self.name, count)
+            log.warning("%s: %d bands; red, green, blue are 1, 2, 3; bands (--bands) chooses others", self.name, count)
         return (1, 2, 3) if count >= 3 else (1,)
 
     @cached_property

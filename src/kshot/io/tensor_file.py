@@ -86,7 +86,7 @@ class Learned:
         if self.facts["method"] != method:
             raise SettingError(
                 f"these weights were learned for the method {self.facts['method']}, not for {method}; use "
-                f"--method {self.facts['method']}, or train others"
+                f"that one (--method {self.facts['method']}), or train others"
             )
         if self.facts["identity"] != identity:
             raise BackboneMismatchError(

@@ -30,7 +30,7 @@ class VideoFrame:
         if width * height > max_pixels:
             raise ImageTooLargeError(
                 f"{self.name}: frames of {width} x {height} = {width * height:,} pixels, over the limit of "
-                f"{max_pixels:,}; raise the limit (--max-pixels, or KSHOT_MAX_PIXELS)"
+                f"{max_pixels:,}; raise max_pixels (--max-pixels, or KSHOT_MAX_PIXELS)"
             )
         # FFmpeg counts the turns of its display matrix against the clock, as numpy does.
         turned: NDArray[np.uint8] = np.rot90(self.decoded.to_ndarray(format="rgb24"), round(self.decoded.rotation / 90))

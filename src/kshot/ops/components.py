@@ -18,6 +18,12 @@ _AT_ONCE = 2**22  # pixels that are looked through at once
 Piece = tuple[tuple[slice, slice], NDArray[np.bool_]]
 
 
+def check_method(method: str) -> None:
+    """Raise `SettingError` for a name that is not one of `METHODS`."""
+    if method not in METHODS:
+        raise SettingError(f"instances (--instances) {method!r}: choices: {', '.join(METHODS)}")
+
+
 def split(
     mask: NDArray[np.bool_], score: NDArray[np.float32] | None = None, method: str = "components"
 ) -> Iterator[Piece]:
@@ -27,8 +33,7 @@ def split(
     (h, w) in 0..1 when it is given, dips between two tops. In the order of their first pixels.
     Raises `SettingError` for another method.
     """
-    if method not in METHODS:
-        raise SettingError(f"--instances {method}: choices: {', '.join(METHODS)}")
+    check_method(method)
     for place, inside in connected_components(mask):
         if method == "watershed":
             yield from _basins(place, inside, None if score is None else score[place])

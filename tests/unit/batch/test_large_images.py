@@ -153,7 +153,7 @@ def test_windows_lift_the_pixel_limit_and_nothing_else_does(shots: list[Shot], s
     ("layout", "tile", "says"),
     [
         ({"tiled": False, "blockysize": 300}, 128, "gdal_translate"),
-        ({}, 256, "smaller --tile"),
+        ({}, 256, "take smaller tiles"),
     ],
 )
 def test_what_would_fill_the_memory_after_all_is_refused(
