@@ -8,6 +8,7 @@ import pytest
 
 import kshot.formats
 from kshot import _plugins
+from kshot.cli import parsing
 from kshot.formats import base
 from kshot.formats.base import (
     AnnotationReader,
@@ -67,6 +68,14 @@ def test_formats_of_one_kind_have_places_and_layouts_of_their_own() -> None:
     places = [one.output for one in writers] + folders
     titles = [reader.title for reader in base.readers()]
     assert len(places) == len(set(places)) and len(titles) == len(set(titles))
+
+
+def test_the_command_line_knows_what_is_written_without_importing_it() -> None:
+    written = [one for one in base.all_formats() if isinstance(one, ImageWriter | AnnotationWriter)]
+    listed = [one.name.replace("_", "-") for one in written if isinstance(one, ImageWriter) or one.output]
+    assert ", ".join(name for name in listed if name != "pixel-lists") == parsing.WRITTEN
+    converted = [one.name.replace("_", "-") for one in written if isinstance(one, AnnotationWriter) and one.output]
+    assert ", ".join(["png", *(name for name in converted if name != "pixel-lists")]) == parsing.CONVERTED
 
 
 def test_another_layout_is_none_of_its_business(format_: Format, tmp_path: Path) -> None:

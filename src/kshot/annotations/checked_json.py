@@ -7,6 +7,8 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any, TypeVar
 
+import yaml
+
 from kshot.errors import SupportError
 from kshot.io.images import image_size
 from kshot.io.paths import visible
@@ -45,11 +47,39 @@ class Entry:
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises `SupportError` that names it."""
     try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise SupportError(f"{path}: cannot be read ({error.strerror})") from error
+        return json.loads(_bytes(path))
     except (ValueError, RecursionError) as error:
         raise SupportError(f"{path}: not valid JSON ({error})") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises `SupportError` that names it."""
+    try:
+        return yaml.safe_load(_bytes(path))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SupportError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+
+
+def read_text_lines(path: Path) -> list[str]:
+    """The lines of a text file, without a byte order mark. Raises `SupportError` that names it."""
+    try:
+        return _bytes(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise SupportError(f"{path}: not text ({error})") from error
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SupportError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def check_class_names(path: Path, names: Sequence[str]) -> None:
+    """Raise `SupportError` when a class list names a class twice."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SupportError(f"{path}: {', '.join(twice)} stands there twice; give each class a name of its own")
 
 
 def documents(where: Path, suffix: str) -> list[Path]:

@@ -60,20 +60,20 @@ def load(
     wanted = [split for split in splits if split in there] or there
     if not wanted:
         raise DatasetError(f"{root}: no COCO{f' {year}' if year else ''} here; looked for {LOOKS_FOR}")
-    parts = {split: _part(root, split, chosen, found[chosen, split]) for split in wanted}
-    classes = _classes(parts)
-    problems = [problem for part in parts.values() for problem in part.problems]
-    tested = "val" if "val" in parts else wanted[0]
+    files = {split: _instances_file(root, split, chosen, found[chosen, split]) for split in wanted}
+    classes = _classes(files)
+    problems = [problem for one in files.values() for problem in one.problems]
+    tested = "val" if "val" in files else wanted[0]
     return Dataset(
         name=f"coco{chosen}",
         family="coco",
         root=root,
         layout=f"COCO {chosen}, instances of {', '.join(wanted)}",
         classes=classes,
-        samples={image: item for part in parts.values() for image, item in part.samples.items()},
-        splits={split: tuple(part.samples) for split, part in parts.items()},
+        samples={image: sample for one in files.values() for image, sample in one.samples.items()},
+        splits={split: tuple(one.samples) for split, one in files.items()},
         query_split=tested,
-        support_split="train" if "train" in parts else tested,
+        support_split="train" if "train" in files else tested,
         folds=_folds(len(classes)),
         fold=fold,
         min_area=MIN_AREA,
@@ -85,7 +85,7 @@ def load(
     )
 
 
-class _Part(NamedTuple):
+class _InstancesFile(NamedTuple):
     """One instances file: its categories, its images that are on the disk, and what is missing."""
 
     names: dict[int, str]
@@ -93,16 +93,16 @@ class _Part(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-def _part(root: Path, split: str, year: int, path: Path) -> _Part:
+def _instances_file(root: Path, split: str, year: int, path: Path) -> _InstancesFile:
     data = _read(path)
     folder = next((f for f in _folders(root, split, year) if f.is_dir()), root / f"{split}{year}")
     on_disk = {file.name: file for file in visible(folder)}
     try:
         names = {int(category["id"]): str(category["name"]) for category in data["categories"]}
-        marks = _by_image(path, data["annotations"], sorted(names))
+        annotations = _by_image(path, data["annotations"], sorted(names))
         listed = {PurePosixPath(image["file_name"]).name: image for image in data["images"]}
         samples = {
-            Path(name).stem: _sample(path, on_disk[name], image, marks.get(image["id"], []))
+            Path(name).stem: _sample(path, on_disk[name], image, annotations.get(image["id"], []))
             for name, image in sorted(listed.items())
             if name in on_disk
         }
@@ -113,31 +113,31 @@ def _part(root: Path, split: str, year: int, path: Path) -> _Part:
         Problem(f"images of {path.name} without a file", tuple(absent)),
         Problem(f"images in {folder.name} that {path.name} does not list", tuple(extra)),
     )
-    return _Part(names, samples, problems)
+    return _InstancesFile(names, samples, problems)
 
 
-def _sample(path: Path, picture: Path, image: dict[str, Any], marks: list[dict[str, Any]]) -> Sample:
+def _sample(path: Path, file: Path, image: dict[str, Any], annotations: list[dict[str, Any]]) -> Sample:
     size_hw = int(image["height"]), int(image["width"])
-    return Sample(picture, partial(label_map, f"{path}: image {picture.name}", marks, size_hw), path)
+    return Sample(file, partial(label_map, f"{path}: image {file.name}", annotations, size_hw), path)
 
 
-def label_map(called: str, marks: list[dict[str, Any]], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """(h, w) label map of one image. marks: annotations with their `label`. Raises `DatasetError`."""
+def label_map(called: str, annotations: list[dict[str, Any]], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """(h, w) label map of one image. annotations: COCO's, each with its `label`. Raises `DatasetError`."""
     try:
-        encoded = [(_encode(called, mark, size_hw), IGNORE if mark["iscrowd"] else mark["label"]) for mark in marks]
+        encoded = [(_encode(called, one, size_hw), IGNORE if one["iscrowd"] else one["label"]) for one in annotations]
     except SupportError as error:
         raise DatasetError(str(error)) from error
     return paint(((mask, label) for mask, label in encoded if mask is not None), size_hw)
 
 
-def _encode(called: str, mark: dict[str, Any], size_hw: tuple[int, int]) -> Rle | None:
-    segmentation = mark["segmentation"]
+def _encode(called: str, annotation: dict[str, Any], size_hw: tuple[int, int]) -> Rle | None:
+    segmentation = annotation["segmentation"]
     if isinstance(segmentation, list):
         # Two corners enclose nothing, and pycocotools would read four numbers as a box.
         segmentation = [polygon.tolist() for polygon in segmentation if len(polygon) >= 6]
         if not segmentation:
             return None
-    return segmentation_rle(Entry(f"{called}, annotation {mark['id']}", {"segmentation": segmentation}), size_hw)
+    return segmentation_rle(Entry(f"{called}, annotation {annotation['id']}", {"segmentation": segmentation}), size_hw)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -168,15 +168,16 @@ def _slim(entry: dict[str, Any]) -> dict[str, Any]:
 def _by_image(path: Path, annotations: list[dict[str, Any]], ids: list[int]) -> dict[Any, list[dict[str, Any]]]:
     """{image id: its annotations, each with the label of its category}. ids: the categories', in order."""
     labels = {category: label for label, category in enumerate(ids, start=1)}
-    marks: dict[Any, list[dict[str, Any]]] = {}
-    for mark in annotations:
-        if mark.get("category_id") not in labels or "segmentation" not in mark:
+    found: dict[Any, list[dict[str, Any]]] = {}
+    for annotation in annotations:
+        if annotation.get("category_id") not in labels or "segmentation" not in annotation:
             raise DatasetError(
-                f"{path}: annotation {mark.get('id')} has no segmentation, or is of category "
-                f"{mark.get('category_id')}, which the file does not define"
+                f"{path}: annotation {annotation.get('id')} has no segmentation, or is of category "
+                f"{annotation.get('category_id')}, which the file does not define"
             )
-        marks.setdefault(mark["image_id"], []).append({**mark, "label": labels[mark["category_id"]]})
-    return marks
+        label = labels[annotation["category_id"]]
+        found.setdefault(annotation["image_id"], []).append({**annotation, "label": label})
+    return found
 
 
 def _available(root: Path) -> Iterator[tuple[tuple[int, str], Path]]:
@@ -191,10 +192,10 @@ def _folders(root: Path, split: str, year: int) -> tuple[Path, ...]:
     return root / f"{split}{year}", root / "images" / f"{split}{year}"
 
 
-def _classes(parts: dict[str, _Part]) -> tuple[str, ...]:
-    lists = {tuple(part.names[key] for key in sorted(part.names)) for part in parts.values()}
+def _classes(files: dict[str, _InstancesFile]) -> tuple[str, ...]:
+    lists = {tuple(one.names[key] for key in sorted(one.names)) for one in files.values()}
     if len(lists) != 1:
-        raise DatasetError(f"the instances files of {' and '.join(parts)} define different categories")
+        raise DatasetError(f"the instances files of {' and '.join(files)} define different categories")
     classes = lists.pop()
     if len(classes) > MAX_CLASSES:
         raise DatasetError(f"{len(classes)} categories; a label map holds at most {MAX_CLASSES}")

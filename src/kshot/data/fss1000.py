@@ -59,8 +59,8 @@ def load(root: Path, fold: int | None = None, strict: bool = False, cache: Path 
 def read_binary(path: Path, class_id: int, kind: LabelType) -> Labels:
     """(h, w) label map of a drawn mask: class_id where its grey is at least 128. Raises `DatasetError`."""
     try:
-        with Image.open(path) as picture:
-            grey = np.asarray(picture.convert("L"))
+        with Image.open(path) as image:
+            grey = np.asarray(image.convert("L"))
     except (OSError, SyntaxError, ValueError) as error:
         raise DatasetError(f"{path}: not a readable mask ({error})") from error
     return np.where(grey >= THRESHOLD, kind(class_id), kind(0))
@@ -108,16 +108,16 @@ def _groups(home: Path, classes: tuple[str, ...]) -> tuple[dict[str, list[str]],
     if not _listed(home):
         ordered = sorted(classes, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
         first, second = round(len(classes) * 0.52), round(len(classes) * 0.76)
-        parts = (ordered[:first], ordered[first:second], ordered[second:])
-        return {split: sorted(part) for split, part in zip(_SPLITS, parts, strict=True)}, []
+        groups = (ordered[:first], ordered[first:second], ordered[second:])
+        return {split: sorted(group) for split, group in zip(_SPLITS, groups, strict=True)}, []
     paths = {split: home / f"fss_{split}.txt" for split in _SPLITS}
     lists = {split: sorted(read_list(path)) if path.is_file() else [] for split, path in paths.items()}
-    known = set(classes)
+    there = set(classes)
     problems = [
-        Problem(f"classes of fss_{split}.txt without a folder", tuple(c for c in names if c not in known))
+        Problem(f"classes of fss_{split}.txt without a folder", tuple(c for c in names if c not in there))
         for split, names in lists.items()
     ]
-    return {split: [c for c in names if c in known] for split, names in lists.items()}, problems
+    return {split: [c for c in names if c in there] for split, names in lists.items()}, problems
 
 
 def _shortfalls(dataset: Dataset) -> tuple[str, ...]:

@@ -99,15 +99,7 @@ class PredictionWriter(Format, ABC):
         """Write a prediction. Raises `OutputError`."""
 
 
-class OutputPerImage(Format, ABC):
-    """Has a file for each image in a run's output."""
-
-    @abstractmethod
-    def path_of(self, stem: str) -> str:
-        """Where the file of an image lies, relative to the output folder."""
-
-
-class ImageWriter(PredictionWriter, OutputPerImage):
+class ImageWriter(PredictionWriter):
     """Writes a prediction for each image of a run, as soon as it is made."""
 
     folder: ClassVar[str]
@@ -118,8 +110,12 @@ class ImageWriter(PredictionWriter, OutputPerImage):
         return f"{self.folder}/{stem}{self.suffixes[0]}"
 
 
-class RowWriter(OutputPerImage):
+class RowWriter(Format, ABC):
     """Writes labels as they come, a few rows at a time, for images larger than the memory."""
+
+    @abstractmethod
+    def path_of(self, stem: str) -> str:
+        """Where the file of an image lies, relative to the output folder."""
 
     @abstractmethod
     def open_rows(

@@ -27,7 +27,7 @@ class ClassFolders(SupportReader):
         out. Raises `SupportError` for masks without images, and for images that belong to no class.
         """
         if (folder / "images").is_dir() and (folder / "masks").is_dir():
-            return _two_trees(folder)
+            return _images_and_masks(folder)
         classes = [path for path in visible(folder) if path.name.lower() not in _OTHERS and image_files(path)]
         loose = image_files(folder)
         if classes and loose:
@@ -46,7 +46,7 @@ def _class_shots(folder: Path) -> list[Shot]:
     return [Shot(image, label=folder.name) for image in alone]
 
 
-def _two_trees(folder: Path) -> list[Shot]:
+def _images_and_masks(folder: Path) -> list[Shot]:
     images, masks = folder / "images", folder / "masks"
     loose = image_files(images) + image_files(masks)
     if loose:

@@ -1,14 +1,16 @@
 """images/ and masks/ where the labels of a mask are listed in a file beside them."""
 
 import json
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.annotations.checked_json import check_class_names, read_json, read_text_lines
 from kshot.annotations.model import Annotation, AnnotationSet, Export, LabelledImage, LazyImages
 from kshot.annotations.pairing import ImageAndMask, in_two_folders
 from kshot.errors import MaskError, SupportError
@@ -22,27 +24,52 @@ from kshot.types import IGNORE, ImageLike, Shot, check_same_size
 CLASS_FILES = ("classes.json", "classes.txt")
 
 
-class IndexMasks(AnnotationReader, AnnotationWriter):
-    """An index mask per image, and a file that names the labels."""
+class MaskFolders(AnnotationReader):
+    """A folder of images and one of index masks, whose labels are named somewhere."""
 
-    layout = 'index masks: images/x.jpg, masks/x.png, and classes.json ({"1": "cat"}) or classes.txt (a class per line)'
-    output = None
+    images: ClassVar[str]
+    """The folder of images."""
+    masks: ClassVar[str]
+    """The folder of index masks, which are called like their images."""
+    objects: ClassVar[str | None] = None
+    """A folder of masks that tell objects apart."""
+
+    @abstractmethod
+    def classes_of(self, folder: Path) -> dict[int, str] | None:
+        """{label: class}; None when nothing names the labels. Raises `SupportError`."""
 
     def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:
-        """All images with a mask. None without both folders and a file of classes.
+        """All images with a mask. None without both folders and names of the labels.
 
-        Raises `SupportError` (the class file, or masks without images), `MaskError` (labels beyond the classes) and
+        Raises `SupportError` (damaged names, or masks without images), `MaskError` (labels beyond the classes) and
         `ImageReadError`.
         """
-        folder, masks = images or where / "images", where / "masks"
-        listed = _listed(where) if folder.is_dir() and masks.is_dir() else None
-        return annotations_of_masks(folder, masks, read_classes(listed)) if listed else None
+        folder, masks = images or where / self.images, where / self.masks
+        classes = self.classes_of(where) if folder.is_dir() and masks.is_dir() else None
+        if classes is None:
+            return None
+        return annotations_of_masks(folder, masks, classes, where / self.objects if self.objects else None)
 
     def read_shots(self, folder: Path) -> list[Shot] | None:
         """Shots of the images whose mask shows a class; each keeps its mask as a path. Raises as `read_annotations`."""
-        images, masks = folder / "images", folder / "masks"
-        listed = _listed(folder) if images.is_dir() and masks.is_dir() else None
-        return shots_of_masks(in_two_folders(images, masks), read_classes(listed)) if listed else None
+        images, masks = folder / self.images, folder / self.masks
+        classes = self.classes_of(folder) if images.is_dir() and masks.is_dir() else None
+        return None if classes is None else shots_of_masks(in_two_folders(images, masks), classes)
+
+
+class IndexMasks(MaskFolders, AnnotationWriter):
+    """images/, masks/ and a file that names the labels."""
+
+    layout = 'index masks: images/x.jpg, masks/x.png, and classes.json ({"1": "cat"}) or classes.txt (a class per line)'
+    images, masks = "images", "masks"
+    output = None
+
+    def classes_of(self, folder: Path) -> dict[int, str] | None:
+        """{label: class} of its classes.json or classes.txt; None without either. Raises `SupportError`."""
+        found = [folder / name for name in CLASS_FILES if (folder / name).is_file()]
+        if len(found) > 1:
+            raise SupportError(f"{folder}: both classes.json and classes.txt; keep one")
+        return read_classes(found[0]) if found else None
 
     def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
         """Write `out`/masks, `out`/images and `out`/classes.json; returns `out`.
@@ -116,35 +143,20 @@ def _annotations(mask: NDArray[np.uint8], classes: Mapping[int, str], objects: P
             yield Annotation.from_mask(of_class if apart is None else of_class & (apart == number), classes[label])
 
 
-def _listed(folder: Path) -> Path | None:
-    found = [folder / name for name in CLASS_FILES if (folder / name).is_file()]
-    if len(found) > 1:
-        raise SupportError(f"{folder}: both classes.json and classes.txt; keep one")
-    return found[0] if found else None
-
-
 def read_classes(path: Path) -> dict[int, str]:
     """{label: class} of a classes.json ({"1": "cat"}) or a classes.txt (line 1 = label 1); background is left out.
 
     In a classes.txt a first line `background` has the label 0. Raises `SupportError` that names the file.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        classes = _from_json(path, json.loads(text)) if path.suffix == ".json" else _from_lines(path, text)
-    except OSError as error:
-        raise SupportError(f"{path}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise SupportError(f"{path}: not a list of classes ({error})") from error
+    classes = _from_json(path) if path.suffix == ".json" else _from_lines(path)
     if not classes:
         raise SupportError(f"{path}: names no class")
-    names = list(classes.values())
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise SupportError(f"{path}: {', '.join(twice)} stands there twice; give each label a name of its own")
+    check_class_names(path, list(classes.values()))
     return classes
 
 
-def _from_json(path: Path, data: Any) -> dict[int, str]:
+def _from_json(path: Path) -> dict[int, str]:
+    data = read_json(path)
     if not isinstance(data, dict):
         raise SupportError(f'{path}: expected {{"1": "cat", "2": "dog"}}, got {short(data)}')
     classes = {}
@@ -157,8 +169,10 @@ def _from_json(path: Path, data: Any) -> dict[int, str]:
     return classes
 
 
-def _from_lines(path: Path, text: str) -> dict[int, str]:
-    names = [line.strip() for line in text.rstrip().splitlines()]
+def _from_lines(path: Path) -> dict[int, str]:
+    names = [line.strip() for line in read_text_lines(path)]
+    while names and not names[-1]:
+        names.pop()
     if "" in names:
         raise SupportError(f"{path}: line {names.index('') + 1} is empty; the line number is the label, so name each")
     first = 0 if names and names[0].strip("_").lower() == "background" else 1

@@ -1,4 +1,4 @@
-"""Overlays for people: the picture with each class as a translucent colour inside a crisp outline."""
+"""Overlays for people: the image with each class as a translucent colour inside a crisp outline."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,15 +66,15 @@ class Overlay(ImageWriter, RowWriter):
         yield add
         mask = np.concatenate(kept)
         nothing = np.broadcast_to(np.float32(0), (len(classes) + 1, *mask.shape))
-        picture = source.preview(PREVIEW_SIDE)
+        image = source.preview(PREVIEW_SIDE)
         names = tuple(classes)
-        self.write(Prediction(mask, nothing, dict.fromkeys(names, 0.0), names, picture), path)
+        self.write(Prediction(mask, nothing, dict.fromkeys(names, 0.0), names, image), path)
 
 
 def draw(prediction: Prediction, alpha: float = 0.5) -> Image.Image:
-    """The picture with its classes marked, an RGB image of the same size.
+    """The image with its classes marked, an RGB image of the same size.
 
-    alpha: strength of the fill in 0..1; 0 leaves the outlines alone. Raises `SettingError` without a picture.
+    alpha: strength of the fill in 0..1; 0 leaves the outlines alone. Raises `SettingError` without a image.
     """
     if prediction.image is None:
         raise SettingError(
@@ -84,9 +84,9 @@ def draw(prediction: Prediction, alpha: float = 0.5) -> Image.Image:
         raise SettingError(f"expected alpha in 0..1, got {alpha}")
     mask = prediction.mask
     fills, lines = _tables()
-    picture = Image.fromarray(prediction.image)
-    filled = Image.blend(picture, _coloured(mask, fills), alpha)
-    drawn = Image.composite(filled, picture, Image.fromarray(mask > 0))
+    image = Image.fromarray(prediction.image)
+    filled = Image.blend(image, _coloured(mask, fills), alpha)
+    drawn = Image.composite(filled, image, Image.fromarray(mask > 0))
     edge = _outline(mask, max(_LINE, round(_LINE * max(mask.shape) / _LINE_SIDE)))
     drawn.paste(_coloured(mask, lines), mask=Image.fromarray(edge))
     return drawn
@@ -125,7 +125,7 @@ def _coloured(mask: NDArray[np.uint8], colours: NDArray[np.uint8]) -> Image.Imag
 
 
 def _outline(mask: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
-    """(h, w) truth values: marked pixels less than `width` away from another label; the picture's rim is none."""
+    """(h, w) truth values: marked pixels less than `width` away from another label; the image's rim is none."""
     inner = np.ones(mask.shape, np.bool_)
     for here, there in (np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1]):
         same = mask[here] == mask[there]

@@ -57,11 +57,11 @@ def save_labels(mask: NDArray[np.uint8], path: Path) -> None:
     """
     if mask.ndim != 2 or mask.dtype != np.uint8 or not mask.size:
         raise ShapeError(f"{path}: expected a mask (h, w) of uint8, got {mask.shape} of {mask.dtype}")
-    picture = Image.fromarray(np.ascontiguousarray(mask))
+    image = Image.fromarray(np.ascontiguousarray(mask))
     # All 256 colours, even unused ones: with fewer Pillow packs several pixels into a byte, which some readers refuse.
-    picture.putpalette(palette().tobytes())
+    image.putpalette(palette().tobytes())
     with atomic_path(path) as beside:
-        picture.save(beside, format="PNG")
+        image.save(beside, format="PNG")
 
 
 def _chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:

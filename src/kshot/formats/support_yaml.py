@@ -12,8 +12,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
-import yaml
-
+from kshot.annotations.checked_json import read_yaml
 from kshot.errors import InputError, SupportError
 from kshot.formats.base import SupportReader
 from kshot.types import Shot
@@ -45,12 +44,7 @@ class SupportYaml(SupportReader):
         path = folder / _FILE
         if not path.is_file():
             return None
-        try:
-            entries = yaml.safe_load(path.read_bytes())
-        except OSError as error:
-            raise SupportError(f"{path}: cannot be read ({error.strerror})") from error
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise SupportError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+        entries = read_yaml(path)
         if not isinstance(entries, list):
             raise SupportError(
                 f"{path}: expected a list of shots, such as '- {{image: a.jpg, mask: a.png, label: cat}}'"

@@ -7,14 +7,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from kshot.annotations.checked_json import check_class_names, read_text_lines
 from kshot.annotations.model import AnnotationSet, Export, LabelledImage, paint
-from kshot.annotations.pairing import in_two_folders
 from kshot.errors import SupportError
-from kshot.formats.base import AnnotationReader, AnnotationWriter
-from kshot.formats.index_masks import annotations_of_masks, shots_of_masks
+from kshot.formats.base import AnnotationWriter
+from kshot.formats.index_masks import MaskFolders
 from kshot.formats.png import palette, save_labels
 from kshot.io.atomic import write_text
-from kshot.types import IGNORE, Shot
+from kshot.types import IGNORE
 
 log = logging.getLogger(__name__)
 # fmt: off
@@ -28,8 +28,10 @@ LISTS = "ImageSets/Segmentation"
 _LIST = "labelmap.txt"
 
 
-class Voc(AnnotationReader, AnnotationWriter):
+class Voc(MaskFolders, AnnotationWriter):
     """A class mask per image, an object mask where objects are known, and lists of the images."""
+
+    images, masks, objects = IMAGES, CLASS_MASKS, OBJECT_MASKS
 
     layout = "VOC: JPEGImages/x.jpg and SegmentationClass/x.png with the 20 VOC classes, or those of labelmap.txt"
     output = "voc"
@@ -53,23 +55,9 @@ class Voc(AnnotationReader, AnnotationWriter):
         write_text(folder / _LIST, _labelmap(annotations.classes))
         return folder
 
-    def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:
-        """All images with a mask, whatever ImageSets says; objects where SegmentationObject has them.
-
-        None without both folders. Raises `SupportError` (masks without images, a damaged labelmap.txt), `MaskError`
-        (labels beyond the classes) and `ImageReadError`.
-        """
-        folder, masks = images or where / IMAGES, where / CLASS_MASKS
-        if not (folder.is_dir() and masks.is_dir()):
-            return None
-        return annotations_of_masks(folder, masks, _classes(where), where / OBJECT_MASKS)
-
-    def read_shots(self, folder: Path) -> list[Shot] | None:
-        """Shots of the images whose mask shows a class; each keeps its mask as a path. Raises as `read_annotations`."""
-        images, masks = folder / IMAGES, folder / CLASS_MASKS
-        if not (images.is_dir() and masks.is_dir()):
-            return None
-        return shots_of_masks(in_two_folders(images, masks), _classes(folder))
+    def classes_of(self, folder: Path) -> dict[int, str]:
+        """{label: class} of its labelmap.txt, else VOC's own. Raises `SupportError` when that is damaged."""
+        return _classes(folder / _LIST)
 
 
 def _save_objects(image: LabelledImage, path: Path) -> None:
@@ -89,20 +77,14 @@ def _labelmap(classes: Sequence[str]) -> str:
     return "# label:color_rgb:parts:actions\n" + "".join(lines)
 
 
-def _classes(folder: Path) -> dict[int, str]:
-    path = folder / _LIST
+def _classes(path: Path) -> dict[int, str]:
     if not path.is_file():
         return dict(enumerate(CLASSES, start=1))
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SupportError(f"{path}: cannot be read ({error})") from error
     # A name may hold colons; what follows it never does.
-    names = [line.rsplit(":", 3)[0].strip() for line in lines if line.strip() and line[0] != "#"]
+    names = [line.rsplit(":", 3)[0].strip() for line in read_text_lines(path) if line.strip() and line[0] != "#"]
     if not names or names[0].strip("_").lower() != "background" or len(names) > IGNORE or "" in names:
         raise SupportError(f"{path}: expected lines label:r,g,b:: of background and up to 254 classes")
-    if len(set(names)) < len(names):
-        raise SupportError(f"{path}: a name stands there twice; give each label a name of its own")
+    check_class_names(path, names)
     return dict(enumerate(names[1:], start=1))
 
 

@@ -14,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from kshot.annotations import rle
-from kshot.annotations.checked_json import Entry
+from kshot.annotations.checked_json import Entry, check_class_names, read_text_lines, read_yaml
 from kshot.annotations.model import (
     Annotation,
     AnnotationSet,
@@ -92,12 +92,12 @@ def _places(root: Path) -> Iterator[tuple[Path, Path]]:
 def _classes(root: Path) -> tuple[str, ...]:
     for path in visible(root):
         if path.suffix.lower() in {".yaml", ".yml"} and path.is_file():
-            data = _yaml(path)
+            data = read_yaml(path)
             if isinstance(data, dict) and "names" in data:
                 return _names(path, data["names"])
     path = root / "classes.txt"
     if path.is_file():
-        return _names(path, _text(path).splitlines())
+        return _names(path, read_text_lines(path))
     raise SupportError(f"{root}: labels of YOLO, but no data.yaml with names, nor classes.txt; add one")
 
 
@@ -106,31 +106,14 @@ def _names(path: Path, names: Any) -> tuple[str, ...]:
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(n, str) and n.strip() for n in names):
         raise SupportError(f"{path}: expected names as a list, or as {{0: cat, 1: dog}}, got {short(names)}")
-    if len(set(names)) < len(names):
-        raise SupportError(f"{path}: a name stands there twice; give each class a name of its own")
+    check_class_names(path, names)
     return tuple(names)
-
-
-def _yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(_text(path))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SupportError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SupportError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise SupportError(f"{path}: not text ({error})") from error
 
 
 def _image(path: Path, labels: Path, classes: tuple[str, ...]) -> ImageBuilder:
     builder = ImageBuilder(image_size(path))
     height, width = builder.size_hw
-    for number, line in enumerate(_text(labels).splitlines() if labels.is_file() else (), start=1):
+    for number, line in enumerate(read_text_lines(labels) if labels.is_file() else (), start=1):
         if line.strip():
             entry = Entry(f"{labels}: line {number}", {})
             label, fractions = _line(entry, line.split(), classes)

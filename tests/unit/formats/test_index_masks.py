@@ -53,7 +53,7 @@ def test_classes_are_read_from_json_or_from_lines(name, content, expected, tmp_p
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("classes.json", "{", "not a list of classes"),
+        ("classes.json", "{", "not valid JSON"),
         ("classes.json", ["cat"], "expected {"),
         ("classes.json", {"cat": 1}, "expected labels in 1..254"),
         ("classes.json", {"255": "cat"}, "expected labels in 1..254"),
@@ -77,7 +77,7 @@ def test_a_wrong_class_file_is_refused_by_its_name(name, content, says, tmp_path
 
 def test_a_class_file_in_another_encoding_is_refused(tmp_path):
     (tmp_path / "classes.txt").write_bytes("löwe".encode("latin-1"))
-    with pytest.raises(SupportError, match=r"classes\.txt: not a list"):
+    with pytest.raises(SupportError, match=r"classes\.txt: not text"):
         index_masks.read_classes(tmp_path / "classes.txt")
 
 

@@ -84,11 +84,11 @@ def test_alpha_outside_0_to_1_is_refused(alpha):
         overlay.draw(prediction(block(), ("cat",)), alpha)
 
 
-def test_without_a_picture_it_says_so(tmp_path):
+def test_without_an_image_it_says_so(tmp_path):
     bare = prediction(block(), ("cat",), with_picture=False)
-    with pytest.raises(SettingError, match="no picture"):
+    with pytest.raises(SettingError, match="no image"):
         bare.overlay()
-    with pytest.raises(SettingError, match="no picture"):
+    with pytest.raises(SettingError, match="no image"):
         bare.save(tmp_path / "x.jpg")
 
 
