@@ -122,13 +122,8 @@ def _by_class(root: Path) -> _Parts:
             read = partial(read_drawn, mask, class_id, label_type(len(classes)))
             samples[f"{folder.name}/{stem}"] = Sample(image, read, mask)
         taken = {path for pair in pairs.values() for path in pair}
-<<<<<<< HEAD
         alone += [f"{folder.name}/{path.name}" for path in image_files(folder) if path not in taken]
-    return classes, samples, [Problem("pictures without a mask, or masks without a file", tuple(alone))]
-=======
-        alone += [f"{folder.name}/{path.name}" for path in pictures(folder) if path not in taken]
     return classes, samples, [Problem("images without a mask, or masks without an image", tuple(alone))]
->>>>>>> 9d5f2d5 (Read masks of folders, text, YAML and class lists in one place each; say image, annotation, file in formats and data)
 
 
 def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
