@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kshot.errors import InputError, KshotError, SettingError
-from kshot.io.paths import list_images, unique_stems
+from kshot.io.paths import list_images, may_hold_several, root_of, unique_stems
 from kshot.io.tiff import pages
 from kshot.io.videos import SUFFIXES as VIDEOS
 from kshot.io.videos import VideoFrame, check_every, frames, is_video
@@ -116,7 +116,7 @@ class Inputs:
         return self.limit is not None and self.given >= self.limit
 
     def _wanted(self, files: list[Input]) -> list[Input]:
-        ours = [file for file in files if self.shard is None or _may_hold_several(file.path) or self.shard.holds(file)]
+        ours = [file for file in files if self.shard is None or may_hold_several(file.name) or self.shard.holds(file)]
         return [file for file in ours if file.path.resolve() not in self.skip] if self.skip else ours
 
     def _new(self) -> list[Input]:
@@ -165,22 +165,9 @@ def split(file: Input, every: int = 1) -> Iterator[Input]:
         except KshotError as error:
             yield replace(file, problem=error)
         return
-    count = len(pages(file.path)) if _may_hold_several(file.path) else 1
+    count = len(pages(file.path)) if may_hold_several(file.name) else 1
     if count < 2:
         yield file
         return
     for page in range(1, count + 1):
         yield replace(file, name=f"{file.name}#page{page:04}", stem=f"{file.stem}/page{page:04}", page=page)
-
-
-def _may_hold_several(path: Path) -> bool:
-    return path.suffix.lower() in {".tif", ".tiff"} or is_video(path)
-
-
-def root_of(images: Path) -> Path:
-    """The folder that output paths are relative to; of a glob pattern, the part before the first wildcard."""
-    if images.is_dir():
-        return images
-    parts = images.parent.parts
-    fixed = next((i for i, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
-    return Path(*parts[:fixed])

@@ -43,10 +43,8 @@ def effect(
     pairs: list[tuple[float, float]] = []
     for path, names in groups.items():
         with suppress(KshotError):  # a figure about the others is still one
-            for name, picture in read_images(
-                dict.fromkeys(names, path), segmenter.band_selection, segmenter.max_pixels
-            ):
-                pairs.append((records[name]["uncertainty"], segmenter.predict(task, picture).uncertainty))
+            for name, image in read_images(dict.fromkeys(names, path), segmenter.band_selection, segmenter.max_pixels):
+                pairs.append((records[name]["uncertainty"], segmenter.predict(task, image).uncertainty))
     if not pairs:
         return None
     return Effect(len(pairs), mean(before for before, _ in pairs), mean(after for _, after in pairs))

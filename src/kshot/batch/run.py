@@ -10,7 +10,7 @@ from typing import Any
 
 from kshot._version import __version__
 from kshot.annotations.model import Export
-from kshot.batch.inputs import Input, Inputs, Shard, root_of
+from kshot.batch.inputs import Input, Inputs, Shard
 from kshot.batch.large_images import LargeImages, predict_tiled
 from kshot.batch.run_folder import RunFolder
 from kshot.batch.stages import ImageResult, Stages, overlapped
@@ -21,6 +21,7 @@ from kshot.formats.base import AnnotationWriter, Format, RowWriter, load_format
 from kshot.formats.kshot_run import OBJECTS, ObjectWriter, annotations_of_run
 from kshot.io.jsonl import LineWriter
 from kshot.io.manifest import EMPTY, FAILED, Record
+from kshot.io.paths import root_of
 from kshot.io.rasters import BandSelection
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter

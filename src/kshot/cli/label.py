@@ -121,8 +121,8 @@ def _label(
 ) -> None:
     """Label the folder, print the summary and leave with its exit code."""
     from kshot.batch import label_folder
-    from kshot.batch.inputs import root_of
     from kshot.formats.base import annotated
+    from kshot.io.paths import root_of
     from kshot.report import save_supports, write_report
 
     if run.only_unannotated:

@@ -25,37 +25,10 @@ from kshot.io.bit_depth import converter, extremes
 from kshot.io.rasters import BandSelection
 from kshot.types import ImageLike, MaskLike, check_same_size
 
-SUFFIXES = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".bmp",
-        ".gif",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".jp2",
-        ".tga",
-        ".heic",
-        ".heif",
-    }
-)
+_COMMON = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+SUFFIXES = frozenset(_COMMON | {".ppm", ".pgm", ".pbm", ".jp2", ".tga", ".heic", ".heif"})
 MAX_PIXELS = 200_000_000
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    IndexError,
-    KeyError,
-    TypeError,
-)
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError)
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AS_IT_IS = BandSelection()
 _GREY, _INDEX, _LOSSY = {"1", "L"}, {"P", "I", "F"}, {"JPEG", "MPO"}

@@ -71,14 +71,27 @@ def list_images(where: str | Path, also: Collection[str] = ()) -> list[Path]:
 
 def _matches(pattern: str, also: Collection[str]) -> list[Path]:
     """Image files that match; `**` enters no linked folder, as links may lead in circles."""
-    parts = Path(pattern).parts
-    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    base = Path(*parts[:fixed])
+    base = root_of(Path(pattern))
+    rest = Path(pattern).parts[len(base.parts) :]
     try:
-        found = [path for path in base.glob("/".join(parts[fixed:])) if is_image(path, also) and path.is_file()]
+        found = [path for path in base.glob("/".join(rest)) if is_image(path, also) and path.is_file()]
     except ValueError as error:
         raise InputError(f"{pattern}: not a pattern ({error})") from error
     return [path for path in found if not any(part[0] == "." for part in path.relative_to(base).parts)]
+
+
+def root_of(images: Path) -> Path:
+    """The folder that names of images are relative to; of a glob pattern, the part before the first wildcard."""
+    if images.is_dir():
+        return images
+    parts = images.parent.parts
+    fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return Path(*parts[:fixed])
+
+
+def may_hold_several(name: str) -> bool:
+    """Whether the name is that of a TIFF or a video, whose pages or frames are images."""
+    return _HOLDS_SEVERAL.search(name) is not None
 
 
 def file_of(name: str) -> str:
@@ -97,9 +110,7 @@ def unique_stems(names: Iterable[str]) -> dict[str, str]:
     stems = {file: PurePosixPath(file).with_suffix("").as_posix() for file in files.values()}
     counts = Counter(stems.values())
     folders = {parent.as_posix() for file in stems for parent in PurePosixPath(file).parents}
-    kept = {
-        file for file, stem in stems.items() if counts[stem] > 1 or (stem in folders and _HOLDS_SEVERAL.search(file))
-    }
+    kept = {file for file, stem in stems.items() if counts[stem] > 1 or (stem in folders and may_hold_several(file))}
     return {
         name: (file if file in kept else stems[file]) + name.removeprefix(file).replace("#", "/")
         for name, file in files.items()

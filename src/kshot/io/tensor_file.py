@@ -28,10 +28,7 @@ def write_task(path: Path, header: Mapping[str, Any], tensors: dict[str, Tensor]
 def read_task(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors. Raises `TaskFileError` (missing, no task, damaged) and `TaskVersionError`."""
     try:
-        with safe_open(path, framework="pt") as file:
-            header: dict[str, Any] = json.loads((file.metadata() or {})["kshot"])
-            # Cloned to where torch puts tensors: sums over memory that is not aligned may end in other bits.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it is no dict
+        header, tensors = _read(path, "kshot")
     except FileNotFoundError as error:
         raise TaskFileError(f"{path}: no such file; `kshot fit SUPPORT -o {path}` makes one") from error
     except (SafetensorError, KeyError, ValueError, OSError) as error:
@@ -119,13 +116,18 @@ def read_learned(place: str | Path) -> Learned:
 @lru_cache(maxsize=8)
 def _read_learned(path: Path, changed: int, size: int) -> Learned:
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})[_LEARNED_FACTS])
-            # Cloned as a task file's are, so that both give the same bits.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        facts, tensors = _read(path, _LEARNED_FACTS)
         missing = {"method", "identity", "backbone"} - set(facts)
         if missing:
             raise KeyError(f"its facts lack {', '.join(sorted(missing))}")
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise SettingError(f"{path}: no weights of a method ({error}); give RUN/{FILE} of a training run") from error
     return Learned(facts, tensors)
+
+
+def _read(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The JSON that lies under a key of the header, and all tensors."""
+    with safe_open(path, framework="pt") as file:
+        facts: dict[str, Any] = json.loads((file.metadata() or {})[key])
+        # Cloned to where torch puts tensors: sums over memory that is not aligned may end in other bits.
+        return facts, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it is no dict

@@ -19,9 +19,9 @@ class ClassFigures:
     """For CSS, as in overlays."""
     images: int
     """How many images show it."""
-    share: float
+    image_fraction: float
     """These as a fraction of all images."""
-    regions: int
+    components: int
     """Connected components of its masks, over all images."""
     score: float | None
     """Median of the mean scores of the images that show it; None without any."""
@@ -64,9 +64,9 @@ class Run:
         return next((path for path in (Path(named), self.out / named) if path.is_dir()), None)
 
     @property
-    def regions(self) -> int:
+    def components(self) -> int:
         """Connected components over all masks."""
-        return sum(line.regions for line in self.figures)
+        return sum(line.components for line in self.figures)
 
     def image_of(self, record: Record) -> Path | None:
         """The image that a record is of, when it is there."""

@@ -84,8 +84,8 @@ def _filled(image: NDArray[np.uint8], encoded: Support) -> NDArray[np.uint8]:
     known = to_pixels(encoded.known, encoded.features.frame, out_hw).numpy()[..., None]
     strength = _FILL * to_pixels(encoded.masks, encoded.features.frame, out_hw).numpy()[..., None]
     canvas = image * (0.4 + 0.6 * known.clip(0, 1))
-    for index, share in enumerate(strength, 1):
-        canvas = canvas * (1 - share) + share * np.array(colour_of(index))
+    for label, opacity in enumerate(strength, 1):
+        canvas = canvas * (1 - opacity) + opacity * np.array(colour_of(label))
     filled: NDArray[np.uint8] = np.rint(canvas).clip(0, 255).astype(np.uint8)
     return filled
 
