@@ -22,19 +22,12 @@ def read_images(
     """
     wanted: dict[Path, dict[int, str]] = {}
     for name, path in files.items():
-        page_or_frame = PAGE_OR_FRAME.search(name)
-        if page_or_frame and not page_or_frame[2]:
-            wanted.setdefault(path, {})[int(page_or_frame[3])] = name
+        found = PAGE_OR_FRAME.search(name)
+        if found and not found["page"]:
+            wanted.setdefault(path, {})[int(found["number"])] = name
         else:
-            yield (
-                name,
-                read_image(
-                    path,
-                    max_pixels=max_pixels,
-                    page=int(page_or_frame[3]) if page_or_frame else 1,
-                    selection=selection,
-                ),
-            )
+            page = int(found["number"]) if found else 1
+            yield name, read_image(path, max_pixels=max_pixels, page=page, selection=selection)
     for path, names in wanted.items():
         for frame in frames(path):
             if frame.number in names:

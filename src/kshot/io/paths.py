@@ -14,7 +14,9 @@ from kshot.io.images import SUFFIXES
 from kshot.io.videos import SUFFIXES as VIDEOS
 
 _SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted({".tif", ".tiff", *VIDEOS}))
-_HOLDS_SEVERAL, PAGE_OR_FRAME = re.compile(f"({_SUFFIXES})$", re.I), re.compile(f"({_SUFFIXES})#(page)?(\\d+)$", re.I)
+_HOLDS_SEVERAL = re.compile(f"({_SUFFIXES})$", re.I)
+# What runs call a page, scan.tif#page0002, and a frame, film.mp4#000010.
+PAGE_OR_FRAME = re.compile(f"({_SUFFIXES})#(?P<page>page)?(?P<number>\\d+)$", re.I)
 
 
 def visible(folder: Path) -> list[Path]:
