@@ -214,15 +214,12 @@ class Prediction:
         One minus the soft IoU of mask and scores, averaged over the classes found: the loss of IoU to be expected when
         the scores are probabilities. With nothing found, the highest presence.
         """
-        found = [i + 1 for i in range(len(self.classes)) if (self.mask == i + 1).any()]
-        if not found:
-            return max(self.present.values())
-        losses = []
-        for index in found:
-            inside = self.mask == index
-            shared = float(self.scores[index][inside].sum())
-            losses.append(1 - shared / (int(inside.sum()) + float(self.scores[index].sum()) - shared))
-        return sum(losses) / len(losses)
+        sums = []
+        for label, scores in enumerate(self.scores[1:], 1):
+            inside = self.mask == label
+            if inside.any():
+                sums.append((float(scores[inside].sum()), float(scores.sum()), int(inside.sum())))
+        return uncertainty_of(sums, self.present)
 
     def areas(self) -> dict[str, int]:
         """{class: pixels} of every class."""
@@ -256,6 +253,15 @@ def check_same_size(got_hw: tuple[int, ...], expected_hw: tuple[int, ...], name:
             f"{name} is {got_hw[1]} x {got_hw[0]} pixels and its image {expected_hw[1]} x {expected_hw[0]}; "
             "they must agree (an image with an orientation tag counts as it is displayed)"
         )
+
+
+def uncertainty_of(sums: Sequence[tuple[float, float, int]], present: Mapping[str, float]) -> float:
+    """`Prediction.uncertainty` from sums over the image.
+
+    sums: for each class found, its scores over its own pixels, its scores over all pixels, and how many its own are.
+    """
+    losses = [1 - inside / (pixels + total - inside) for inside, total, pixels in sums]
+    return sum(losses) / len(losses) if losses else max(present.values())
 
 
 def labels_of(scores: NDArray[np.float32], kept: Sequence[int]) -> NDArray[np.uint8]:

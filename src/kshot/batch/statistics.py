@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from kshot.io.manifest import DONE, EMPTY, Record
 from kshot.ops.regions import RegionCounter, count_regions
-from kshot.types import Prediction
+from kshot.types import Prediction, uncertainty_of
 
 MASKS = "png"
 
@@ -33,13 +33,11 @@ class RunningStatistics:
 
     def record(self, size_hw: tuple[int, int], present: Mapping[str, float], outputs: dict[str, str]) -> Record:
         """What `record_of` says of the whole; the uncertainty is that of `Prediction.uncertainty`."""
-        found = [index for index in range(1, len(self.classes) + 1) if self.pixels[index]]
-        losses = [1 - self.inside[i] / (self.pixels[i] + self.total[i] - self.inside[i]) for i in found] or [
-            max(present.values())
-        ]
-        scores = [self.inside[i] / self.pixels[i] if self.pixels[i] else 0.0 for i in range(len(self.pixels))]
+        figures = list(zip(self.inside, self.total, self.pixels, strict=True))
+        uncertainty = uncertainty_of([sums for sums in figures if sums[2]], present)
+        scores = [inside / pixels if pixels else 0.0 for inside, _, pixels in figures]
         record = _classes(self.classes, present, self.pixels, self.components.counts(), scores)
-        return _header(size_hw, sum(losses) / len(losses), outputs, any(self.pixels)) | record
+        return _header(size_hw, uncertainty, outputs, any(self.pixels)) | record
 
 
 def record_of(prediction: Prediction, outputs: dict[str, str]) -> Record:
