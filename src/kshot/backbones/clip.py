@@ -21,7 +21,7 @@ from kshot.backbones._templates import TEMPLATES
 from kshot.backbones.base import Encoding, Spec, fingerprint
 from kshot.backbones.headed import CHECKPOINT, INNER_BLOCK
 from kshot.errors import BackboneError, SettingError
-from kshot.io.hub import TOKENIZER, colours, find_folder, load_model, read_config
+from kshot.io.hub import TOKENIZER, find_folder, image_mean_std, load_model, read_config
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _FEATURES_VERSION = 1  # raised when the same weights give other features
@@ -154,7 +154,7 @@ def load_clip(source: str, name: str, known: Spec | None, device: torch.device, 
         raise BackboneError(f"{folder}: a model of type {config.get('model_type')!r}, expected a whole CLIP model")
     model = load_model(folder, "CLIPModel")
     facts = known or Spec(name, 0, 0, _MEAN, _STD, licence="see the model's own page", source=name, text=True)
-    mean, std = colours(folder)
+    mean, std = image_mean_std(folder)
     spec = replace(
         facts,
         patch=int(model.config.vision_config.patch_size),

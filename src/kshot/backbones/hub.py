@@ -250,7 +250,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _spec(name: str, folder: Path, config: dict[str, Any], layers: tuple[str, ...]) -> Spec:
     vision = config.get("vision_config") or config
-    mean, std = hub.colours(folder)
+    mean, std = hub.image_mean_std(folder)
     known = SPECS.get(name)
     return Spec(
         known.name if known else name,

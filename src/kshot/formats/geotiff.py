@@ -56,7 +56,7 @@ class Geotiff(AnnotationWriter, RowWriter):
         blocks = {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK, "bigtiff": "if_safer"}
         waiting = np.zeros((0, source.size_hw[1]), np.uint8)
         top = 0
-        with _opened(path, source.size_hw, source.place, classes, blocks) as file:
+        with _opened(path, source.size_hw, source.georeference, classes, blocks) as file:
 
             def write(labels: NDArray[np.uint8]) -> None:
                 nonlocal waiting, top

@@ -13,7 +13,7 @@ from kshot.errors import SettingError
 from kshot.formats.base import ImageWriter, RowWriter
 from kshot.formats.png import palette
 from kshot.io.atomic import atomic_path
-from kshot.io.rasters import Raster, chosen
+from kshot.io.rasters import Raster, preview_pixels
 from kshot.types import Prediction
 
 # Okabe and Ito's colours, which colour-blind people tell apart, dealt so that neighbours differ most. Blue goes first
@@ -53,7 +53,7 @@ class Overlay(ImageWriter, RowWriter):
         self, path: Path, source: Raster, classes: Sequence[str]
     ) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
         """A JPEG of at most `PREVIEW_SIDE` pixels a side that is drawn when all rows of labels are there."""
-        across, down = (chosen(source.size_hw[axis], max(source.size_hw), PREVIEW_SIDE) for axis in (1, 0))
+        across, down = (preview_pixels(source.size_hw[axis], max(source.size_hw), PREVIEW_SIDE) for axis in (1, 0))
         kept: list[NDArray[np.uint8]] = []
         seen = 0
 

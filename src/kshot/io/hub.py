@@ -91,8 +91,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def colours(folder: Path) -> tuple[Any, Any]:
-    """Mean and deviation of the pixels from preprocessor_config.json, None each where it does not say."""
+def image_mean_std(folder: Path) -> tuple[Any, Any]:
+    """Mean and standard deviation that images are normalised with, from preprocessor_config.json; None each without."""
     path = folder / "preprocessor_config.json"
     facts = json.loads(path.read_text()) if path.is_file() else {}
     mean, std = (tuple(facts[key]) if key in facts else None for key in ("image_mean", "image_std"))

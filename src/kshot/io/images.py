@@ -32,7 +32,7 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AS_IT_IS = BandSelection()
 _GREY, _INDEX, _LOSSY = {"1", "L"}, {"P", "I", "F"}, {"JPEG", "MPO"}
-_AT_ONCE = 2**22  # pixels of a mask that are taken at once
+_STRIP_PIXELS = 2**22  # of a strip of columns
 _pillow_limit = threading.Lock()
 
 
@@ -92,11 +92,11 @@ def read_mask(mask: MaskLike, *, drawn: bool = True, max_pixels: int = MAX_PIXEL
 
 
 def label_columns(path: Path, size_hw: tuple[int, int], max_pixels: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """The columns of a mask of this size, known to hold labels: from the left, where they begin and (h, some) of them.
+    """Strips of columns of a mask that holds labels, from the left: the first column, and labels (h, columns).
 
-    Takes one byte a pixel. Raises as `read_mask` does.
+    size_hw: of the mask, or else `MaskError`. Takes one byte a pixel. Raises as `read_mask` does.
     """
-    name, step = str(path), max(1, _AT_ONCE // size_hw[0])
+    name, step = str(path), max(1, _STRIP_PIXELS // size_hw[0])
     with _opened(path, max_pixels) as opened:
         ImageOps.exif_transpose(opened, in_place=True)
         check_same_size((opened.height, opened.width), size_hw, name)

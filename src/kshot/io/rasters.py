@@ -31,20 +31,18 @@ _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     8: lambda a: a[:, ::-1].swapaxes(0, 1),
 }
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_told: set[int] = set()
+_warned_band_counts: set[int] = set()
 
 
 @dataclass(frozen=True)
 class BandSelection:
-    """Which bands of a TIFF make the image, and how their values become 8 bits.
-
-    bands: three band numbers from 1, red first, or one, which is shown grey; none for the file's own colours, or the
-    first three bands. stretch: (low, high), the values that become 0 and 255; None goes by the depth of the data.
-    Raises `SettingError`.
-    """
+    """Which bands of a TIFF make the image, and how their values become 8 bits. Raises `SettingError`."""
 
     bands: tuple[int, ...] = ()
+    """Three band numbers from 1, red first, or one, which is shown grey. None: the file's own colours, or its first
+    three bands."""
     stretch: Stretch | None = None
+    """(low, high): the values that become 0 and 255. None goes by the bit depth of the data."""
 
     def __post_init__(self) -> None:
         if len(self.bands) not in {0, 1, 3} or any(not isinstance(b, int) or b < 1 for b in self.bands):
@@ -56,7 +54,7 @@ class BandSelection:
 
     @classmethod
     def of(cls, bands: Sequence[int] | None, stretch: Sequence[float] | None) -> "BandSelection":
-        """The selection of settings that may be lists, or None. Raises `SettingError`."""
+        """The selection from values that may be lists, or None. Raises `SettingError`."""
         if stretch is not None and len(stretch) != 2:
             raise SettingError(f"stretch {tuple(stretch)}: expected two numbers LOW,HIGH")
         return cls(tuple(bands or ()), None if stretch is None else (float(stretch[0]), float(stretch[1])))
@@ -93,7 +91,7 @@ def opened(source: Any, page: Page, selection: BandSelection, name: str) -> Iter
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES))
-        with _said(name):
+        with _in_our_words(name):
             if isinstance(source, bytes | bytearray | memoryview):
                 source = stack.enter_context(rasterio.MemoryFile(bytes(source))).name
             where = f"GTIFF_DIR:{page.directory + 1}:{source}" if page.directory else str(source)
@@ -102,8 +100,8 @@ def opened(source: Any, page: Page, selection: BandSelection, name: str) -> Iter
 
 
 @contextmanager
-def _said(name: str) -> Iterator[None]:
-    """What GDAL says of a file that it cannot read, in kshot's words."""
+def _in_our_words(name: str) -> Iterator[None]:
+    """Turn GDAL's errors into `ImageReadError`, which names the image and a way out."""
     try:
         yield
     except load(name).errors.RasterioError as error:
@@ -120,8 +118,8 @@ class Raster:
         self.bands = self._bands()
 
     @property
-    def place(self) -> tuple[Any, Any]:
-        """(reference system, transform from pixels)."""
+    def georeference(self) -> tuple[Any, Any]:
+        """(coordinate reference system, affine transform from pixels), as rasterio has them."""
         return self.file.crs, self.file.transform
 
     @property
@@ -139,18 +137,18 @@ class Raster:
         return self._to_rgb(self._read(rows, columns))
 
     def preview(self, side: int) -> NDArray[np.uint8]:
-        """The image with no side longer than `side`, each pixel of it taken from the middle of those it stands for.
+        """The image with no side longer than `side`: each pixel is the middle one of those that it stands for.
 
-        Read in rows, so that memory does not grow with the image.
+        Read row by row, so that memory does not grow with the image.
         """
-        rows, columns = (chosen(length, max(self.size_hw), side) for length in self.size_hw)
+        rows, columns = (preview_pixels(length, max(self.size_hw), side) for length in self.size_hw)
         lines = [self.window(slice(row, row + 1), slice(0, self.size_hw[1]))[0][columns] for row in rows]
         return np.ascontiguousarray(np.stack(lines))
 
     def _read(self, rows: slice, columns: slice) -> NDArray[Any]:
         """The chosen bands (b, h, w) as they are stored."""
         where = ((rows.start, rows.stop), (columns.start, columns.stop))
-        with _said(self.name):
+        with _in_our_words(self.name):
             planes: NDArray[Any] = self.file.read(list(self.bands), window=where)
         return planes
 
@@ -163,15 +161,15 @@ class Raster:
             )
         if self.selection.bands:
             return self.selection.bands
-        if self._drawn:
+        if self._pillow_mode:
             return tuple(range(1, count + 1))
-        if count > 3 and count not in _told:
-            _told.add(count)
+        if count > 3 and count not in _warned_band_counts:
+            _warned_band_counts.add(count)
             log.warning("%s: %d bands; red, green, blue are 1, 2, 3; bands (--bands) chooses others", self.name, count)
         return (1, 2, 3) if count >= 3 else (1,)
 
     @cached_property
-    def _drawn(self) -> str | None:
+    def _pillow_mode(self) -> str | None:
         """The mode of Pillow that shows this file's colours, alpha and palette; None for plain bands."""
         if set(self.file.dtypes) != {"uint8"} or self.selection.bands or self.selection.stretch or self.file.count > 4:
             return None
@@ -185,17 +183,17 @@ class Raster:
 
     def _to_rgb(self, planes: NDArray[Any]) -> NDArray[np.uint8]:
         """(h, w, 3) of the chosen bands (b, h, w)."""
-        if self._drawn is None:
+        if self._pillow_mode is None:
             shown = self._to_8_bits(planes)
             return np.ascontiguousarray(np.broadcast_to(shown, (3, *shown.shape[1:])).transpose(1, 2, 0))
         layers = [Image.fromarray(np.ascontiguousarray(plane)) for plane in planes]
-        if self._drawn == "P":
+        if self._pillow_mode == "P":
             colours = np.zeros((256, 3), np.uint8)
             for index, colour in self.file.colormap(1).items():
                 colours[index] = colour[:3]
             layers[0].putpalette(colours.tobytes())
             return np.array(layers[0].convert("RGB"))
-        return rgb(layers[0] if len(layers) == 1 else Image.merge(self._drawn, layers))
+        return rgb(layers[0] if len(layers) == 1 else Image.merge(self._pillow_mode, layers))
 
     @cached_property
     def _to_8_bits(self) -> Converter:
@@ -216,8 +214,8 @@ class Raster:
         return float(np.min(low)), float(np.max(high))
 
 
-def chosen(length: int, longest: int, side: int) -> NDArray[np.int64]:
-    """Which of `length` pixels a preview keeps when the longest side becomes at most `side`."""
+def preview_pixels(length: int, longest: int, side: int) -> NDArray[np.int64]:
+    """Which of `length` pixels of a side a preview shows, when the longest side becomes at most `side` pixels."""
     count = max(1, round(length * min(1.0, side / longest)))
     kept: NDArray[np.int64] = ((np.arange(count) + 0.5) * length / count).astype(np.int64)
     return kept

@@ -58,10 +58,12 @@ _LEARNED_FACTS = "kshot-learned"
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """facts: what JSON holds. tensors: by name, never changed after reading, so threads and tasks share them."""
+    """What a training run leaves for a method."""
 
     facts: Mapping[str, Any]
+    """At least the method, the backbone, and the identity of its features."""
     tensors: Mapping[str, Tensor] = field(repr=False)
+    """By name; never changed after reading, so threads and tasks share them."""
 
     @property
     def digest(self) -> str:

@@ -113,7 +113,7 @@ def test_windows_show_the_colours_that_the_whole_shows(mode, tmp_path):
     (page,) = tiff.pages(tmp_path / "a.tif")
     with rasters.opened(tmp_path / "a.tif", page, BandSelection(), "a.tif") as raster:
         np.testing.assert_array_equal(raster.window(slice(5, 20), slice(7, 50)), whole[5:20, 7:50])
-        rows, columns = rasters.chosen(40, 50, 10), rasters.chosen(50, 50, 10)
+        rows, columns = rasters.preview_pixels(40, 50, 10), rasters.preview_pixels(50, 50, 10)
         np.testing.assert_array_equal(raster.preview(10), whole[rows][:, columns])
 
 
