@@ -139,7 +139,7 @@ def test_what_lies_in_the_output_is_no_input(toy: kshot.Segmenter, task: kshot.T
 
 def test_a_second_run_needs_leave(toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path) -> None:
     label_folder(toy, task, image_folder, tmp_path / "out")
-    with pytest.raises(SettingError, match="--resume, or --overwrite"):
+    with pytest.raises(SettingError, match=r"continue it \(resume, --resume\), or overwrite it \(--overwrite\)"):
         label_folder(toy, task, image_folder, tmp_path / "out")
     other = task.with_shots([Shot(draw(9)[0], mask=draw(9)[1], label="disc")], toy)
     with pytest.raises(SettingError, match="another task"):

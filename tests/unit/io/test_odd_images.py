@@ -42,7 +42,7 @@ def test_bands_are_chosen_by_their_number_from_one(tmp_path):
 
 
 def test_without_a_choice_the_first_three_are_taken_and_that_is_said_once(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(rasters, "_told", set())
+    monkeypatch.setattr(rasters, "_warned_band_counts", set())
     path = tif(tmp_path / "five.tif", FIVE)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
