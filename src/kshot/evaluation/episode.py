@@ -6,7 +6,6 @@ ignored: they are no background, and this shot does not show them as their own c
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from kshot.data.base import Dataset
 from kshot.episodes.sampler import Episode
 from kshot.errors import EmptyMaskError
+from kshot.evaluation.records import Row
 from kshot.features import FeatureCache
 from kshot.features.lru import BoundedCache
 from kshot.io.images import read_image
@@ -30,7 +30,6 @@ from kshot.types import IGNORE, Prediction
 
 # Kept in memory by each process, so that an image that comes again is neither read nor decoded again.
 _FEATURE_BYTES, _PIXEL_BYTES, _MASKS = 300 * 2**20, 200 * 2**20, 8192
-Row = dict[str, Any]
 Pixels = NDArray[np.uint8]
 
 
@@ -58,7 +57,7 @@ class EpisodeRunner:
     def __init__(self, segmenter: Segmenter, data: Dataset, cache: FeatureCache, score_size: int | None = None):
         self.segmenter, self.data, self.cache, self.score_size = segmenter, data, cache, score_size
         self.learned: Learned | None = None
-        self._features_in_memory = BoundedCache[FeatureMap](_FEATURE_BYTES, _bytes_of)
+        self._features_in_memory = BoundedCache[FeatureMap](_FEATURE_BYTES, lambda found: found.features.nbytes)
         self._pixels_in_memory = BoundedCache[Pixels](_PIXEL_BYTES, lambda pixels: pixels.nbytes)
         self._masks = lru_cache(maxsize=_MASKS)(self._make_masks)
 
@@ -148,7 +147,3 @@ class EpisodeRunner:
             return labels
         side = (self.score_size, self.score_size)
         return np.asarray(Image.fromarray(labels).resize(side, Image.Resampling.NEAREST))
-
-
-def _bytes_of(features: FeatureMap) -> int:
-    return features.features.numel() * features.features.element_size()
