@@ -76,8 +76,13 @@ class ImageFinder:
         self.places = [images] if images else [self.root, self.root / "images"]
         self.below: dict[str, list[Path]] | None = None
 
-    def find(self, name: str) -> Path | None:
-        """The path of an image; None when there is none, or when several in other folders have its name."""
+    def find(self, name: str, first: Path | None = None) -> Path | None:
+        """The path of an image; None when there is none, or when several in other folders have its name.
+
+        first: a folder where the name counts before all others, wherever it leads from there.
+        """
+        if first and is_file(first / name):
+            return first / name
         relative = path_below(name)
         if relative is None:
             return self._by_name(PurePosixPath(name.replace("\\", "/")).name)

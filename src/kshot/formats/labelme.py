@@ -18,7 +18,7 @@ from PIL import Image
 from kshot.annotations import rle
 from kshot.annotations.checked_json import Entry, points_of, polygon, read_json, score_of, size_of
 from kshot.annotations.model import Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage, LazyImages
-from kshot.annotations.pairing import ImageFinder, is_file
+from kshot.annotations.pairing import ImageFinder
 from kshot.annotations.polygons import ellipse_corners, polygons
 from kshot.annotations.rle import Rle
 from kshot.errors import InputError
@@ -92,8 +92,7 @@ def _is_labelme(data: Any) -> bool:
 def _image(path: Path, root: Path, stem: str, finder: ImageFinder) -> LabelledImage:
     entry = Entry(str(path), read_json(path))
     given = entry.get("imagePath", str).replace("\\", "/")
-    beside = path.parent / given
-    found = beside if is_file(beside) else finder.find(given)
+    found = finder.find(given, first=path.parent)
     builder = ImageBuilder(_size(entry, found))
     for shape in _shapes(entry):
         if _label(shape) != _BACKGROUND:

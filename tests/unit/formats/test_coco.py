@@ -1,14 +1,16 @@
 import contextlib
+import copy
 import io
 import json
 
 import numpy as np
 import pytest
+from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from kshot.errors import ImageReadError, MaskError
+from kshot.errors import ImageReadError, MaskError, SupportError
 from kshot.formats import coco, kshot_run, png
-from tests.support.files import prediction, square
+from tests.support.files import picture, prediction, square, text
 
 
 def foreign(path):
@@ -117,3 +119,215 @@ def test_nothing_is_printed(tmp_path, capsys):
     of_run(tmp_path, records, ("cat", "dog"))
     coco.FORMAT.read_shots(tmp_path / "masks")
     assert capsys.readouterr() == ("", "")
+
+
+H, W = 6, 8
+BOX = [2, 1, 5, 1, 5, 4, 2, 4]  # the polygon of rows 1..3, columns 2..4
+
+
+def region(rows, columns):
+    labels = np.zeros((H, W), np.uint8)
+    labels[rows, columns] = 1
+    return labels
+
+
+SQUARE = region(slice(1, 4), slice(2, 5))
+
+
+def compressed(labels):
+    encoded = rle.encode(np.asfortranarray(labels))
+    return {"size": list(labels.shape), "counts": encoded["counts"].decode()}
+
+
+def plain(labels):
+    runs, value = [0], 0
+    for pixel in labels.ravel(order="F").tolist():
+        if pixel != value:
+            runs.append(0)
+            value = pixel
+        runs[-1] += 1
+    return {"size": list(labels.shape), "counts": runs}
+
+
+def annotated(*annotations):
+    return {
+        "images": [{"id": 5, "file_name": "a.jpg", "height": H, "width": W}],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 9, "name": "dog"}, {"id": 10, "name": "unused"}],
+        "annotations": [{"id": i, "image_id": 5, "category_id": 3, **a} for i, a in enumerate(annotations, start=1)],
+    }
+
+
+def folder(root, data, image="a.jpg", name="coco.json"):
+    picture(root / image, (H, W))
+    text(root / name, data)
+    return root
+
+
+@pytest.mark.parametrize("segmentation", [[BOX], BOX, plain(SQUARE), compressed(SQUARE)])
+def test_polygons_and_both_kinds_of_rle_mark_the_same_pixels(segmentation, tmp_path):
+    (shot,) = coco.FORMAT.read_shots(folder(tmp_path, annotated({"segmentation": segmentation, "bbox": [2, 1, 3, 3]})))
+    np.testing.assert_array_equal(shot.mask, SQUARE)
+    assert (shot.label, shot.image) == ({1: "cat"}, tmp_path / "a.jpg")
+
+
+def test_compressed_rle_is_read_as_pycocotools_writes_it(tmp_path):
+    for seed in range(20):
+        noise = (np.random.default_rng(seed).random((H, W)) < seed / 19).astype(np.uint8)
+        shots = coco.FORMAT.read_shots(folder(tmp_path, annotated({"segmentation": compressed(noise)})))
+        np.testing.assert_array_equal(shots[0].mask if shots else np.zeros((H, W)), noise)
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ("a.jpg", "x.json"),
+        ("images/a.jpg", "x.json"),
+        ("images/a.jpg", "annotations/instances.json"),
+        ("a.jpg", "annotations/instances.json"),
+    ],
+)
+def test_the_file_may_stand_beside_the_images_or_in_annotations(image, name, tmp_path):
+    shots = coco.FORMAT.read_shots(folder(tmp_path, annotated({"segmentation": [BOX]}), image, name))
+    assert [shot.image for shot in shots] == [tmp_path / image]
+
+
+def test_where_instances_overlap_the_smaller_is_on_top_and_crowds_are_ignored_below(tmp_path):
+    whole, left = region(slice(None), slice(None)), region(slice(None), slice(0, 4))
+    data = annotated(
+        {"segmentation": compressed(SQUARE), "category_id": 9},
+        {"segmentation": compressed(left)},
+        {"segmentation": plain(whole), "iscrowd": 1},
+    )
+    (shot,) = coco.FORMAT.read_shots(folder(tmp_path, data))
+    expected = np.where(SQUARE, 2, np.where(left, 1, 255))
+    np.testing.assert_array_equal(shot.mask, expected)
+    assert shot.label == {1: "cat", 2: "dog"}
+
+
+def test_only_classes_that_stay_visible_are_declared(tmp_path):
+    data = annotated({"segmentation": [BOX]}, {"segmentation": [BOX], "category_id": 9})
+    (shot,) = coco.FORMAT.read_shots(folder(tmp_path, data))
+    assert shot.label == {2: "dog"}
+
+
+def test_an_image_with_crowds_alone_or_without_annotations_makes_no_shot(tmp_path):
+    assert coco.FORMAT.read_shots(folder(tmp_path, annotated({"segmentation": [BOX], "iscrowd": 1}))) == []
+    assert coco.FORMAT.read_shots(folder(tmp_path, annotated())) == []
+
+
+def test_boxes_alone_make_box_shots_of_each_class(tmp_path):
+    data = annotated(
+        {"bbox": [1, 2, 3, 4], "segmentation": []},
+        {"bbox": [0, 0, 2, 2], "category_id": 9},
+        {"bbox": [5, 0, 2, 2]},
+    )
+    cat, dog = coco.FORMAT.read_shots(folder(tmp_path, data))
+    assert (cat.label, cat.boxes.tolist()) == ("cat", [[1, 2, 4, 6], [5, 0, 7, 2]])
+    assert (dog.label, dog.boxes.tolist()) == ("dog", [[0, 0, 2, 2]])
+
+
+def test_categories_of_one_name_are_one_class(tmp_path):
+    data = annotated({"segmentation": [BOX]}, {"segmentation": [[6, 0, 8, 0, 8, 2, 6, 2]], "category_id": 9})
+    data["categories"][1]["name"] = "cat"
+    (shot,) = coco.FORMAT.read_shots(folder(tmp_path, data))
+    assert shot.label == {1: "cat"} and shot.mask.sum() == 9 + 4
+
+
+def test_other_json_files_are_none_of_its_business(tmp_path):
+    text(tmp_path / "classes.json", {"1": "cat"})
+    text(tmp_path / "list.json", [1, 2])
+    text(tmp_path / "captions.json", {"images": [], "annotations": []})
+    assert coco.FORMAT.read_shots(tmp_path) is None
+
+
+def changed(place, value):
+    data = annotated({"segmentation": [BOX], "bbox": [2, 1, 3, 3]})
+    *way, last = place
+    inner = data
+    for key in way:
+        inner = inner[key]
+    inner[last] = copy.deepcopy(value)
+    return data
+
+
+SHAPE = ("annotations", 0, "segmentation")
+WRONG = [
+    (("annotations", 0, "image_id"), 6, "annotation 1: no entry has its image_id 6; there are 5"),
+    (("annotations", 0, "category_id"), 4, "annotation 1: no entry has its category_id 4; there are 3, 9, 10"),
+    (("annotations", 0, "category_id"), [3], "annotation 1: expected 'category_id'"),
+    (("annotations", 0, "category_id"), True, "annotation 1: expected 'category_id'"),
+    (("annotations", 0), 7, "expected objects in 'annotations', got 7 at place 1"),
+    (("annotations",), {}, "expected 'annotations' as a list, got dict"),
+    (("images", 0, "height"), 7, "image 5: .*a.jpg is 8 x 6 pixels as displayed, but the entry says 8 x 7"),
+    (("images", 0, "height"), -6, "image 5: expected 'height' as a whole number"),
+    (("images", 0, "width"), 8.5, "image 5: expected 'width' as a whole number"),
+    (("images", 0, "width"), None, "image 5: expected 'width'"),
+    (("images", 0, "width"), float("inf"), "image 5: expected 'width'"),
+    (("images", 0, "file_name"), "b.jpg", "image 5: no file 'b.jpg'"),
+    (("images", 0, "file_name"), "../a.jpg", "image 5: expected a file_name below the folder"),
+    (("images", 0, "file_name"), "/a.jpg", "image 5: expected a file_name below the folder"),
+    (("images", 0, "file_name"), "", "image 5: expected a file_name below the folder"),
+    (("images", 0, "id"), None, "image None: expected 'id'"),
+    (("images",), [{"id": 5}, {"id": 5}], "image 5: this id occurs twice in 'images'"),
+    (("categories", 0, "name"), " ", "category 3: its name is empty"),
+    (("categories", 0, "name"), 3, "category 3: expected 'name' as str, got 3"),
+    (("categories", 1, "id"), 3, "category 3: this id occurs twice"),
+    (("annotations", 0, "bbox"), [2, 1, -3, 3], "annotation 1: expected bbox .* negative"),
+    (("annotations", 0, "bbox"), [2, 1, 3], "annotation 1: expected bbox"),
+    (("annotations", 0, "bbox"), "all", "annotation 1: expected 'bbox' as list"),
+    (SHAPE, [], None),
+    (SHAPE, "text", "annotation 1: expected 'segmentation' as list or dict"),
+    (SHAPE, [[1, 2, 3, 4]], "annotation 1: expected a polygon of at least three"),
+    (SHAPE, [[*BOX, 3]], "annotation 1: expected a polygon of at least three"),
+    (SHAPE, [[1, 2, 3, 4, "5", 6]], "annotation 1: expected a polygon as a list of numbers"),
+    (SHAPE, [[1, 2, 3, 4, float("nan"), 6]], "annotation 1: expected a polygon as a list of numbers"),
+    (SHAPE, [[1, 2, 3, 4, 5e8, 6]], "annotation 1: a polygon lies far outside its image of 8 x 6"),
+    (SHAPE, [BOX, None], "annotation 1: expected a polygon as a list of numbers"),
+    (SHAPE, {"size": [8, 6], "counts": [48]}, r"annotation 1: expected an RLE of size \[6, 8\]"),
+    (SHAPE, {"size": [6, 8], "counts": [40]}, "annotation 1: its RLE covers 40 pixels, but its image has 48"),
+    (SHAPE, {"size": [6, 8], "counts": [40, 10]}, "annotation 1: its RLE covers 50 pixels"),
+    (SHAPE, {"size": [6, 8], "counts": [50, -2]}, "annotation 1: expected RLE counts"),
+    (SHAPE, {"size": [6, 8], "counts": None}, "annotation 1: expected RLE counts"),
+    (SHAPE, {"size": [6, 8], "counts": ""}, "annotation 1: its RLE covers 0 pixels"),
+    (SHAPE, {"size": [6, 8], "counts": "é"}, "annotation 1: no compressed RLE has the character 'é'"),
+    (SHAPE, {"size": [6, 8], "counts": "o"}, "annotation 1: its compressed RLE ends within a number"),
+    (SHAPE, {"size": [6, 8], "counts": "o" * 20}, "annotation 1: its compressed RLE holds a number beyond"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "says"), [row for row in WRONG if row[2]])
+def test_what_is_wrong_is_refused_by_file_and_item(place, value, says, tmp_path):
+    with pytest.raises(SupportError, match=says) as refused:
+        coco.FORMAT.read_shots(folder(tmp_path, changed(place, value)))
+    assert str(tmp_path / "coco.json") in str(refused.value)
+
+
+def test_an_annotation_without_a_segmentation_beside_others_is_refused(tmp_path):
+    with pytest.raises(SupportError, match="annotation 2: it has no segmentation"):
+        coco.FORMAT.read_shots(folder(tmp_path, annotated({"segmentation": [BOX]}, {"bbox": [0, 0, 1, 1]})))
+
+
+@pytest.mark.parametrize("box", [[1, 1, 0, 3], [1, 1, 3, -1], [1, 2], None])
+def test_a_box_alone_needs_a_size(box, tmp_path):
+    with pytest.raises(SupportError, match=r"coco\.json: annotation 1: expected '?bbox"):
+        coco.FORMAT.read_shots(folder(tmp_path, annotated({"bbox": box})))
+
+
+@pytest.mark.parametrize("content", ["{'images': []}", "", "[" * 100_000, "\x00"])
+def test_malformed_json_is_refused_by_its_name(content, tmp_path):
+    with pytest.raises(SupportError, match=r"coco\.json: not valid JSON"):
+        coco.FORMAT.read_shots(folder(tmp_path, content))
+
+
+def test_two_coco_files_are_refused_by_their_names(tmp_path):
+    folder(tmp_path, annotated(), name="annotations/train.json")
+    folder(tmp_path, annotated(), name="annotations/val.json")
+    with pytest.raises(SupportError, match=r"train\.json.*val\.json"):
+        coco.FORMAT.read_shots(tmp_path)
+
+
+def test_more_classes_than_a_mask_holds_are_refused(tmp_path):
+    data = annotated(*({"segmentation": [BOX], "category_id": i} for i in range(255)))
+    data["categories"] = [{"id": i, "name": f"class {i}"} for i in range(255)]
+    with pytest.raises(SupportError, match="255 annotated classes"):
+        coco.FORMAT.read_shots(folder(tmp_path, data))
