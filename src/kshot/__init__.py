@@ -14,7 +14,7 @@ Importing this package loads nothing heavy: torch and the rest come with the fir
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from kshot._version import __version__ as __version__
+from kshot._version import __version__
 
 _HOMES = {
     "Prediction": "kshot.types",
@@ -29,31 +29,16 @@ _HOMES = {
     "names": "kshot.segmenter",
 }
 
-__all__ = [
-    "Prediction",
-    "Segmenter",
-    "Shot",
-    "SupportSet",
-    "Task",
-    "__version__",
-    "errors",
-    "evaluate",
-    "load_dataset",
-    "load_task",
-    "names",
-]
+__all__ = ["Prediction", "Segmenter", "Shot", "SupportSet", "Task", "__version__"]
+__all__ += ["errors", "evaluate", "load_dataset", "load_task", "names"]
 
 if TYPE_CHECKING:
-    from kshot import errors as errors
-    from kshot.data.base import load_dataset as load_dataset
-    from kshot.evaluation import evaluate as evaluate
-    from kshot.methods.base import Task as Task
-    from kshot.methods.base import load_task as load_task
-    from kshot.segmenter import Segmenter as Segmenter
-    from kshot.segmenter import names as names
-    from kshot.types import Prediction as Prediction
-    from kshot.types import Shot as Shot
-    from kshot.types import SupportSet as SupportSet
+    from kshot import errors
+    from kshot.data.base import load_dataset
+    from kshot.evaluation import evaluate
+    from kshot.methods.base import Task, load_task
+    from kshot.segmenter import Segmenter, names
+    from kshot.types import Prediction, Shot, SupportSet
 
 
 def __getattr__(name: str) -> Any:

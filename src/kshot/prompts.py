@@ -185,16 +185,13 @@ def _shown(shot: Shot, classes: Sequence[str], features: FeatureMap, name: str, 
         labels = read_mask(shot.mask, max_pixels=max_pixels)
         if isinstance(shot.label, str):
             labels = np.where(labels == IGNORE, labels, (labels > 0).astype(np.uint8))
-        return labelled_support(labels, _wanted(shot), classes, features, name)
+        wanted = {1: shot.label} if isinstance(shot.label, str) else dict(shot.label)
+        return labelled_support(labels, wanted, classes, features, name)
     _check_inside(shot, features.frame.size_hw, name)
     masks = torch.zeros(len(classes), *features.grid_hw)
     if shot.classes[0] in classes:
         masks[classes.index(shot.classes[0])] = _from_marks(shot, features)
     return Support(features, masks, coverage(features.frame))
-
-
-def _wanted(shot: Shot) -> dict[int, str]:
-    return {1: shot.label} if isinstance(shot.label, str) else dict(shot.label)
 
 
 def _from_labels(

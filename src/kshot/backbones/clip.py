@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.backbones import hub
-from kshot.backbones._templates import TEMPLATES
 from kshot.backbones.base import Encoding, Spec, fingerprint
 from kshot.backbones.headed import CHECKPOINT, INNER_BLOCK
 from kshot.errors import BackboneError, SettingError
@@ -26,33 +25,31 @@ from kshot.io.hub import TOKENIZER, find_folder, image_mean_std, load_model, rea
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _FEATURES_VERSION = 1  # raised when the same weights give other features
 
+_NOTE = "MaskCLIP features and a text encoder"
 SPECS = {
-    spec.name: spec
-    for spec in (
-        Spec(
-            "clip-vit-b16",
-            16,
-            512,
-            _MEAN,
-            _STD,
-            licence="MIT",
-            source="openai/clip-vit-base-patch16",
-            note="MaskCLIP features and a text encoder",
-            text=True,
-        ),
-        Spec(
-            "clip-vit-b16-laion2b",
-            16,
-            512,
-            _MEAN,
-            _STD,
-            licence="MIT",
-            source="laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
-            note="MaskCLIP features and a text encoder",
-            text=True,
-        ),
+    name: Spec(name, 16, 512, _MEAN, _STD, licence="MIT", source=source, note=_NOTE, text=True)
+    for name, source in (
+        ("clip-vit-b16", "openai/clip-vit-base-patch16"),
+        ("clip-vit-b16-laion2b", "laion/CLIP-ViT-B-16-laion2B-s34B-b88K"),
     )
 }
+
+_PHOTOS = ["bad", "good", "cropped", "bright", "dark", "blurry", "close-up", "low resolution", "pixelated"]
+_PHOTOS += ["jpeg corrupted", "black and white"]
+_THINGS = ["hard to see", "clean", "dirty", "cool", "nice", "weird", "large", "small"]
+_WORKS = ["a photo", "itap", "art", "a painting", "a drawing", "a sketch", "a doodle", "graffiti", "a tattoo"]
+_WORKS += ["a sculpture", "a rendering", "a rendition"]  # "itap": "I took a picture", as photographers' forums have it
+_STUFFS = ["embroidered", "plastic", "origami", "toy", "cartoon", "plushie"]
+# Sentences around a class's name whose embeddings are averaged: the 80 that CLIP's authors chose on ImageNet (Radford
+# et al., section 3.1.4, and their notebook "Prompt engineering for ImageNet").
+TEMPLATES = (
+    *(f"a {kind} photo of {article} {{}}." for kind in _PHOTOS for article in ("a", "the")),
+    *(f"a photo of {article} {kind} {{}}." for kind in _THINGS for article in ("a", "the")),
+    *(f"{work} of {article} {{}}." for work in _WORKS for article in ("a", "the")),
+    *(f"{article} {stuff} {{}}." for stuff in _STUFFS for article in ("a", "the")),
+    *(f"{article} {{}} in a video game." for article in ("a", "the")),
+    *("a photo of many {}.", "a photo of one {}.", "a photo of my {}.", "itap of my {}."),
+)
 
 
 class Clip:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Encoding, Spec, fingerprint
+from kshot.backbones.base import Encoding, Spec, fingerprint
 from kshot.backbones.headed import INNER_BLOCK, check_depth
 from kshot.errors import BackboneError, SettingError
 from kshot.io import hub
@@ -251,15 +251,13 @@ def _config(folder: Path) -> dict[str, Any]:
 def _spec(name: str, folder: Path, config: dict[str, Any], layers: tuple[str, ...]) -> Spec:
     vision = config.get("vision_config") or config
     mean, std = hub.image_mean_std(folder)
-    known = SPECS.get(name)
-    return Spec(
-        known.name if known else name,
+    facts = SPECS.get(name) or Spec(name, 0, 0, licence="see the model's own page", source=name)
+    return replace(
+        facts,
         patch=int(vision["patch_size"]),
         dim=int(vision["hidden_size"]),
-        mean_rgb=mean or (known.mean_rgb if known else IMAGENET_MEAN),
-        std_rgb=std or (known.std_rgb if known else IMAGENET_STD),
+        mean_rgb=mean or facts.mean_rgb,
+        std_rgb=std or facts.std_rgb,
         layers=tuple(layers),
-        licence=known.licence if known else "see the model's own page",
-        source=known.source if known else name,
         size=_ARCHITECTURES[config["model_type"]].size,
     )

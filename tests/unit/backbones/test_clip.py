@@ -10,9 +10,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from kshot.backbones._templates import TEMPLATES
 from kshot.backbones.base import load_backbone, text_backbones
-from kshot.backbones.clip import Clip
+from kshot.backbones.clip import TEMPLATES, Clip
 from kshot.backbones.hub import HubBackbone
 from kshot.errors import BackboneError, SettingError
 from kshot.features import extract_words
