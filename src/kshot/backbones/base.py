@@ -200,6 +200,12 @@ def pick_dtype(dtype: str) -> torch.dtype:
     return choices[dtype]
 
 
+def refuse_layers(name: str, layers: tuple[str, ...] | None) -> None:
+    """Raise `SettingError` when layers are chosen of a backbone that has none."""
+    if layers:
+        raise SettingError(f"{name} has no layers to choose from; leave layers (--layers) out")
+
+
 def fingerprint(tensors: Mapping[str, Tensor], *facts: object) -> str:
     """sha256 over names, shapes and float32 bytes of weights, and over facts that change the features."""
     digest = hashlib.sha256(repr(facts).encode())

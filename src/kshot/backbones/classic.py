@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.backbones.base import Encoding, Spec, fingerprint
-from kshot.errors import SettingError
+from kshot.backbones.base import Encoding, Spec, fingerprint, refuse_layers
 
 _FREQUENCIES = (1.0, 2.0)
 _COLOUR_SCALES = (1, 3, 7)  # side of the window, patches
@@ -62,8 +61,7 @@ class Classic:
 
 def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Classic:
     """The filter bank; it has no layers to choose from."""
-    if layers:
-        raise SettingError(f"{name} has no layers to choose from; leave layers (--layers) out")
+    refuse_layers(name, layers)
     return Classic(device, dtype)
 
 

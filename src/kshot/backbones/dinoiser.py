@@ -7,14 +7,15 @@ as `last.pt` beside the files of a whole CLIP model.
 
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from kshot.backbones import clip
-from kshot.backbones.base import Spec
+from kshot.backbones.base import refuse_layers
 from kshot.backbones.headed import CHECKPOINT, Headed, check_depth, git_blob_hash, read_checkpoint, with_heads
-from kshot.errors import BackboneError, SettingError, WeightsNotFoundError
+from kshot.errors import BackboneError, WeightsNotFoundError
 from kshot.io import hub
 from kshot.io.atomic import atomic_path
 
@@ -23,16 +24,11 @@ BLOB = "0b6c94d9c439ebac7bcb07fe805be3654ea03c7f"  # git's name of that file
 _SECONDS = 60
 
 SPECS = {
-    "clip-dinoiser": Spec(
-        "clip-dinoiser",
-        16,
-        512,
-        clip.SPECS["clip-vit-b16-laion2b"].mean_rgb,
-        clip.SPECS["clip-vit-b16-laion2b"].std_rgb,
+    "clip-dinoiser": replace(
+        clip.SPECS["clip-vit-b16-laion2b"],
+        name="clip-dinoiser",
         licence="MIT (CLIP), Apache-2.0 (heads)",
-        source="laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
         note="CLIP with guided pooling and objectness, and a text encoder",
-        text=True,
     ),
 }
 
@@ -44,8 +40,7 @@ def reads(folder: Path) -> bool:
 
 def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Headed:
     """The short name, or a folder with a whole CLIP model and `last.pt`; see `load_backbone` for the errors."""
-    if layers:
-        raise SettingError(f"{name} has no layers to choose from; leave layers (--layers) out")
+    refuse_layers(name, layers)
     known = SPECS.get(name)
     model = clip.load_clip(known.source if known else name, name, known, device, dtype)
     check_depth(name, model.depth)

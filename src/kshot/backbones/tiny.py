@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kshot.backbones.base import Encoding, Spec, fingerprint
-from kshot.errors import BackboneError, SettingError
+from kshot.backbones.base import Encoding, Spec, fingerprint, refuse_layers
+from kshot.errors import BackboneError
 from kshot.io import hub
 from kshot.io.atomic import atomic_path, write_text
 
@@ -246,8 +246,7 @@ def save(model: Net, folder: Path, facts: Mapping[str, Any]) -> Path:
 
 def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Tiny:
     """The packed encoder, or a folder with one; see `load_backbone` for the errors."""
-    if layers:
-        raise SettingError(f"{name} has no layers to choose from; leave layers (--layers) out")
+    refuse_layers(name, layers)
     if name in SPECS:
         spec = SPECS[name]
         data = resources.files("kshot.backbones").joinpath(_PACKED).read_bytes()
