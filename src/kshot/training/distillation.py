@@ -72,7 +72,7 @@ class DistillResult:
 def distill(
     photos: Path | str,
     out: Path | str,
-    teachers: Sequence[str],
+    teachers: Sequence[str] | str,
     *,
     masks: Path | str | None = None,
     without: Sequence[Path | str] = (),
@@ -101,13 +101,16 @@ def distill(
     without: folders of test images; photographs that show the same are left out.
     views: of each photograph, the whole and random boxes. grid: patches a side that the teachers see. dim: channels of
     the encoder. width: channels at a sixteenth of the resolution, a multiple of 64 if above 64. blocks: of attention.
-    sides: pixels of the student's views, in equal parts of the training, multiples of 16 from
-    32 on; half of the steps take the side of the part before. epochs: times through the photographs. batch_size, lr,
-    grad_accumulation_steps, muon_lr_ratio, seed, dtype: see `Schedule`. resume: continue the run in `out`.
+    sides: pixels of the student's views, in equal parts of the training, multiples of 16 from 32 on; half of the steps
+    take the side of the part before. epochs: times through the photographs. batch_size, grad_accumulation_steps, lr,
+    muon_lr_ratio, seed, dtype: see `Schedule`. resume: continue the run in `out`.
     Under torchrun only the main process writes the encoder. Raises `SettingError`, `InputError`, `BackboneError`,
     `TrainingError` and `OutputError`.
     """
     photos, out, masks = Path(photos), Path(out), checked_masks(masks)
+    names = [teachers] if isinstance(teachers, str) else list(teachers)
+    if not names:
+        raise SettingError("no teacher: name at least one backbone")
     if width > _HEAD and width % _HEAD:
         raise SettingError(f"width {width}: expected a multiple of {_HEAD}, one attention head for each")
     if not sides or any(side < 32 or side % 16 for side in sides):
@@ -119,7 +122,7 @@ def distill(
     place = local_device(device)
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".targets.lock"):  # of several processes the first computes the targets, the others find them
-        loaded = [load_backbone(name, device=str(place), dtype=dtype) for name in teachers]
+        loaded = [load_backbone(name, device=str(place), dtype=dtype) for name in names]
         targets = distillation_targets(loaded, photos, found, settings, out / "targets", masks=masks, progress=progress)
     schedule = Schedule(
         steps=max(1, round(epochs * len(learned) / (batch_size * grad_accumulation_steps))),
@@ -143,12 +146,8 @@ def distill(
     trained = train(learner, schedule, out, facts, resume=resume, progress=progress)
     if is_main_process():
         checkpoint.load_weights(net, checkpoint.weights_of(trained.path)[1], trained.path)
-        scale = learner.match_variance()
-        tiny.save(
-            net,
-            out / ENCODER,
-            {"teachers": list(teachers), "steps": trained.best_step, "stretched": round(scale, 4)},
-        )
+        scale = round(learner.match_variance(), 4)
+        tiny.save(net, out / ENCODER, {"teachers": names, "steps": trained.best_step, "stretched": scale})
     return DistillResult(
         encoder=out / ENCODER,
         training=trained,

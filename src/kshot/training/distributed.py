@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -35,67 +34,58 @@ def local_device(device: str) -> torch.device:
     return chosen
 
 
-@dataclass(frozen=True)
-class Processes:
-    """The processes that train one model together."""
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Connect all processes that torchrun started while the block lasts; without torchrun there is one.
 
-    rank: int = 0
-    """Number of this process."""
-    world_size: int = 1
-    """Number of processes."""
+    device: where the model lies.
+    """
+    if rank_and_world_size()[1] == 1:
+        yield
+        return
+    # NCCL needs a GPU for each process; gloo serves the CPU, and several processes on one GPU.
+    own_gpu = device.type == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count()
+    if own_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if own_gpu else "gloo", timeout=_TIMEOUT)
+    try:
+        yield
+        dist.barrier()  # the main process still writes when the others are done; none may leave before it
+    finally:
+        dist.destroy_process_group()
 
-    @classmethod
-    @contextmanager
-    def joined(cls, device: torch.device) -> Iterator["Processes"]:
-        """Connect all processes that torchrun started while the block lasts; without torchrun there is one.
 
-        device: where the model lies.
-        """
-        if rank_and_world_size()[1] == 1:
-            yield cls()
-            return
-        # NCCL needs a GPU for each process; gloo serves the CPU, and several processes on one GPU.
-        own_gpu = device.type == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count()
-        if own_gpu:
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if own_gpu else "gloo", timeout=_TIMEOUT)
-        try:
-            yield cls(dist.get_rank(), dist.get_world_size())
-            dist.barrier()  # the main process still writes when the others are done; none may leave before it
-        finally:
-            dist.destroy_process_group()
+def broadcast(tensors: Sequence[Tensor]) -> None:
+    """Overwrite the tensors of all processes with those of the main one."""
+    if rank_and_world_size()[1] > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), 0)
 
-    @property
-    def is_main(self) -> bool:
-        """Whether this process is the one that writes."""
-        return self.rank == 0
 
-    def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite the tensors of all processes with those of the main one."""
-        if self.world_size > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor.detach(), 0)
+def average_gradients(weights: Sequence[Tensor]) -> None:
+    """Replace each gradient by its mean over the processes."""
+    world_size = rank_and_world_size()[1]
+    if world_size > 1:
+        for weight in weights:
+            gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            dist.all_reduce(gradient)
+            weight.grad = gradient / world_size
 
-    def average_gradients(self, weights: Sequence[Tensor]) -> None:
-        """Replace each gradient by its mean over the processes."""
-        if self.world_size > 1:
-            for weight in weights:
-                gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
-                dist.all_reduce(gradient)
-                weight.grad = gradient / self.world_size
 
-    def average(self, figures: dict[str, float]) -> dict[str, float]:
-        """Means over the processes; all must give the same names."""
-        if self.world_size == 1:
-            return figures
-        gathered: list[dict[str, float]] = [{}] * self.world_size
-        dist.all_gather_object(gathered, figures)
-        return {name: sum(each[name] for each in gathered) / self.world_size for name in figures}
+def average(figures: dict[str, float]) -> dict[str, float]:
+    """Means over the processes; all must give the same names."""
+    world_size = rank_and_world_size()[1]
+    if world_size == 1:
+        return figures
+    gathered: list[dict[str, float]] = [{}] * world_size
+    dist.all_gather_object(gathered, figures)
+    return {name: sum(each[name] for each in gathered) / world_size for name in figures}
 
-    def from_main(self, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Compute in the main process and hand the result to all."""
-        made: list[Any] = [compute() if self.is_main else None]
-        if self.world_size > 1:
-            dist.broadcast_object_list(made, 0)
-        found: dict[str, float] = made[0]
-        return found
+
+def from_main_process(compute: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Compute in the main process and hand the result to all."""
+    made: list[Any] = [compute() if is_main_process() else None]
+    if rank_and_world_size()[1] > 1:
+        dist.broadcast_object_list(made, 0)
+    found: dict[str, float] = made[0]
+    return found

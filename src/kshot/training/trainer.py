@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from kshot.errors import KshotError, SettingError, TrainingError
-from kshot.training import checkpoint
-from kshot.training.distributed import Processes
+from kshot.training import checkpoint, distributed
+from kshot.training.distributed import is_main_process, rank_and_world_size
 from kshot.training.log import Log
 from kshot.training.optimizer import make_optimizer
 from kshot.training.prefetch import Prefetcher
@@ -92,8 +92,8 @@ def train(
     step. Under torchrun each process computes its own part of each step's batches.
     Raises `TrainingError` (loss not finite, memory, another architecture or settings) and `OutputError` (disk).
     """
-    with Processes.joined(next(learner.model.parameters()).device) as processes:
-        return _Run(learner, schedule, out, settings, processes, progress).go(resume)
+    with distributed.joined(next(learner.model.parameters()).device):
+        return _Run(learner, schedule, out, settings, progress).go(resume)
 
 
 class _Run:
@@ -103,15 +103,12 @@ class _Run:
         schedule: Schedule,
         out: Path,
         settings: dict[str, Any],
-        processes: Processes,
         progress: Progress | None,
     ):
-        self.learner, self.schedule, self.out = learner, schedule, out
-        self.processes, self.progress = processes, progress
+        self.learner, self.schedule, self.out, self.progress = learner, schedule, out, progress
+        self.rank, self.world_size = rank_and_world_size()
         # As JSON would return them: tuples become lists.
-        self.settings = json.loads(
-            json.dumps({"schedule": asdict(schedule), "processes": processes.world_size, **settings})
-        )
+        self.settings = json.loads(json.dumps({"schedule": asdict(schedule), "processes": self.world_size, **settings}))
         self.weights = [weight for weight in learner.model.parameters() if weight.requires_grad]
         self.optimizer = make_optimizer(
             learner.model,
@@ -122,11 +119,11 @@ class _Run:
         )
         self.average = _moving_average(learner.model, schedule.ema_decay) if schedule.ema_decay else None
         self.state = _State()
-        self.log = Log(out, processes.is_main)
+        self.log = Log(out, is_main_process())
 
     def go(self, resume: bool) -> TrainingResult:
         self._begin(resume)
-        self.processes.broadcast(self.weights)
+        distributed.broadcast(self.weights)
         stopped, state = self._out_of_patience(), self.state
         try:
             if not stopped:  # a run that ended early and is resumed stays where it is
@@ -160,7 +157,7 @@ class _Run:
                 figures = self._step(batch)
                 self.log.step(self.state.step, figures)
                 stopped = self._validate_and_save(figures)
-                if self.progress and self.processes.is_main:
+                if self.progress and is_main_process():
                     self.progress("training", self.state.step, self.schedule.steps, figures)
                 if stopped:
                     return stopped
@@ -170,12 +167,12 @@ class _Run:
         """The batches of this process: a tuple for each step, one batch for each accumulated pass."""
         passes, size = self.schedule.grad_accumulation_steps, self.schedule.batch_size
         for step in range(start, self.schedule.steps):
-            first = (step * self.processes.world_size + self.processes.rank) * passes
+            first = (step * self.world_size + self.rank) * passes
             yield tuple(self.learner.batch(step, first + number, size) for number in range(passes))
 
     def _step(self, batches: tuple[Any, ...]) -> dict[str, float]:
         step, schedule = self.state.step, self.schedule
-        torch.manual_seed(schedule.seed * 1_000_003 + step * 1009 + self.processes.rank)
+        torch.manual_seed(schedule.seed * 1_000_003 + step * 1009 + self.rank)
         for group in self.optimizer.param_groups:
             group["lr"] = schedule.rate(step) * group["lr_multiplier"]
         self.learner.model.train()
@@ -200,8 +197,8 @@ class _Run:
             (losses["loss"] / len(batches)).backward()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(batches)
-        self.processes.average_gradients(self.weights)
-        return self.processes.average(sums)
+        distributed.average_gradients(self.weights)
+        return distributed.average(sums)
 
     def _losses(self, batch: Any) -> dict[str, Tensor]:
         kind = next(self.learner.model.parameters()).device.type
@@ -226,11 +223,11 @@ class _Run:
         """Figures of the moving average where there is one, since that becomes the result."""
         model = self.learner.model.eval()
         if self.average is None:
-            return self.processes.from_main(self.learner.validate)
+            return distributed.from_main_process(self.learner.validate)
         kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         model.load_state_dict(self.average.module.state_dict())
         try:
-            return self.processes.from_main(self.learner.validate)
+            return distributed.from_main_process(self.learner.validate)
         finally:
             model.load_state_dict(kept)
 
@@ -254,7 +251,7 @@ class _Run:
         return f"no better {self.schedule.figure} in {waited} validations" if 0 < patience <= waited else ""
 
     def _save(self, name: str) -> None:
-        if self.processes.is_main:
+        if is_main_process():
             facts = {"state": vars(self.state), "settings": self.settings}
             averaged = self.average.module if self.average else None
             checkpoint.save(self.out / name, facts, self.learner.model, averaged, self.optimizer)
