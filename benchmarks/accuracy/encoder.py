@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.accuracy.methods import Kind
 from benchmarks.settings import VIT_TINY, arguments, facts, figures, open_set, write
 from kshot.evaluation import Result, evaluate
-from kshot.methods._class_embeddings import as_salient
+from kshot.methods._class_embeddings import with_salient_masks
 from kshot.segmenter import Segmenter
 
 KINDS = (Kind("hsnet", 1, 1), Kind("hsnet", 1, 5))
@@ -70,7 +70,7 @@ class _Unmasked:
         self.task = task
 
     def __call__(self, classes: Any, supports: Any, *rest: Any) -> Any:
-        return self.task(classes, tuple(replace(as_salient(s), kind="image") for s in supports), *rest)
+        return self.task(classes, tuple(replace(with_salient_masks(s), kind="image") for s in supports), *rest)
 
 
 def _figures(result: Result) -> dict[str, Any]:

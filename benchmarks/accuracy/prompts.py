@@ -158,7 +158,7 @@ def _box(features: FeatureMap, case: Case) -> Tensor:
 def _marked(features: FeatureMap, points: Array) -> Tensor:
     plane = torch.zeros(features.grid_hw)
     for x, y in points:
-        plane[features.frame.cell_of(x, y)] = 1
+        plane[features.frame.patch_at(x, y)] = 1
     return plane
 
 
@@ -166,7 +166,7 @@ def _discs(features: FeatureMap, points: Array, radius: float) -> Tensor:
     """(gh, gw): the nearest point's Gaussian, `radius` in shares of the grid's side."""
     rows, columns = features.grid_hw
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    cells = torch.tensor([features.frame.cell_of(*point) for point in points])
+    cells = torch.tensor([features.frame.patch_at(*point) for point in points])
     far = (y[..., None] - cells[:, 0]) ** 2 + (x[..., None] - cells[:, 1]) ** 2
     return torch.exp(-far.amin(-1) / (2 * radius**2 * rows * columns))
 

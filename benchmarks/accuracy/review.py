@@ -147,7 +147,7 @@ def _fitted(
     """A task of true masks."""
     name = CLASSES[label - 1]
     supports = tuple(_support(images[n], label, name) for n in shown if negatives or images[n].shows(label))
-    task: Task = segmenter.method.Task((name,), supports, segmenter.origin, segmenter.settings)
+    task: Task = segmenter.method.Task((name,), supports, segmenter.feature_spec, segmenter.settings)
     return task
 
 

@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.settings import arguments, facts, write
 from kshot import _plugins
-from kshot.methods.base import Origin, Support
+from kshot.methods.base import FeatureSpec, Support
 from kshot.ops.geometry import FeatureMap, Frame
 
 CASES = ((1, 1), (1, 5), (3, 5), (10, 5), (30, 5), (1, 50))
@@ -49,7 +49,7 @@ def main() -> None:
 def _measured(method: str, way: int, shot: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     task = _plugins.load("methods", method).Task
-    classes, origin = tuple(f"class {index}" for index in range(way)), Origin("made up", "", (), _SIDE * _PATCH, _PATCH)
+    classes, origin = tuple(f"class {index}" for index in range(way)), FeatureSpec("made up", "", (), _SIDE * _PATCH, _PATCH)
     supports, before = _supports(way, shot), _peak()
     seconds: list[float] = []
     while len(seconds) < 3 and max(seconds, default=0) < _LONG:

@@ -158,7 +158,7 @@ def _encode(features: FeatureMap, name: str, shots: Sequence[Shot], classes: Seq
     valid_mask = coverage(features.frame)
     for shot in shots:
         shown = _shown(shot, classes, features, name, max_pixels)
-        valid_mask = torch.minimum(valid_mask, shown.known)
+        valid_mask = torch.minimum(valid_mask, shown.valid_mask)
         masks = torch.maximum(masks, shown.masks)
     if all(shot.mask is not None for shot in shots):
         _check_consistent(masks, valid_mask, classes, name)

@@ -18,7 +18,7 @@ from kshot.io.images import MAX_PIXELS, read_image
 from kshot.io.paths import list_images
 from kshot.io.rasters import BandSelection
 from kshot.io.tensor_file import read_learned
-from kshot.methods.base import Origin, Support, Task, settings_of
+from kshot.methods.base import FeatureSpec, Support, Task, settings_of
 from kshot.ops.geometry import FeatureMap
 from kshot.prompts import ShotReader, encode_shots
 from kshot.refiners.base import Refiner
@@ -79,8 +79,8 @@ class Segmenter:
     @classmethod
     def for_task(cls, task: Task, **settings: Any) -> "Segmenter":
         """The Segmenter that a saved task was fitted with; keyword settings override."""
-        origin = task.origin
-        made = {"backbone": origin.backbone, "layers": origin.layers or None, "size": origin.size}
+        spec = task.feature_spec
+        made = {"backbone": spec.backbone, "layers": spec.layers or None, "size": spec.size}
         return cls(**(made | {"method": task.method} | settings))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Segmenter:
         """A frozen task, fitted on the support set; raises `InputError`s that name the shot."""
         shots = support if isinstance(support, SupportSet) else SupportSet(support)
         supports = self.encode(shots, shots.classes)
-        task: Task = self.method.Task(shots.classes, supports, self.origin, self.settings)
+        task: Task = self.method.Task(shots.classes, supports, self.feature_spec, self.settings)
         return task
 
     def predict(self, task: Task, image: ImageLike) -> Prediction:
@@ -113,7 +113,7 @@ class Segmenter:
             fine = self.refiner.refine(logits, features.frame, image, self.refiner_settings)  # (n+1, h, w)
             scores = fine.softmax(0).numpy()
         named = dict(zip(task.classes, present.tolist(), strict=True))
-        return Prediction.from_scores(scores, task.classes, named, image, task.gate)
+        return Prediction.from_scores(scores, task.classes, named, image, task.presence_threshold)
 
     def predict_many(self, task: Task, images: str | Path | Iterable[ImageLike]) -> Iterator[Prediction]:
         """Masks of a folder (with its sub-folders), a glob pattern or any iterable of images, one by one in order.
@@ -137,11 +137,11 @@ class Segmenter:
         return encode_shots(shots, classes, self.features, self.shot_reader, words_of)
 
     @property
-    def origin(self) -> Origin:
+    def feature_spec(self) -> FeatureSpec:
         """How this Segmenter makes features: what a task keeps, to refuse features of another kind."""
         spec = self.backbone.spec
         layers = tuple(getattr(self.backbone, "layers", ()))
-        return Origin(spec.name, self.backbone.identity, layers, self.size, spec.patch)
+        return FeatureSpec(spec.name, self.backbone.identity, layers, self.size, spec.patch)
 
 
 def _short(module: Any) -> str:

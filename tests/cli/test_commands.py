@@ -219,7 +219,7 @@ def test_environment_and_config_rank_below_options(
     monkeypatch.setenv("KSHOT_SIZE", "80")
     run("fit", support_folder, "-o", "b.kshot")
     run("fit", support_folder, "-o", "c.kshot", "--size", "96")
-    sizes = [kshot.load_task(f"{name}.kshot").origin.size for name in "abc"]
+    sizes = [kshot.load_task(f"{name}.kshot").feature_spec.size for name in "abc"]
     assert sizes == [64, 80, 96] and kshot.load_task("a.kshot").method == "prototype"
 
 

@@ -90,7 +90,7 @@ def test_a_saved_task_scores_the_same_bits(segmenter: kshot.Segmenter, task: ksh
     shown = seen(segmenter, 3)
     again = kshot.load_task(task.save(tmp_path / "disc.kshot"))
     assert torch.equal(again.score(*shown), task.score(*shown))
-    assert (again.classes, again.settings, again.origin) == (task.classes, task.settings, task.origin)
+    assert (again.classes, again.settings, again.feature_spec) == (task.classes, task.settings, task.feature_spec)
     assert again.digest() == task.digest()
 
 

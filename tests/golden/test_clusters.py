@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from kshot.methods import mixture, regions
 from kshot.ops.clustering import agglomerate, group_means, vmf_mixture
-from tests.support.hand import ORIGIN, random_support, row, support
+from tests.support.hand import SPEC, random_support, row, support
 
 
 def test_one_prototype_each_is_a_difference_of_cosines() -> None:
     chosen = mixture.Settings(prototypes=1, kappa=2)
-    task = mixture.Task(("c",), (support(row((1, 0), (0, 1)), [1, 0]),), ORIGIN, chosen)
+    task = mixture.Task(("c",), (support(row((1, 0), (0, 1)), [1, 0]),), SPEC, chosen)
     scores = task.score(row((1, 0), (0.6, 0.8)))
     assert scores[0].tolist() == [[0, 0]]
     assert scores[1, 0].tolist() == pytest.approx([2, 2 * (0.6 - 0.8)], abs=1e-5)
@@ -25,7 +25,7 @@ def test_two_opposite_prototypes() -> None:
     task = mixture.Task(
         ("c",),
         (support(row((1, 0), (-1, 0), (0, 1)), [1, 1, 0]),),
-        ORIGIN,
+        SPEC,
         mixture.Settings(prototypes=2, kappa=2),
     )
     assert float(task.score(row((1, 0)))[1, 0, 0]) == pytest.approx(math.log(math.cosh(2)), abs=1e-5)
@@ -66,7 +66,7 @@ def test_linkage_of_some_speaks_for_all() -> None:
 
 def test_regions_of_two_cells() -> None:
     """The left cell is the seed: its ratio is 2, its vote 1. The right one's vote is 0 + .2 of 1.2, its likeness 0."""
-    task = regions.Task(("c",), (support(row((1, 0), (0, 1)), [1, 0]),), ORIGIN, hand_settings())
+    task = regions.Task(("c",), (support(row((1, 0), (0, 1)), [1, 0]),), SPEC, hand_settings())
     scores = task.score(row((1, 0), (0, 1)))
     assert scores[0].tolist() == [[0, 0]]
     assert scores[1, 0].tolist() == pytest.approx([2 - 0.5, -2 - math.log(6) - math.log(1000) - 0.5], abs=1e-4)
@@ -79,7 +79,7 @@ def hand_settings() -> regions.Settings:
 def test_a_threshold_that_is_good_enough_stays() -> None:
     """Two supports alike: each is found without a mistake by any threshold from -6 to 2, so the default stands."""
     pair = tuple(support(row((1, 0), (0, 1)), [1, 0]) for _ in range(2))
-    assert regions.Task(("c",), pair, ORIGIN, hand_settings()).fitted.threshold == pytest.approx(0.5)
+    assert regions.Task(("c",), pair, SPEC, hand_settings()).fitted.threshold == pytest.approx(0.5)
 
 
 def test_a_threshold_is_calibrated_on_what_was_left_out() -> None:
@@ -93,7 +93,7 @@ def test_a_threshold_is_calibrated_on_what_was_left_out() -> None:
     chosen = regions.Settings(
         kappa=2, prior=2, region=0, query=0.6, seed=0, vote=0, emphasis=0, threshold=0, foreground=0.01
     )
-    fitted = regions.Task(("c",), pair, ORIGIN, chosen).fitted
+    fitted = regions.Task(("c",), pair, SPEC, chosen).fitted
     ratios = regions._readout(fitted.model, cells, chosen)[0, 0]
     passing = [t for t in (x / 4 for x in range(-24, 25)) if float(ratios[1]) <= t < float(ratios[0])]
     assert fitted.threshold == pytest.approx(min(passing, key=abs) / 2)

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kshot.methods.base import KINDS, Origin, Support, load_task
+from kshot.methods.base import KINDS, FeatureSpec, Support, load_task
 from kshot.methods.text import Task
 from kshot.ops.geometry import FeatureMap, Frame
 
-ORIGIN = Origin("hand", "hand", (), 8, 8)
+SPEC = FeatureSpec("hand", "hand", (), 8, 8)
 
 
 @st.composite
@@ -37,7 +37,7 @@ def supports(draw: st.DrawFn, ways: int) -> Support:
 @settings(deadline=None, max_examples=30)
 def test_a_task_comes_back_from_its_file(data: st.DataObject, ways: int, count: int) -> None:
     shown = tuple(data.draw(supports(ways)) for _ in range(count))
-    task = Task(tuple("abc"[:ways]), shown, ORIGIN)
+    task = Task(tuple("abc"[:ways]), shown, SPEC)
     with tempfile.TemporaryDirectory() as folder:
         again = load_task(task.save(Path(folder) / "x.kshot"))
     query = FeatureMap(torch.eye(3)[:, None], Frame((8, 24), (8, 24), 8), "hand")
@@ -50,5 +50,5 @@ def test_a_task_comes_back_from_its_file(data: st.DataObject, ways: int, count: 
 @settings(deadline=None, max_examples=15)
 def test_kinds_and_weights_are_part_of_the_digest(data: st.DataObject) -> None:
     shown = data.draw(supports(1))
-    first = Task(("a",), (shown,), ORIGIN).digest()
-    assert Task(("a",), (replace(shown, weight=shown.weight + 1),), ORIGIN).digest() != first
+    first = Task(("a",), (shown,), SPEC).digest()
+    assert Task(("a",), (replace(shown, weight=shown.weight + 1),), SPEC).digest() != first

@@ -50,7 +50,7 @@ def example(segmenter: kshot.Segmenter, number: int, shots: int = 1) -> Example:
         return Example(supports, Support(features, blank, torch.ones(features.grid_hw)))
     (query,) = segmenter.encode([Shot(picture, mask=mask, label="disc")], ["disc"])
     empty = torch.zeros_like(query.masks)
-    return Example(supports, Support(features, query.masks if shown == own else empty, query.known))
+    return Example(supports, Support(features, query.masks if shown == own else empty, query.valid_mask))
 
 
 def train_head(segmenter: kshot.Segmenter, steps: int) -> tuple[Comparing, list[float]]:

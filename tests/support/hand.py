@@ -2,10 +2,10 @@
 
 import torch
 
-from kshot.methods.base import Origin, Support
+from kshot.methods.base import FeatureSpec, Support
 from kshot.ops.geometry import FeatureMap, Frame
 
-ORIGIN = Origin("hand", "hand", (), 8, 8)
+SPEC = FeatureSpec("hand", "hand", (), 8, 8)
 
 
 def row(*cells: tuple[float, float]) -> FeatureMap:
@@ -14,10 +14,10 @@ def row(*cells: tuple[float, float]) -> FeatureMap:
     return FeatureMap(torch.tensor(cells, dtype=torch.float32).T[:, None], Frame(size, size, 8), "hand")
 
 
-def support(features: FeatureMap, *masks: list[float], known: list[float] | None = None) -> Support:
+def support(features: FeatureMap, *masks: list[float], valid_mask: list[float] | None = None) -> Support:
     grid = torch.tensor(masks, dtype=torch.float32)[:, None]
     return Support(
-        features, grid, torch.ones(features.grid_hw) if known is None else torch.tensor([known], dtype=torch.float32)
+        features, grid, torch.ones(features.grid_hw) if valid_mask is None else torch.tensor([valid_mask], dtype=torch.float32)
     )
 
 

@@ -12,10 +12,10 @@ import kshot
 from kshot import sam as sam_models
 from kshot.errors import BackboneError, SettingError, WeightsNotFoundError
 from kshot.methods import sam_graph
-from kshot.ops.geometry import Frame, cell_centres
+from kshot.ops.geometry import Frame, patch_centres
 from kshot.refiners import sam
 from tests.support.drawing import draw
-from tests.support.hand import ORIGIN, row, support
+from tests.support.hand import SPEC, row, support
 
 
 @pytest.mark.parametrize("size_hw", [(96, 128), (30, 7), (1, 200)])
@@ -89,7 +89,7 @@ def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
 
 def test_without_the_picture_sam_graph_says_what_it_needs(sam_folder: Path) -> None:
     chosen = sam_graph.Settings(model=str(sam_folder))
-    task = sam_graph.Task(("c",), (support(row((1, 0), (0, 1)), [1, 0]),), ORIGIN, chosen)
+    task = sam_graph.Task(("c",), (support(row((1, 0), (0, 1)), [1, 0]),), SPEC, chosen)
     with pytest.raises(SettingError, match="picture"):
         task.score(row((1, 0)))
 
@@ -114,7 +114,7 @@ def graph_scores(monkeypatch: pytest.MonkeyPatch, grounds: int, *columns: int) -
     """Two cells of the class, one between the two of logit 2 (.7 - .714), and some of the background."""
     monkeypatch.setattr(sam_models, "load", lambda name: Told(*columns))
     chosen = sam_graph.Settings(kappa=2, strength=2)
-    task = sam_graph.Task(("c",), (support(row((1, 0), (0, 1)), [1, 0]),), ORIGIN, chosen)
+    task = sam_graph.Task(("c",), (support(row((1, 0), (0, 1)), [1, 0]),), SPEC, chosen)
     between = (0.7, (1 - 0.49) ** 0.5)
     query = row((1, 0), (1, 0), between, *[(0, 1)] * grounds)
     return task.score(query, np.zeros((*query.frame.size_hw, 3), np.uint8))[1, 0].tolist()
@@ -156,4 +156,4 @@ def test_the_refiner_refuses_what_does_not(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_points_are_the_middles_of_cells() -> None:
-    assert cell_centres(Frame((8, 16), (8, 16), 8))[0].tolist() == [[4, 4], [12, 4]]
+    assert patch_centres(Frame((8, 16), (8, 16), 8))[0].tolist() == [[4, 4], [12, 4]]

@@ -82,7 +82,7 @@ def test_ignored_pixels_teach_nothing(toy: kshot.Segmenter) -> None:
     labels = mask.astype(np.uint8)
     labels[:, :64] = 255
     (support,) = toy.encode([Shot(picture, mask=labels, label="disc")], ("disc",))
-    assert float(support.known[:, :6].sum()) == 0 and float(support.masks[0, :, :6].sum()) == 0
+    assert float(support.valid_mask[:, :6].sum()) == 0 and float(support.masks[0, :, :6].sum()) == 0
     assert float(support.background[:, :6].sum()) == 0
 
 
@@ -95,7 +95,7 @@ def test_shots_of_one_image_share_its_encoding(toy: kshot.Segmenter) -> None:
     (support,) = supports
     assert float(support.masks[1, 0, 0]) == pytest.approx(1, abs=1e-5)
     assert float(support.background[0, 0]) == pytest.approx(0, abs=1e-5)
-    torch.testing.assert_close(support.background + support.masks.sum(0), support.known)
+    torch.testing.assert_close(support.background + support.masks.sum(0), support.valid_mask)
 
 
 def test_several_classes_in_one_mask(toy: kshot.Segmenter) -> None:
@@ -210,7 +210,7 @@ def test_a_task_refuses_another_backbone_when_it_predicts(
 def test_for_task_rebuilds_the_segmenter(toy: kshot.Segmenter, shots: list[Shot], tmp_path: Path) -> None:
     task = kshot.load_task(toy.fit(shots).save(tmp_path / "t.kshot"))
     again = kshot.Segmenter.for_task(task)
-    assert again.origin == toy.origin
+    assert again.feature_spec == toy.feature_spec
     assert np.array_equal(again.predict(task, draw(3)[0]).scores, toy.predict(task, draw(3)[0]).scores)
 
 
@@ -275,7 +275,7 @@ def test_a_speck_among_other_classes_is_passed_over(toy: kshot.Segmenter) -> Non
     shown = draw(2)
     task = toy.fit([speck, Shot(shown[0], mask=shown[1], label="speck")])
     assert task.classes == ("disc", "speck")
-    assert float(task.supports[0].masks[1].sum()) == 0 and float(task.supports[0].known[0, 0]) < 1
+    assert float(task.supports[0].masks[1].sum()) == 0 and float(task.supports[0].valid_mask[0, 0]) < 1
 
 
 def test_the_same_region_in_two_classes_is_refused(toy: kshot.Segmenter) -> None:

@@ -171,7 +171,7 @@ def _settings(
         "classes": task.classes,
         "method": task.method,
         "method_settings": asdict(task.settings),
-        "backbone": asdict(task.origin),
+        "backbone": asdict(task.feature_spec),
         "dtype": str(segmenter.backbone.dtype).removeprefix("torch."),
         "refiner": segmenter.refiner.__name__.rpartition(".")[2],
         "refiner_settings": asdict(segmenter.refiner_settings),

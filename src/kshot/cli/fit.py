@@ -87,8 +87,8 @@ def _facts(out: Path, task: "Task") -> dict[str, Any]:
         "task": str(out),
         "classes": task.classes,
         "supports": len(supports_of(task)),
-        "backbone": task.origin.backbone,
-        "remarks": task.remarks,
+        "backbone": task.feature_spec.backbone,
+        "remarks": task.warnings,
     }
 
 

@@ -34,7 +34,7 @@ def say_error(error: Exception, as_json: bool = False) -> None:
 
 def say_warnings(task: "Task") -> None:
     """What fitting noticed about the supports, for people."""
-    for warning in task.remarks:
+    for warning in task.warnings:
         say(f"look: {warning}")
 
 

@@ -19,7 +19,7 @@ _LEARNED_NOTHING = {"classic"}
 
 def write_page(path: Path, results: Sequence[CaseResult], skipped: Mapping[str, str], segmenter: Segmenter) -> None:
     """Write the page. Raises `OutputError`."""
-    origin = segmenter.origin
+    origin = segmenter.feature_spec
     context = {
         "cases": [_case(result, path.parent, origin.backbone in _LEARNED_NOTHING) for result in results],
         "skipped": skipped,

@@ -59,7 +59,7 @@ def run_demo(
             f"{out}: holds something already; choose another folder (out, -o), or overwrite it (--overwrite)"
         )
     segmenter = Segmenter(backbone=backbone) if backbone else Segmenter()
-    demo = Demo(out / REPORT, segmenter.origin.backbone)
+    demo = Demo(out / REPORT, segmenter.feature_spec.backbone)
     for case in CASES:
         if progress:
             progress(case)

@@ -87,7 +87,7 @@ class EpisodeRunner:
         names = tuple(self.data.classes[c - 1] for c in episode.classes)
         segmenter = self.segmenter
         task: Task = segmenter.method.Task(
-            names, self.supports(episode), segmenter.origin, segmenter.settings, self.learned
+            names, self.supports(episode), segmenter.feature_spec, segmenter.settings, self.learned
         )
         prediction = segmenter.decide(task, self.features(episode.query), self.image(episode.query))
         return EpisodeResult(episode, prediction, self.labels(episode.query, episode.classes), task)
@@ -130,7 +130,7 @@ class EpisodeRunner:
         except EmptyMaskError:
             # An object of half a patch teaches nothing, but the protocol drew it: the episode is scored all the same.
             support = labelled_support(np.where(labels == 1, np.uint8(0), labels), {}, (name,), features, image_id)
-        return support.masks[0], support.known
+        return support.masks[0], support.valid_mask
 
     def _features(self, image_id: str) -> FeatureMap:
         path, segmenter = self.data.image_path(image_id), self.segmenter

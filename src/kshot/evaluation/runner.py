@@ -106,7 +106,7 @@ def _facts(job: EvaluationJob) -> dict[str, Any]:
     learned = _learned(segmenter)
     settings = {
         "protocol": sampled["protocol"],
-        "backbone": asdict(segmenter.origin),
+        "backbone": asdict(segmenter.feature_spec),
         "dtype": str(segmenter.backbone.dtype).removeprefix("torch."),
         "method": segmenter.method.__name__.rpartition(".")[2],
         "method_settings": asdict(segmenter.settings),

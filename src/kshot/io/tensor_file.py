@@ -15,7 +15,7 @@ from torch import Tensor
 from kshot.errors import BackboneMismatchError, SettingError, TaskFileError, TaskVersionError
 from kshot.io.atomic import atomic_path
 
-LAYOUT = 1
+LAYOUT = 2
 
 
 def write_task(path: Path, header: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:

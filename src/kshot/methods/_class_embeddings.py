@@ -1,8 +1,8 @@
-"""Class vectors of images and words, and the background that each of them has to beat.
+"""Class prototypes from images and words, each with the background that it is compared with.
 
-Images and words do not meet in the middle: in CLIP's joint space the cosine of a cell with a text is some 0.2, with
-another image some 0.8 (the modality gap, Liang et al., NeurIPS 2022). So a class's background is always mixed as the
-class is, with the same share of words: like is compared with like, and zero stays the threshold whatever the mixture.
+Embeddings of images and of words lie apart: in CLIP's joint space the cosine of a patch token with a text is about 0.2,
+with another image about 0.8 (the modality gap, Liang et al., NeurIPS 2022). So the background of a class is mixed from
+images and words in the same proportion as the class, and zero stays the threshold for every mixture.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,126 +12,124 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.errors import SettingError
 from kshot.methods.base import Support
 from kshot.ops.geometry import coverage
 from kshot.ops.pooling import masked_average, stack_tokens
 from kshot.ops.prompt_masks import salient
 
-_SAME = 0.999  # cosine above which a background word is the class's own word
-# An image as each of its classes: (N, c) of unit length, zero for those that it does not show.
-Pictured = Callable[[Support], Tensor]
+_SAME_WORD = 0.999  # cosine above which a background word is the class's own word
 
 
 @dataclass(frozen=True, eq=False)
-class Vectors:
-    """What fitting makes of the supports.
-
-    classes: (N, c) of unit length, zero for a class that no support shows. backgrounds: of each class (m, c), what it
-    is compared with; none where no support shows any background. levels: (N,) log odds that count as zero.
-    """
+class ClassPrototypes:
+    """What fitting computes from the supports."""
 
     classes: Tensor
+    """(N, c) of unit length, zero for a class that no support shows."""
     backgrounds: tuple[Tensor, ...]
-    levels: Tensor
+    """For each class the background (m, c) it is compared with; m is 0 where no support shows any."""
+    thresholds: Tensor
+    """(N,) log odds that count as zero."""
 
-    def logits(self, tokens: Tensor, scale: float, least: float) -> Tensor:
-        """(N + 1, n) log odds of the softmax of scale x cosine, a class against its background, of tokens (n, c).
+    def logits(self, tokens: Tensor, scale: float, default_background_similarity: float) -> Tensor:
+        """(N + 1, n) log odds of each class of tokens (n, c) in a softmax of scale x cosine; row 0 is zero.
 
-        least: the cosine that counts as background where there is none to compare with. Row 0 is zero.
+        default_background_similarity: the cosine that counts as background where there is none to compare with.
         """
-        rows = [torch.zeros(len(tokens))]
-        for vector, background, level in zip(self.classes, self.backgrounds, self.levels, strict=True):
-            against = scale * tokens @ background.T if len(background) else torch.full((len(tokens), 1), scale * least)
-            rows.append(scale * tokens @ vector - against.logsumexp(1) - level)
+        rows, default = [torch.zeros(len(tokens))], scale * default_background_similarity
+        for prototype, background, threshold in zip(self.classes, self.backgrounds, self.thresholds, strict=True):
+            against = scale * tokens @ background.T if len(background) else torch.full((len(tokens), 1), default)
+            rows.append(scale * tokens @ prototype - against.logsumexp(1) - threshold)
         return torch.stack(rows)
 
-    def levelled(self, supports: Sequence[Support], scale: float, least: float) -> "Vectors":
-        """The same with zero half-way between what the support images' classes and their backgrounds score."""
+    def with_midpoint_threshold(
+        self, supports: Sequence[Support], scale: float, default_background_similarity: float
+    ) -> "ClassPrototypes":
+        """The same with thresholds midway between the mean scores of class and background in the support images."""
         images = [support for support in supports if support.kind != "text"]
         if not images:
             return self
-        scores = torch.cat([self.logits(support.features.tokens, scale, least)[1:] for support in images], 1)  # (N, n)
+        scores = torch.cat(
+            [self.logits(support.features.tokens, scale, default_background_similarity)[1:] for support in images], 1
+        )  # (N, n)
         inside = stack_tokens([support.masks for support in images])  # (N, n)
         outside = stack_tokens([support.background for support in images]).expand_as(inside)
         usable = (inside.sum(1) > 0) & (outside.sum(1) > 0)
-        middle = (_weighted(scores, inside) + _weighted(scores, outside)) / 2
-        return replace(self, levels=torch.where(usable, middle, self.levels))
+        midpoint = (_weighted_mean(scores, inside) + _weighted_mean(scores, outside)) / 2
+        return replace(self, thresholds=torch.where(usable, midpoint, self.thresholds))
 
 
-def as_salient(support: Support) -> Support:
-    """An image with its salient region as the mask of every class that it shows, whatever was marked; words stay."""
+def fit_prototypes(
+    supports: Sequence[Support], text_share: float, embed_image: "Callable[[Support], Tensor] | None" = None
+) -> ClassPrototypes:
+    """Class prototypes and their backgrounds from images and words.
+
+    text_share: share of the words in a class that has both kinds, of supports of equal weight. embed_image: gives the
+    embeddings (N, c) of an image, zero for classes that it does not show; by default the mean tokens under its masks.
+    """
+    images = [support for support in supports if support.kind != "text"]
+    texts = [support for support in supports if support.kind == "text"]
+    ways, channels = supports[0].masks.shape[0], supports[0].features.features.shape[0]
+    of_images, image_weight = _mean(
+        [(embed_image or mean_tokens)(support) for support in images], images, (ways, channels)
+    )
+    of_texts, text_weight = _mean([mean_tokens(support) for support in texts], texts, (ways, channels))
+    image_background, words = _image_background(images, channels), _background_words(texts, channels)
+    classes, backgrounds = [], []
+    for way in range(ways):
+        share = _share(text_share, float(text_weight[way]), float(image_weight[way]))
+        classes.append(F.normalize(share * of_texts[way] + (1 - share) * of_images[way], dim=0))
+        backgrounds.append(_mixed(share, words[words @ of_texts[way] < _SAME_WORD], image_background))
+    return ClassPrototypes(torch.stack(classes), tuple(backgrounds), torch.zeros(ways))
+
+
+def with_salient_masks(support: Support) -> Support:
+    """A support whose mask, for every class that it shows, is the salient region of its image; words stay."""
     if support.kind != "mask":  # the masks of a whole image are its salient region already
         return support
-    known, shown = coverage(support.features.frame), shows(support)
-    if not bool(shown.any()):  # all background, salient or not
-        return replace(support, known=known)
-    return replace(support, masks=shown[:, None, None] * salient(support.features), known=known)
+    valid_mask, shown = coverage(support.features.frame), shown_classes(support)
+    if not bool(shown.any()):  # all of it is background
+        return replace(support, valid_mask=valid_mask)
+    return replace(support, masks=shown[:, None, None] * salient(support.features), valid_mask=valid_mask)
 
 
-def shows(support: Support) -> Tensor:
+def shown_classes(support: Support) -> Tensor:
     """(N,) 1 for the classes of which a support shows anything, else 0."""
     return (support.masks.flatten(1).amax(1) > 0).float()
 
 
-def pooled(support: Support) -> Tensor:
-    """(N, c) mean cells under the masks, of unit length."""
+def mean_tokens(support: Support) -> Tensor:
+    """(N, c) mean patch tokens under the masks, of unit length."""
     return masked_average(support.features.tokens, support.masks.flatten(1))
 
 
-def whole(support: Support, use_token: bool) -> Tensor:
-    """(c,) the whole image as one vector: the backbone's own token where it has one, or the mean of the cells."""
+def image_embedding(support: Support, use_token: bool) -> Tensor:
+    """(c,) embedding of the whole image: the backbone's image token where it has one, or the mean patch token."""
     token = support.features.token
     if use_token and token is not None:
         return token
     return masked_average(support.features.tokens, coverage(support.features.frame).flatten())
 
 
-def fit_vectors(supports: Sequence[Support], text_share: float, pictured: Pictured = pooled) -> Vectors:
-    """Class vectors from images and words.
-
-    text_share: share of the words in a class that has both kinds, of shots of equal weight. pictured: how an image
-    gives class vectors, by default as the means of its cells.
-    """
-    images = [support for support in supports if support.kind != "text"]
-    texts = [support for support in supports if support.kind == "text"]
-    ways, channels = supports[0].masks.shape[0], supports[0].features.features.shape[0]
-    seen, seen_weight = _mean([pictured(support) for support in images], images, (ways, channels))
-    read, read_weight = _mean([pooled(support) for support in texts], texts, (ways, channels))
-    ground, words = _ground(images, channels), _words(texts, channels)
-    classes, backgrounds = [], []
-    for way in range(ways):
-        share = _share(text_share, float(read_weight[way]), float(seen_weight[way]))
-        classes.append(F.normalize(share * read[way] + (1 - share) * seen[way], dim=0))
-        backgrounds.append(_background(share, words[words @ read[way] < _SAME], ground))
-    return Vectors(torch.stack(classes), tuple(backgrounds), torch.zeros(ways))
-
-
-def check_share(text_share: float) -> None:
-    """Raise `SettingError` unless it is in 0..1."""
-    if not 0 <= text_share <= 1:
-        raise SettingError(f"text_share {text_share}: expected a share in 0..1")
-
-
-def _mean(vectors: list[Tensor], supports: Sequence[Support], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _mean(embeddings: list[Tensor], supports: Sequence[Support], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Weighted means (N, c) of unit length, and the mean weight (N,) of the supports that show each class."""
-    if not vectors:
+    if not embeddings:
         return torch.zeros(shape), torch.zeros(shape[0])
-    stack = torch.stack(vectors)  # (k, N, c)
+    stack = torch.stack(embeddings)  # (k, N, c)
     weights = torch.tensor([support.weight for support in supports])[:, None] * (stack.norm(dim=2) > 0)  # (k, N)
     mean = weights.sum(0) / (weights > 0).sum(0).clamp(min=1)
     return F.normalize(torch.einsum("kn,knc->nc", weights, stack), dim=1), mean
 
 
 def _share(text_share: float, words: float, images: float) -> float:
-    """The share of words when their shots weigh `words` on average, and the images' `images`; 0 is none of a kind."""
+    """Share of the words in a class, from the mean weight of its words and of its images; 0 where there are none."""
     if not words or not images:
         return 1.0 if words else 0.0
     words, images = text_share * words, (1 - text_share) * images
     return words / (words + images)
 
 
-def _ground(images: Sequence[Support], channels: int) -> Tensor:
+def _image_background(images: Sequence[Support], channels: int) -> Tensor:
     """(0 or 1, c): the mean background of all support images together."""
     if not images:
         return torch.zeros(0, channels)
@@ -140,20 +138,20 @@ def _ground(images: Sequence[Support], channels: int) -> Tensor:
     return masked_average(tokens, background)[None] if float(background.sum()) > 0 else tokens[:0]
 
 
-def _words(texts: Sequence[Support], channels: int) -> Tensor:
-    """(m, c): the different background words, in an order that does not depend on that of the supports."""
+def _background_words(texts: Sequence[Support], channels: int) -> Tensor:
+    """(m, c): the background words, each once, in an order that does not depend on that of the supports."""
     rows = [support.features.tokens[(support.background > 0.5).flatten()] for support in texts]
     return torch.unique(torch.cat(rows), dim=0) if rows else torch.zeros(0, channels)
 
 
-def _background(share: float, words: Tensor, ground: Tensor) -> Tensor:
-    """(m, c) background words and image background, mixed as a class with this share of words is."""
+def _mixed(share: float, words: Tensor, background: Tensor) -> Tensor:
+    """(m, c): background words and the images' background (0 or 1, c), with the class's share of words."""
     if share == 0 or not len(words):
-        return ground if share < 1 else words
-    if share == 1 or not len(ground):
+        return background if share < 1 else words
+    if share == 1 or not len(background):
         return words
-    return F.normalize(share * words + (1 - share) * ground, dim=1)
+    return F.normalize(share * words + (1 - share) * background, dim=1)
 
 
-def _weighted(scores: Tensor, weights: Tensor) -> Tensor:
+def _weighted_mean(scores: Tensor, weights: Tensor) -> Tensor:
     return (scores * weights).sum(1) / weights.sum(1).clamp(min=1e-6)

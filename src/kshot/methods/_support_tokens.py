@@ -1,4 +1,4 @@
-"""The cells of all supports side by side, which most methods start from."""
+"""The labelled patch tokens of all supports side by side, from which most methods start."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,43 +7,61 @@ import torch
 from torch import Tensor
 
 from kshot.methods.base import Support
+from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.pooling import stack_tokens
+from kshot.ops.similarity import vmf_means
 
-FLOOR = 1e-6
+_FLOOR = 1e-6
+DENSITY_FLOOR = 1e-12  # kernel densities far from all supports are this small
 
 
-class Cells(NamedTuple):
-    """tokens: (n, c) of unit length, or shorter ones that stand for several.
-
-    labels: (n, N+1), how much of each cell shows what; column 0 the background that all supports share.
-    """
+class SupportTokens(NamedTuple):
+    """Patch tokens with their labels."""
 
     tokens: Tensor
+    """(n, c) of unit length; shorter where one stands for several."""
     labels: Tensor
+    """(n, N+1) how much of each patch shows what; column 0 is the background shared by all supports."""
 
 
-def gather(supports: Sequence[Support]) -> Cells:
-    """Cells of which anything is known."""
+def stack_supports(supports: Sequence[Support]) -> SupportTokens:
+    """The patch tokens of all supports, without those of which nothing is labelled."""
     tokens = torch.cat([support.features.tokens for support in supports])
     classes = stack_tokens([support.masks for support in supports])  # (N, n)
     background = stack_tokens([support.background for support in supports])  # (n,)
     labels = torch.cat([background[None], classes]).T
     kept = labels.sum(1) > 0
-    return Cells(tokens[kept], labels[kept].contiguous())
+    return SupportTokens(tokens[kept], labels[kept].contiguous())
 
 
-def log_ratios(shares: Tensor, floor: float = FLOOR) -> Tensor:
-    """(..., N+1) logarithms of non-negative shares over the background's, the first; they count as `floor` at least."""
+def log_ratios(shares: Tensor, floor: float = _FLOOR) -> Tensor:
+    """Logarithms of non-negative shares (..., N+1), less that of the background, column 0; shares are clamped to `floor`."""
     logs = shares.clamp(min=floor).log()
     return logs - logs[..., :1]
 
 
-def soft_ious(found: Tensor, mask: Tensor, known: Tensor) -> Tensor:
-    """(...) IoU of what was found (..., cells), 0 or 1, and a soft mask (cells,), where anything is known (cells,)."""
-    shared = found @ mask
-    return shared / (found @ known + mask.sum() - shared).clamp(min=FLOOR)
-
-
 def base_rates(labels: Tensor) -> Tensor:
-    """(N+1,): the part of the support cells (n, N+1) that each class and the background makes up, `FLOOR` at least."""
-    return (labels.sum(0) / labels.sum()).clamp(min=FLOOR)
+    """(N+1,) the fraction of the labels (n, N+1) that the background and each class make up."""
+    return (labels.sum(0) / labels.sum()).clamp(min=_FLOOR)
+
+
+def soft_ious(found: Tensor, mask: Tensor, valid_mask: Tensor) -> Tensor:
+    """IoU (...) of binary masks (..., n) with a soft mask (n,) over the labelled part (n,) of each patch."""
+    shared = found @ mask
+    return shared / (found @ valid_mask + mask.sum() - shared).clamp(min=_FLOOR)
+
+
+def top_k_log_ratio(
+    supports: SupportTokens, features: FeatureMap, logits: Tensor, way: int, fraction: float, kappa: float
+) -> Tensor:
+    """() mean log-likelihood ratio of class `way` to everything else, over its best `fraction` of the image's patches.
+
+    Likelihoods are kernel densities of the supports' tokens. Only patches near the top by `logits` (N+1, gh, gw) are
+    compared, which keeps it cheap.
+    """
+    tokens, labels, plane = features.tokens, supports.labels, logits[way + 1]
+    count = max(1, round(fraction * float(coverage(features.frame).sum())))
+    likely = plane.flatten().topk(min(4 * count, plane.numel())).indices
+    sides = torch.stack([labels.sum(1) - labels[:, way + 1], labels[:, way + 1]], 1)
+    ratios = log_ratios(vmf_means(tokens[likely], supports.tokens, sides, kappa), DENSITY_FLOOR)[:, 1]
+    return ratios.topk(min(count, len(ratios))).values.mean()

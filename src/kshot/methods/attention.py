@@ -1,8 +1,9 @@
-"""Masked cross-attention: a query cell takes the mask values of the support cells that it attends to.
+"""Masked cross-attention: a query patch takes the mask values of the support patches that it attends to.
 
-DCAMA (Shi et al., ECCV 2022, section 3.2): softmax(q k^T / t) over the cells of all supports, with their masks as the
-values; more shots are more keys. Here the values are the parts of each class and of the shared background, so what a
-query cell receives sums to one, and the logarithm of a class's part over the background's is zero where they balance.
+DCAMA (Shi et al., ECCV 2022, section 3.2): softmax(q k^T / t) over the patch tokens of all supports, with their masks
+as the values; more shots are more keys. Here the values are the shares of each class and of the shared background, so
+the attended values of a query patch sum to one, and the log ratio of a class to the background is zero where they
+balance.
 """
 
 from dataclasses import dataclass
@@ -11,32 +12,30 @@ import torch
 from torch import Tensor
 
 from kshot.methods import base
-from kshot.methods._support_tokens import Cells, base_rates, gather, log_ratios
+from kshot.methods._support_tokens import SupportTokens, base_rates, log_ratios, stack_supports
 from kshot.ops.geometry import FeatureMap
 from kshot.ops.similarity import cosines
 
 
 @dataclass(frozen=True)
 class Settings:
-    """temperature: of the softmax over cosines. balance: power of each class's part of the support cells that what it
-    gives is divided by: at 0 a small object hardly ever outweighs its background, at 1 sizes don't count.
-
-    The paper learns its projections, scales by the root of their width, and learns a mixer of what comes out; frozen
-    features of unit length have neither, so both were chosen on VOC development data.
-    """
+    """Chosen on VOC development data: the paper learns projections and a mixer, which frozen features do not have."""
 
     temperature: float = 0.05
+    """Of the softmax over cosines."""
     balance: float = 0.8
+    """Power of each class's fraction of the support patches that its attention is divided by: with 0 a small object
+    hardly ever outweighs its background, with 1 the sizes of objects do not count."""
 
 
 class Task(base.Task):
-    """Class logits are log ratios of attended mask values."""
+    """Logits are log ratios of attended mask values."""
 
     method = "attention"
     Settings = Settings
 
-    def _fitted(self) -> Cells:
-        return gather(self.supports)
+    def _fitted(self) -> SupportTokens:
+        return stack_supports(self.supports)
 
     def _score(self, features: FeatureMap) -> Tensor:
         tokens, labels = self.fitted

@@ -1,8 +1,7 @@
-"""What every method is: settings, and a frozen `Task` that scores features.
+"""What every method defines: `Settings`, a frozen dataclass, and `Task`, a frozen task that scores feature maps.
 
-A method's file defines `Settings`, a frozen dataclass, and `Task`, a subclass of the one here with `_fitted` and
-`_score`. Fitting is a pure function of the supports, so a task file holds the supports and nothing of the method's
-own: what was saved by one version is fitted anew, and exactly, by the next.
+A method's `Task` is a subclass of the one here with `_fitted` and `_score`. Fitting is a pure function of the supports.
+So a task file holds the supports and no state of the method; loading it fits the task again, with the same result.
 """
 
 import hashlib
@@ -30,20 +29,19 @@ _LEARNED = "learned."  # before the names of learned tensors in a task file
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """One encoded support image, or words.
-
-    features: its FeatureMap. masks: (N, gh, gw) in 0..1, the part of each cell that shows each class.
-    known: (gh, gw) in 0..1, the part that is labelled at all: ignored pixels and padding are not.
-    kind: "mask" when somebody marked the image, "image" for a whole image, whose masks are its salient region, "text"
-    for words. Of words every cell is the embedding of one text; those that stand for no class are background words.
-    weight: above 0, how much it counts in a class's vector.
-    """
+    """One encoded support: an image with soft masks, or words. Raises `ShapeError` where shapes do not agree."""
 
     features: FeatureMap
+    """Of the image. Of words, every patch token is the embedding of one text."""
     masks: Tensor
-    known: Tensor
+    """(N, gh, gw) in 0..1, the fraction of each patch that shows each class."""
+    valid_mask: Tensor
+    """(gh, gw) in 0..1, the fraction of each patch that is labelled; ignored pixels and padding are not."""
     kind: str = "mask"
+    """"mask" for an image that somebody marked, "image" for a whole image, whose masks are its salient region, "text"
+    for words; words that stand for no class are background words."""
     weight: float = 1.0
+    """Above 0: how much the support counts in a class's embedding."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -51,63 +49,70 @@ class Support:
         grid_hw = self.features.grid_hw
         if self.masks.ndim != 3 or tuple(self.masks.shape[1:]) != grid_hw:
             raise ShapeError(f"expected masks (N, *{grid_hw}), got {tuple(self.masks.shape)}")
-        if tuple(self.known.shape) != grid_hw:
-            raise ShapeError(f"expected known {grid_hw}, got {tuple(self.known.shape)}")
+        if tuple(self.valid_mask.shape) != grid_hw:
+            raise ShapeError(f"expected valid_mask {grid_hw}, got {tuple(self.valid_mask.shape)}")
 
     @property
     def background(self) -> Tensor:
-        """(gh, gw): the part of each cell that is labelled and shows none of the classes."""
-        return (self.known - self.masks.sum(0)).clamp(min=0)
+        """(gh, gw) in 0..1: the fraction of each patch that is labelled and shows none of the classes."""
+        return (self.valid_mask - self.masks.sum(0)).clamp(min=0)
 
     def with_ways(self, ways: int) -> "Support":
-        """The same with empty masks for classes that came later."""
+        """The same support with empty masks for classes that were added later."""
         extra = self.masks.new_zeros(ways - self.masks.shape[0], *self.masks.shape[1:])
         return replace(self, masks=torch.cat([self.masks, extra]))
 
 
 @dataclass(frozen=True)
-class Origin:
-    """How the features were made: enough to make more of the same.
-
-    backbone: name or folder. identity: sha256 over its weights and settings. size: side in pixels.
-    """
+class FeatureSpec:
+    """How feature maps were made: enough to make more of the same."""
 
     backbone: str
+    """Name or folder."""
     identity: str
+    """sha256 over the backbone's weights and settings."""
     layers: tuple[str, ...]
+    """Of the backbone; empty for its own choice."""
     size: int
+    """Images are resized to about size x size pixels of area."""
     patch: int
+    """Side of a patch in pixels."""
 
 
 class Encoder(Protocol):
-    """Who turns shots into supports; the Segmenter does."""
+    """What turns shots into supports: the Segmenter."""
 
     def encode(self, shots: Iterable[Shot], classes: Sequence[str]) -> tuple[Support, ...]:
-        """Supports with masks in the order of `classes`."""
+        """Supports whose masks are in the order of `classes`."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Task(ABC):
-    """A fitted task: frozen, so threads may share it, and saveable.
+    """A fitted task of N classes: frozen, so threads may share it, and saveable.
 
-    classes: N names. supports: encoded, in their order. settings: the method's. origin: of the features.
-    learned: trained tensors, for methods that have some; by default those that `settings.weights` names. They travel
-    in the task file, so a saved task needs no other.
-    A method that can use supports of words says so with `reads_text`; the others refuse them with `SettingError`.
+    Raises `SupportError` without supports, `SettingError` for words where the method does not read them, `ShapeError`
+    for masks of another number of classes, and `BackboneMismatchError` for weights of another backbone.
     """
 
     classes: tuple[str, ...]
+    """N names."""
     supports: tuple[Support, ...]
-    origin: Origin
+    """At least one, encoded, in the order in which they were given."""
+    feature_spec: FeatureSpec
+    """Of the supports' features, and of those that can be scored."""
     settings: Any = None
+    """The method's `Settings`; by default the published ones."""
     learned: Learned | None = field(default=None, repr=False)
+    """Trained tensors, for methods that have some; by default those that `settings.weights` names. They are saved with
+    the task."""
     fitted: Any = field(init=False, repr=False)
+    """The result of fitting; its type is the method's own."""
 
     method: ClassVar[str]
     Settings: ClassVar[type]
-    reads_text: ClassVar[bool] = False
-    learns: ClassVar[str] = ""  # the method whose trained tensors it takes, where these are not its own
+    reads_text: ClassVar[bool] = False  # whether supports may be words
+    learns: ClassVar[str] = ""  # the method whose trained tensors this one takes, where they are not its own
 
     def __post_init__(self) -> None:
         if self.settings is None:
@@ -115,55 +120,54 @@ class Task(ABC):
         if not self.supports:
             raise SupportError("a task needs at least one support")
         if not self.reads_text and any(support.kind == "text" for support in self.supports):
-            raise SettingError(_no_words(self.method))
+            raise SettingError(_text_refused(self.method))
         ways = {support.masks.shape[0] for support in self.supports}
         if ways != {len(self.classes)}:
             raise ShapeError(f"expected support masks of {len(self.classes)} classes, got {sorted(ways)}")
-        place: str = getattr(self.settings, "weights", "")
-        if self.learned is None and place:
-            object.__setattr__(self, "learned", read_learned(place))
+        weights: str = getattr(self.settings, "weights", "")
+        if self.learned is None and weights:
+            object.__setattr__(self, "learned", read_learned(weights))
         if self.learned is not None:
-            self.learned.check_for(self.learns or self.method, self.origin.identity, self.origin.backbone)
+            self.learned.check_for(self.learns or self.method, self.feature_spec.identity, self.feature_spec.backbone)
         with torch.inference_mode():
             object.__setattr__(self, "fitted", self._fitted())
 
-    def score(self, features: FeatureMap, picture: NDArray[np.uint8] | None = None) -> Tensor:
+    def score(self, features: FeatureMap, image: NDArray[np.uint8] | None = None) -> Tensor:
         """Class logits (N+1, gh, gw): row 0, the background, is zero, and a class wins where it is above zero.
 
-        picture: (h, w, 3), what the features are of; few methods look at it. Raises `BackboneMismatchError` for
-        features of another backbone, and `SettingError` when a method needs the picture and gets none.
+        image: (h, w, 3), from which the features were made; few methods need it. Raises `BackboneMismatchError` for
+        features of another backbone, and `SettingError` when a method needs the image and gets none.
         """
-        if features.identity != self.origin.identity:
+        if features.identity != self.feature_spec.identity:
             raise BackboneMismatchError(
-                f"this task was fitted on {self.origin.backbone} ({self.origin.identity[:12]}), "
+                f"this task was fitted on {self.feature_spec.backbone} ({self.feature_spec.identity[:12]}), "
                 f"the features come from another backbone ({features.identity[:12]}); "
-                f"use backbone={self.origin.backbone!r} with the same weights and layers, or fit again"
+                f"use backbone={self.feature_spec.backbone!r} with the same weights and layers, or fit again"
             )
         with torch.inference_mode():
-            return self._score(features) if picture is None else self._score_seen(features, picture)
+            return self._score(features) if image is None else self._score_with_image(features, image)
 
     @property
-    def gate(self) -> float:
+    def presence_threshold(self) -> float:
         """Probability of presence below which a class is left out of the mask."""
         return 0.5
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """What fitting noticed about the supports that a person should look at."""
+    def warnings(self) -> tuple[str, ...]:
+        """What fitting noticed about the supports that a person should check, a line each."""
         return ()
 
     def presence(self, features: FeatureMap, logits: Tensor) -> Tensor:
-        """Probability (N,) in 0..1 that each class is in the image, from what `score` made of its features."""
+        """(N,) probability in 0..1 that each class is in the image; logits: from `score` of these features."""
         return presence(logits, features.frame)
 
     def with_shots(self, shots: Iterable[Shot], encoder: Encoder) -> Self:
-        """A new task with more shots or classes; the old supports are not encoded again.
+        """A new task with more shots or classes, which come after the old ones; old supports are not encoded again.
 
-        encoder: the Segmenter. New classes come after the old ones.
+        encoder: the Segmenter.
         """
         added = tuple(shots)
-        shown = [name for shot in added for name in shot.classes]
-        classes = tuple(dict.fromkeys([*self.classes, *shown]))
+        classes = tuple(dict.fromkeys([*self.classes, *(name for shot in added for name in shot.classes)]))
         old = tuple(support.with_ways(len(classes)) for support in self.supports)
         return replace(self, classes=classes, supports=old + encoder.encode(added, classes))
 
@@ -173,9 +177,9 @@ class Task(ABC):
             "method": self.method,
             "settings": asdict(self.settings),
             "classes": self.classes,
-            "origin": asdict(self.origin),
+            "feature_spec": asdict(self.feature_spec),
             "frames": [asdict(support.features.frame) for support in self.supports],
-            "supports": self._facts(),
+            "supports": self._support_facts(),
         }
         if self.learned is not None:
             header["learned"] = dict(self.learned.facts)
@@ -184,40 +188,38 @@ class Task(ABC):
 
     def digest(self) -> str:
         """sha256 over everything that decides the masks, for manifests."""
-        told = (self.method, self.settings, self.classes, self.origin, self._facts())
-        facts = repr(told if self.learned is None else (*told, self.learned.digest)).encode()
-        return hashlib.sha256(facts + digest(self._tensors()).encode()).hexdigest()
+        facts = (self.method, self.settings, self.classes, self.feature_spec, self._support_facts())
+        text = repr(facts if self.learned is None else (*facts, self.learned.digest))
+        return hashlib.sha256((text + digest(self._tensors())).encode()).hexdigest()
 
-    def _facts(self) -> list[dict[str, Any]]:
+    def _support_facts(self) -> list[dict[str, Any]]:
         return [{"kind": support.kind, "weight": support.weight} for support in self.supports]
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
         for index, support in enumerate(self.supports):
-            parts = {
+            own = {
                 "features": support.features.features,
                 "masks": support.masks,
-                "known": support.known,
+                "valid_mask": support.valid_mask,
                 "token": support.features.token,
                 "objectness": support.features.objectness,
             }
-            # Cloned: a file of tensors takes none that share their memory, as a token and a single cell may.
-            tensors |= {
-                f"{index}.{name}": part.clone().contiguous() for name, part in parts.items() if part is not None
-            }
+            # Cloned: safetensors refuses tensors that share memory, as an image token and a single patch token may.
+            tensors |= {f"{index}.{name}": t.clone().contiguous() for name, t in own.items() if t is not None}
         learned = self.learned.tensors if self.learned is not None else {}
         return tensors | {f"{_LEARNED}{name}": tensor.clone() for name, tensor in learned.items()}
 
     @abstractmethod
     def _fitted(self) -> Any:
-        """What scoring needs of the supports, computed once."""
+        """What scoring needs from the supports, computed once."""
 
     @abstractmethod
     def _score(self, features: FeatureMap) -> Tensor:
         """(N+1, gh, gw) logits."""
 
-    def _score_seen(self, features: FeatureMap, picture: NDArray[np.uint8]) -> Tensor:
-        """(N+1, gh, gw) logits of a method that looks at the picture as well; most don't."""
+    def _score_with_image(self, features: FeatureMap, image: NDArray[np.uint8]) -> Tensor:
+        """(N+1, gh, gw) logits of a method that looks at the image too; image: (h, w, 3)."""
         return self._score(features)
 
 
@@ -231,23 +233,23 @@ def load_task(path: str | Path) -> Task:
 
 
 def settings_of(module: Any, values: Mapping[str, Any]) -> Any:
-    """A method's or refiner's settings from keyword values; an unknown one lists the choices.
+    """The `Settings` of a method's or refiner's module from keyword values.
 
-    Raises `SettingError` for a value of another kind than the default's.
+    Raises `SettingError` for an unknown name, with those that there are, and for a value of another type.
     """
-    known = {f.name: f.default for f in fields(module.Settings)}
-    unknown, name = sorted(set(values) - set(known)), module.__name__.rpartition(".")[2]
+    defaults = {f.name: f.default for f in fields(module.Settings)}
+    unknown, name = sorted(set(values) - set(defaults)), module.__name__.rpartition(".")[2]
     if unknown:
-        raise SettingError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+        raise SettingError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(defaults) or 'none'}")
     for key, value in values.items():
-        if not _same_kind(known[key], value):
-            kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}[type(known[key])]
-            raise SettingError(f"the setting {key} of {name} is {kind}, such as {known[key]!r}; got {value!r}")
+        if not _same_type(defaults[key], value):
+            kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}[type(defaults[key])]
+            raise SettingError(f"the setting {key} of {name} is {kind}, such as {defaults[key]!r}; got {value!r}")
     return module.Settings(**values)
 
 
-def _same_kind(default: Any, value: Any) -> bool:
-    """Whether a value can stand where a default does; other kinds than numbers and names are not looked at."""
+def _same_type(default: Any, value: Any) -> bool:
+    """Whether a value can replace a default; types other than numbers and names are not checked."""
     if not isinstance(default, int | float | str):
         return True
     if isinstance(default, bool) or isinstance(value, bool):
@@ -256,32 +258,28 @@ def _same_kind(default: Any, value: Any) -> bool:
 
 
 def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Task:
-    origin = header["origin"] | {"layers": tuple(header["origin"]["layers"])}
+    spec = FeatureSpec(**(header["feature_spec"] | {"layers": tuple(header["feature_spec"]["layers"])}))
     module = _plugins.load("methods", header["method"])
     supports = []
-    facts = header.get("supports") or [{}] * len(header["frames"])  # older files hold images alone
-    for index, (frame, fact) in enumerate(zip(header["frames"], facts, strict=True)):
-        lies = Frame(tuple(frame["size_hw"]), tuple(frame["inner_hw"]), frame["patch"])
+    for index, (frame, facts) in enumerate(zip(header["frames"], header["supports"], strict=True)):
         features = FeatureMap(
             tensors[f"{index}.features"],
-            lies,
-            origin["identity"],
+            Frame(tuple(frame["size_hw"]), tuple(frame["inner_hw"]), frame["patch"]),
+            spec.identity,
             tensors.get(f"{index}.token"),
             tensors.get(f"{index}.objectness"),
         )
-        supports.append(Support(features, tensors[f"{index}.masks"], tensors[f"{index}.known"], **fact))
+        supports.append(Support(features, tensors[f"{index}.masks"], tensors[f"{index}.valid_mask"], **facts))
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header["settings"].items()}
     learned = None
     if "learned" in header:
         own = {name.removeprefix(_LEARNED): part for name, part in tensors.items() if name.startswith(_LEARNED)}
         learned = Learned(header["learned"], own)
-    task: Task = module.Task(
-        tuple(header["classes"]), tuple(supports), Origin(**origin), settings_of(module, settings), learned
-    )
+    task: Task = module.Task(tuple(header["classes"]), tuple(supports), spec, settings_of(module, settings), learned)
     return task
 
 
-def _no_words(method: str) -> str:
+def _text_refused(method: str) -> str:
     readers = [name.replace("_", "-") for name, module in _plugins.members("methods").items() if module.Task.reads_text]
     return (
         f"method {method} cannot use words as a support; give it an image of the class, "

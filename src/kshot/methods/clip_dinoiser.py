@@ -1,9 +1,8 @@
-"""CLIP-DINOiser's decision (Wysoczańska et al., ECCV 2024, sections 3.3 and 4.1), with vectors of any prompt.
+"""CLIP-DINOiser's background rule (Wysoczańska et al., ECCV 2024, sections 3.3 and 4.1) on the scores of `text`.
 
-Classes are words, images, images with masks, or mixtures of them; a cell that no class is sure of and that shows no
-object is background, image by image. Meant for the backbone `clip-dinoiser`, whose features are pooled over what
-belongs together and which says what is an object. Where a backbone does not say, the background's own vectors, which
-the softmax holds in any case, decide alone.
+Classes are words, images, images with masks, or mixtures of them. A patch of which no class is certain and that shows
+no object is background, decided image by image. The method is meant for the backbone `clip-dinoiser`, whose features
+are pooled over similar tokens and which predicts objectness. Backbones without objectness get the scores of `text`.
 """
 
 import math
@@ -13,49 +12,38 @@ import torch
 from torch import Tensor
 
 from kshot.errors import SettingError
-from kshot.methods import _class_embeddings, base
-from kshot.methods._class_embeddings import Vectors
+from kshot.methods import text
 from kshot.ops.geometry import FeatureMap
 
 
 @dataclass(frozen=True)
-class Settings:
-    """delta: a class is sure of a cell from this probability on (0.99). object: objectness that makes an object (0.5).
-
-    scale: the factor on the cosine before the softmax (100). text_share: 0..1, share of the words in the vector of a
-    class that has both words and images. least: the cosine that counts as background where the supports show none.
-    """
+class Settings(text.Settings):
+    """Those of `text`, and the background rule's. Raises `SettingError` for a value out of range."""
 
     delta: float = 0.99
-    object: float = 0.5
-    scale: float = 100.0
-    text_share: float = 0.5
-    least: float = 0.5
+    """Probability, above 0.5 and below 1, from which on a class is certain of a patch (the paper's)."""
+    object_threshold: float = 0.5
+    """Objectness above which a patch shows an object (the paper's)."""
 
     def __post_init__(self) -> None:
-        _class_embeddings.check_share(self.text_share)
+        super().__post_init__()
         if not 0.5 < self.delta < 1:
             raise SettingError(f"delta {self.delta}: expected a probability above 0.5 and below 1")
 
 
-class Task(base.Task):
-    """Log odds of each class against the background; what is no object has to be surer."""
+class Task(text.Task):
+    """Logits of `text`, where patches without an object need a class that is certain."""
 
     method = "clip-dinoiser"
     Settings = Settings
-    reads_text = True
-
-    def _fitted(self) -> Vectors:
-        return _class_embeddings.fit_vectors(self.supports, self.settings.text_share)
 
     def _score(self, features: FeatureMap) -> Tensor:
-        settings, fitted = self.settings, self.fitted
-        logits: Tensor = fitted.logits(features.tokens, settings.scale, settings.least).reshape(-1, *features.grid_hw)
+        logits, settings = super()._score(features), self.settings
         if features.objectness is None:
             return logits
-        unsure = logits.softmax(0)[1:].amax(0) < settings.delta  # (gh, gw)
-        background = unsure & (features.objectness <= settings.object)
-        # There every class is told as surely off as it would have had to be sure of itself; row 0 stays zero.
+        uncertain = logits.softmax(0)[1:].amax(0) < settings.delta  # (gh, gw)
+        background = uncertain & (features.objectness <= settings.object_threshold)
+        # There no class gets more than the log odds of 1 - delta; row 0, the background, stays zero.
         most = torch.full_like(logits, math.log((1 - settings.delta) / settings.delta))
         most[0] = 0
         return torch.where(background, torch.minimum(logits, most), logits)

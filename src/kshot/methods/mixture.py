@@ -1,8 +1,8 @@
 """Prototype mixture models (Yang et al., ECCV 2020, section 3): several prototypes per class and of the background.
 
-Expectation maximisation with the kernel exp(kappa mu^T s) finds K prototypes of a class's support cells and K of the
-background's. The paper feeds them to trained layers; without training the mixtures themselves decide: a class's logit
-is the logarithm of its likelihood over the background's, which is zero where neither explains the cell better.
+Expectation maximisation with the kernel exp(kappa mu^T s) finds K prototypes of a class's support tokens and K of the
+background's. The paper feeds them to trained layers. Here no layer is trained, and the mixtures decide: a class's logit
+is its log-likelihood ratio to the background, which is zero where neither explains the token better.
 """
 
 import math
@@ -12,32 +12,35 @@ import torch
 from torch import Tensor
 
 from kshot.methods import base
-from kshot.methods._support_tokens import gather
+from kshot.methods._support_tokens import stack_supports
 from kshot.ops.clustering import vmf_mixture
 from kshot.ops.geometry import FeatureMap
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The paper's: prototypes per mixture, concentration of the kernel, and steps of expectation maximisation."""
+    """The paper's."""
 
     prototypes: int = 3
+    """Of each class, and of the background."""
     kappa: float = 20.0
+    """Concentration of the kernel."""
     steps: int = 10
+    """Of expectation maximisation."""
 
 
 class Task(base.Task):
-    """Class logits are log likelihood ratios of mixtures."""
+    """Logits are log-likelihood ratios of mixtures."""
 
     method = "mixture"
     Settings = Settings
 
     def _fitted(self) -> tuple[Tensor, ...]:
-        """Prototypes (k, c) of the background and of each class; none for a background that was never seen."""
-        tokens, labels = gather(self.supports)
-        chosen = self.settings
+        """Prototypes (k, c) of the background and of each class; k is 0 for what no support shows."""
+        tokens, labels = stack_supports(self.supports)
+        settings = self.settings
         return tuple(
-            vmf_mixture(tokens, weights, chosen.prototypes, chosen.kappa, chosen.steps).means
+            vmf_mixture(tokens, weights, settings.prototypes, settings.kappa, settings.steps).means
             if bool((weights > 0).any())
             else tokens.new_zeros(0, tokens.shape[1])
             for weights in labels.T
@@ -49,7 +52,7 @@ class Task(base.Task):
 
     def _log_likelihood(self, features: FeatureMap, means: Tensor) -> Tensor:
         """(gh, gw), up to the kernel's normalisation."""
-        if not len(means):  # as far from everything as a right angle
+        if not len(means):  # at a right angle to every token
             return features.features.new_zeros(features.grid_hw)
         cosine = torch.einsum("kc,chw->khw", means, features.features)
         total: Tensor = (self.settings.kappa * cosine).logsumexp(0)

@@ -1,14 +1,14 @@
 """GF-SAM: a graph of points and the SAM masks that cover them (Zhang et al., NeurIPS 2024, sections 3.2 to 3.4).
 
-Every query cell that looks like a class gives a point in its middle, and every point a mask of a Segment Anything
-model. A point has an edge to each point that its mask covers; the weakly connected components of that graph are groups
-of points that lie on one thing, and the union of a component's masks is a candidate. The paper then filters candidates
-by thresholds on similarity. Here one replaces the cells of its points when the contrast of scores between inside and
-outside rises, and otherwise those cells stay as they are: so a model that sees nothing in a picture spoils nothing.
+1. The centre of every patch that a class wins is a point. The scores are log ratios of kernel densities, as in
+   `density`, whose zero is absolute; the paper's similarity is relative to each query and always finds something.
+2. A Segment Anything model (SAM) gives a mask for each point.
+3. A point has an edge to each point that its mask covers. The weakly connected components of this graph are groups of
+   points on one object, and the union of a component's masks is a candidate.
+4. A candidate replaces the patches of its points where that raises the contrast of scores between inside and outside;
+   otherwise they stay, so masks that do not fit do no harm. The paper filters candidates by thresholds instead.
 
-The likeness is the log ratio of kernel densities of the class and the background, as in the method `density`, whose
-zero is absolute; the paper's is relative to each query and always finds something. Logits are those of cells; refiners
-`crf` or `sam` bring the contours back.
+Logits are those of patches; the refiners `crf` and `sam` add the contours.
 """
 
 from collections.abc import Iterator
@@ -23,62 +23,62 @@ from torch import Tensor
 from kshot import sam
 from kshot.errors import SettingError
 from kshot.methods import base
-from kshot.methods._support_tokens import Cells, gather, log_ratios
-from kshot.ops.geometry import FeatureMap, Frame, cell_centres, coverage, to_grid
-from kshot.ops.regions import contrast
+from kshot.methods._support_tokens import SupportTokens, log_ratios, stack_supports
+from kshot.ops.geometry import FeatureMap, Frame, patch_centres, coverage, to_grid
+from kshot.ops.mask_fit import contrast
 from kshot.ops.similarity import vmf_means
 
 
 @dataclass(frozen=True)
 class Settings:
-    """model: Hub id or local folder of a SAM; the paper's is the huge one.
-
-    points: most points of a class, taken evenly where there are more. kappa: concentration of the kernel, density's.
-    strength: logits that a mask that was taken gives at least.
-    """
+    """The paper's model; the other values are kshot's."""
 
     model: str = "facebook/sam-vit-huge"
-    points: int = 64
+    """Hub id or local folder of a SAM."""
+    max_points: int = 64
+    """Points for each class; where there are more, they are taken evenly."""
     kappa: float = 20.0
+    """Concentration of the kernel, as in `density`."""
     strength: float = 2.0
+    """Logits by which patches that a candidate adds, or removes, win or lose."""
 
 
 def prepare(settings: Settings) -> None:
-    """Load the SAM, which is kept; raises `WeightsNotFoundError` and `BackboneError`."""
+    """Load the SAM and keep it in memory; raises `WeightsNotFoundError` and `BackboneError`."""
     sam.load(settings.model)
 
 
 class Task(base.Task):
-    """Class logits of cells, corrected by the masks of components that fit them better.
+    """Logits of patches, corrected by candidates that fit the scores better.
 
     Raises `WeightsNotFoundError` and `BackboneError` when it is made without a SAM, and `SettingError` when it scores
-    without the picture.
+    without the image.
     """
 
     method = "sam-graph"
     Settings = Settings
 
-    def _fitted(self) -> Cells:
+    def _fitted(self) -> SupportTokens:
         prepare(self.settings)  # a task may come from a file, without a Segmenter
-        return gather(self.supports)
+        return stack_supports(self.supports)
 
     def _score(self, features: FeatureMap) -> Tensor:
         raise SettingError(
-            "sam-graph prompts a SAM on the picture itself: give task.score(features, picture), or use "
+            "sam-graph prompts a SAM on the image itself: call task.score(features, image), or use "
             "Segmenter.predict, which does"
         )
 
-    def _score_seen(self, features: FeatureMap, picture: NDArray[np.uint8]) -> Tensor:
+    def _score_with_image(self, features: FeatureMap, image: NDArray[np.uint8]) -> Tensor:
         tokens, labels = self.fitted
         densities = vmf_means(features.tokens.contiguous(), tokens, labels, self.settings.kappa)
         logits = log_ratios(densities).T.reshape(-1, *features.grid_hw)
         winner = logits.argmax(0)
         if bool((winner > 0).any()):
             model = sam.load(self.settings.model)
-            seen = model.encode(picture)
+            embedding = model.encode(image)
             for row in range(1, len(logits)):
                 if bool((winner == row).any()):
-                    _correct(logits, row, winner == row, features.frame, (model, seen), self.settings)
+                    _correct(logits, row, winner == row, features.frame, (model, embedding), self.settings)
         return logits
 
 
@@ -87,22 +87,22 @@ def _correct(
     row: int,
     won: Tensor,
     frame: Frame,
-    sight: tuple[sam.Promptable, sam.ImageEmbedding],
+    sam_of_image: tuple[sam.Promptable, sam.ImageEmbedding],
     settings: Settings,
 ) -> None:
-    """Let the components' masks that raise the contrast replace cells of class `row`, which `won` (gh, gw)."""
+    """Let candidates that raise the contrast replace patches of class `row`, which won those in `won` (gh, gw)."""
     part = coverage(frame)
     others = torch.cat([logits[:row], logits[row + 1 :]]).amax(0)
     margins = logits[row] - others
-    cells = won.nonzero()  # (n, 2)
-    picked = cells[torch.linspace(0, len(cells) - 1, min(settings.points, len(cells))).round().long()]
-    masks = _masks(sight, cell_centres(frame)[picked[:, 0], picked[:, 1]], frame)  # (p, gh, gw)
-    nearest = torch.cdist(cells.float(), picked.float()).argmin(1)  # the point that stands for each cell
+    patches = won.nonzero()  # (n, 2)
+    picked = patches[torch.linspace(0, len(patches) - 1, min(settings.max_points, len(patches))).round().long()]
+    masks = _masks(sam_of_image, patch_centres(frame)[picked[:, 0], picked[:, 1]], frame)  # (p, gh, gw)
+    nearest = torch.cdist(patches.float(), picked.float()).argmin(1)  # the point that stands for each patch
     shown = won.to(margins)
     reached = contrast(margins, shown, part)
     for group in _components(masks, picked, margins):
         candidate = shown.clone()
-        explained = cells[torch.isin(nearest, group)]
+        explained = patches[torch.isin(nearest, group)]
         candidate[explained[:, 0], explained[:, 1]] = 0
         candidate = torch.maximum(candidate, masks[group].amax(0))
         value = contrast(margins, candidate, part)
@@ -111,10 +111,10 @@ def _correct(
     _write(logits, row, others, won, shown, settings.strength)
 
 
-def _masks(sight: tuple[sam.Promptable, sam.ImageEmbedding], points: Tensor, frame: Frame) -> Tensor:
-    """(p, gh, gw) in 0..1: the part of each cell in each point's mask, of its three the one SAM expects most of."""
-    model, seen = sight
-    proposals = model.propose(seen, points[:, None], torch.ones(len(points), 1), out_hw=frame.inner_hw)
+def _masks(sam_of_image: tuple[sam.Promptable, sam.ImageEmbedding], points: Tensor, frame: Frame) -> Tensor:
+    """(p, gh, gw) in 0..1: the part of each patch in each point's mask: of the three that SAM proposes, the best by its own estimate."""
+    model, embedding = sam_of_image
+    proposals = model.propose(embedding, points[:, None], torch.ones(len(points), 1), out_hw=frame.inner_hw)
     best = proposals.masks[torch.arange(len(points)), proposals.quality.argmax(1)]
     return to_grid(best.float(), Frame(frame.inner_hw, frame.inner_hw, frame.patch))
 
@@ -129,7 +129,7 @@ def _components(masks: Tensor, points: Tensor, margins: Tensor) -> Iterator[Tens
 
 
 def _write(logits: Tensor, row: int, others: Tensor, won: Tensor, shown: Tensor, strength: float) -> None:
-    """Where `shown` (gh, gw) in 0..1 departs from what class `row` won, its logits follow."""
-    lean = strength * (2 * shown - 1)
+    """Where `shown` (gh, gw) in 0..1 differs from what class `row` won, its logits win or lose by `strength`."""
+    margin = strength * (2 * shown - 1)
     gained, lost = ~won & (shown > 0.5), won & (shown < 0.5)
-    logits[row] = torch.where(gained | lost, others + lean, logits[row])
+    logits[row] = torch.where(gained | lost, others + margin, logits[row])

@@ -1,1 +1,1 @@
-"""Laws: pure functions on tensors."""
+"""Pure functions on tensors and arrays."""

@@ -1,6 +1,6 @@
-"""Groups of cells that look alike: mixtures by expectation maximisation, and average linkage.
+"""Groups of similar tokens: mixtures by expectation maximisation, and average linkage.
 
-Both depend on the cells as a set: their order, and so the order of supports, changes nothing but rounding.
+The order of the tokens, and so of the supports, changes nothing but rounding.
 """
 
 import math
@@ -16,38 +16,37 @@ _TINY = 1e-6
 
 
 class Mixture(NamedTuple):
-    """means: (k, c) of unit length. log_likelihood: (steps + 1,) mean over the cells, before each step and at the end.
-
-    The likelihoods leave out the kernel's normalisation, which is the same for all components.
-    """
+    """The result of `vmf_mixture`."""
 
     means: Tensor
+    """(k, c) of unit length."""
     log_likelihood: Tensor
+    """(steps + 1,) mean over the tokens, before each step and at the end, without the kernel's normalisation."""
 
 
 def vmf_mixture(tokens: Tensor, weights: Tensor, components: int, kappa: float, steps: int) -> Mixture:
-    """A mixture of equal von Mises-Fisher components of tokens (n, c) under weights (n,), not all zero.
+    """Fit a mixture of equal von Mises-Fisher components to tokens (n, c) under weights (n,), not all zero.
 
-    Expectation maximisation with a fixed concentration `kappa` (Banerjee et al., JMLR 2005, section 3). There are never
-    more components than cells of any weight.
+    Expectation maximisation with a fixed concentration `kappa` (Banerjee et al., JMLR 2005, section 3). There are at
+    most as many components as tokens with a weight.
     """
     kept = weights > 0
     tokens, weights = tokens[kept], weights[kept] / weights.sum()
     means = _quantile_means(tokens, weights, min(components, len(tokens)))
     history = []
     for _ in range(steps):
-        parts = kappa * tokens @ means.T  # (n, k)
-        history.append(_mean_log(parts, weights))
-        shares = parts.softmax(1) * weights[:, None]
+        logits = kappa * tokens @ means.T  # (n, k)
+        history.append(_mean_log_likelihood(logits, weights))
+        shares = logits.softmax(1) * weights[:, None]
         moved = F.normalize(shares.T @ tokens, dim=1)
-        # A component whose cells cancel out stays where it is.
+        # A component whose tokens cancel out stays where it is.
         means = torch.where(moved.norm(dim=1, keepdim=True) > 0.5, moved, means)
-    history.append(_mean_log(kappa * tokens @ means.T, weights))
+    history.append(_mean_log_likelihood(kappa * tokens @ means.T, weights))
     return Mixture(means, torch.stack(history))
 
 
-def _mean_log(parts: Tensor, weights: Tensor) -> Tensor:
-    mean: Tensor = weights @ parts.logsumexp(1) - math.log(parts.shape[1])
+def _mean_log_likelihood(logits: Tensor, weights: Tensor) -> Tensor:
+    mean: Tensor = weights @ logits.logsumexp(1) - math.log(logits.shape[1])
     return mean
 
 
@@ -67,8 +66,8 @@ def _quantile_means(tokens: Tensor, weights: Tensor, groups: int) -> Tensor:
 def agglomerate(tokens: Tensor, distance: float, most: int) -> Tensor:
     """(n,) group numbers from 0 of tokens (n, c) of unit length, by average linkage up to a cosine distance.
 
-    Average linkage takes memory that grows with the square of the cells: of more than `most`, as many are taken evenly
-    and the others join the group whose mean is nearest.
+    Memory grows with the square of the tokens. Of more than `most` tokens, `most` are taken evenly and linked, and the
+    others join the group whose mean is nearest.
     """
     if len(tokens) == 1:
         return torch.zeros(1, dtype=torch.long)
@@ -82,10 +81,11 @@ def agglomerate(tokens: Tensor, distance: float, most: int) -> Tensor:
 
 def group_means(values: Tensor, groups: Tensor, weights: Tensor | None = None) -> Tensor:
     """(k, d) weighted means of values (n, d) over groups (n,) numbered 0..k-1."""
-    parts = torch.ones(len(values)).to(values) if weights is None else weights
+    if weights is None:
+        weights = torch.ones(len(values)).to(values)
     count = int(groups.max()) + 1
-    totals = torch.zeros(count).to(values).index_add_(0, groups, parts)
-    sums = torch.zeros(count, values.shape[1]).to(values).index_add_(0, groups, values * parts[:, None])
+    totals = torch.zeros(count).to(values).index_add_(0, groups, weights)
+    sums = torch.zeros(count, values.shape[1]).to(values).index_add_(0, groups, values * weights[:, None])
     return sums / totals.clamp(min=_TINY)[:, None]
 
 

@@ -1,4 +1,4 @@
-"""Objects of a class mask: its connected parts, or watershed basins where parts touch."""
+"""Connected components of masks, and instances: components, or watershed basins where objects touch."""
 
 from collections.abc import Iterator
 
@@ -11,11 +11,11 @@ from skimage.measure import label
 from kshot.errors import SettingError
 
 METHODS = ("components", "watershed")
-# Two tops are two objects when the saddle between them is lower than this share of the lower top: three quarters part
-# discs that overlap by a fifth of their width, and keep an ellipse of one to two, or a ragged outline, in one.
+# Two peaks are two objects where the saddle between them is lower than this fraction of the lower peak. Three quarters
+# separate discs that overlap by a fifth of their width, and keep an ellipse of 1 : 2, or a ragged outline, whole.
 _SADDLE = 0.75
-_AT_ONCE = 2**22  # pixels that are looked through at once
-Piece = tuple[tuple[slice, slice], NDArray[np.bool_]]
+_AT_ONCE = 2**22  # pixels that are scanned at once
+Component = tuple[tuple[slice, slice], NDArray[np.bool_]]
 
 
 def check_method(method: str) -> None:
@@ -26,12 +26,12 @@ def check_method(method: str) -> None:
 
 def split(
     mask: NDArray[np.bool_], score: NDArray[np.float32] | None = None, method: str = "components"
-) -> Iterator[Piece]:
-    """The objects of a mask (h, w), each as its place and its mask there; disjoint, and together the mask.
+) -> Iterator[Component]:
+    """The instances of a mask (h, w), each as its box and its mask there; disjoint, and together the mask.
 
-    components: 8-connected parts. watershed: parts are also cut where the distance to their rim, times the score
-    (h, w) in 0..1 when it is given, dips between two tops. In the order of their first pixels.
-    Raises `SettingError` for another method.
+    method: "components" for the 8-connected components; "watershed" also splits them where the distance to their rim,
+    times the score (h, w) in 0..1 if given, dips between two peaks. In the order of their first pixels. Raises
+    `SettingError` for another method.
     """
     check_method(method)
     for place, inside in connected_components(mask):
@@ -41,11 +41,11 @@ def split(
             yield place, inside
 
 
-def connected_components(mask: NDArray[np.bool_], *, corners: bool = True) -> Iterator[Piece]:
-    """The connected parts of a mask (h, w), each as its place and its mask there, in the order of their first pixels.
+def connected_components(mask: NDArray[np.bool_], *, corners: bool = True) -> Iterator[Component]:
+    """The components of a mask (h, w), each as its box and its mask there, in the order of their first pixels.
 
-    corners: whether pixels that touch at a corner are connected. Memory grows with the runs of the rows and with the
-    largest part, not with the pixels, which numbers for all of them would.
+    corners: whether pixels that touch at a corner are connected. Memory grows with the runs in the rows and the largest
+    component, not with the pixels, as a label map of large masks would.
     """
     runs = _runs(mask)
     if not len(runs):
@@ -73,8 +73,8 @@ def _runs(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def _touching(runs: NDArray[np.int64], width: int, corners: bool) -> coo_array:
-    """Which runs (n, n) touch one of the next row."""
-    # Rows one behind the other, with room between them: the runs below are found in one sorted line.
+    """(n, n) sparse: which runs touch which of the next row."""
+    # Rows are laid one behind the other with a gap, so that a sorted search finds the runs of the next row.
     rows, reach = runs[:, 0] * (width + 2), int(corners)
     below = rows + width + 2
     first = np.searchsorted(rows + runs[:, 2], below + runs[:, 1] - reach, side="right")
@@ -85,21 +85,92 @@ def _touching(runs: NDArray[np.int64], width: int, corners: bool) -> coo_array:
     return coo_array((np.ones(len(upper), np.int8), (upper, lower)), shape=(len(runs), len(runs)))
 
 
-def _basins(place: tuple[slice, slice], part: NDArray[np.bool_], score: NDArray[np.float32] | None) -> Iterator[Piece]:
-    """One connected part cut into the basins of its tops; score: of the part's box."""
-    inside = np.pad(part, 1)  # the picture's rim is a rim like any other
-    # Imported here, as most runs cut nothing.
+def _basins(
+    place: tuple[slice, slice], part: NDArray[np.bool_], score: NDArray[np.float32] | None
+) -> Iterator[Component]:
+    """One component split into the basins of its peaks; score: in the component's box."""
+    inside = np.pad(part, 1)  # the image's border is a rim like any other
+    # Imported here, since most runs split nothing.
     from skimage.morphology import local_maxima, reconstruction
     from skimage.segmentation import watershed
 
     height = distance_transform_edt(inside)
     if score is not None:
         height *= np.pad(np.clip(score, 0.01, 1), 1)
-    # Lowered tops flooded under the surface: those that a shallow saddle joins become one plateau.
-    tops = local_maxima(reconstruction(_SADDLE * height, height), allow_borders=True) & inside
-    basins = watershed(-height, label(tops, connectivity=2), mask=inside, connectivity=2)
+    # Reconstruction from lowered peaks: peaks with a shallow saddle between them become one plateau.
+    peaks = local_maxima(reconstruction(_SADDLE * height, height), allow_borders=True) & inside
+    basins = watershed(-height, label(peaks, connectivity=2), mask=inside, connectivity=2)
     basins = np.where(inside & (basins == 0), basins.max() + 1, basins)[1:-1, 1:-1]
     for index, found in enumerate(find_objects(basins), start=1):
         if found is not None:
             rows, columns = (slice(f.start + p.start, f.stop + p.start) for f, p in zip(found, place, strict=True))
             yield (rows, columns), basins[found] == index
+
+
+def count_components(mask: NDArray[np.uint8], smallest: int = 16) -> dict[int, int]:
+    """{label: number of 8-connected components of at least `smallest` pixels} of a label map (h, w)."""
+    counter = ComponentCounter(smallest)
+    counter.add(mask)
+    return counter.counts()
+
+
+class ComponentCounter:
+    """`count_components` of a label map that comes in strips of rows, from the top; memory holds the last row's components."""
+
+    def __init__(self, smallest: int = 16):
+        self.smallest = smallest
+        self.closed: dict[int, int] = {}
+        # Components that touch the last row, numbered from 1: the number at each column, and their sizes and labels.
+        self.row = np.zeros(0, np.int64)
+        self.sizes, self.labels = np.zeros(1, np.int64), np.zeros(1, np.int64)
+
+    def add(self, strip: NDArray[np.uint8]) -> None:
+        """Count the next rows (r, w); all strips have the same width."""
+        numbers = label(strip, background=0, connectivity=2)  # (r, w)
+        own = np.bincount(numbers.ravel())
+        labels = np.zeros(len(own), np.int64)
+        labels[numbers.ravel()] = strip.ravel()  # all pixels of a component have one label
+        before = len(self.sizes) - 1
+        sizes = np.concatenate([self.sizes, own[1:]])
+        names = np.concatenate([self.labels, labels[1:]])
+        top = np.where(numbers[0] > 0, numbers[0] + before, 0)
+        whole = _joined(self.row, top, names)
+        sizes, names = np.bincount(whole, sizes).astype(np.int64), _first_of(names, whole)
+        last = whole[np.where(numbers[-1] > 0, numbers[-1] + before, 0)]
+        unfinished = np.unique(last[last > 0])
+        self._close(np.delete(sizes, [0, *unfinished]), np.delete(names, [0, *unfinished]))
+        renumbered = np.zeros(len(sizes), np.int64)
+        renumbered[unfinished] = np.arange(1, len(unfinished) + 1)
+        self.row = renumbered[last]
+        self.sizes, self.labels = np.append(0, sizes[unfinished]), np.append(0, names[unfinished])
+
+    def counts(self) -> dict[int, int]:
+        """{label: components} of all rows so far; rows that are added later start new components."""
+        self._close(self.sizes[1:], self.labels[1:])
+        self.row, self.sizes, self.labels = self.row * 0, self.sizes[:1], self.labels[:1]
+        return {name: self.closed[name] for name in sorted(self.closed)}
+
+    def _close(self, sizes: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
+        for name in labels[sizes >= self.smallest].tolist():
+            self.closed[name] = self.closed.get(name, 0) + 1
+
+
+def _joined(above: NDArray[np.int64], below: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each component, from 0 (background), the number of the one it is joined to where two rows meet; 0 stays 0."""
+    pairs = [np.zeros((0, 2), np.int64)]
+    if len(above):
+        near = ((above, below), (above[1:], below[:-1]), (above[:-1], below[1:]))
+        pairs += [np.stack([up, down], 1) for up, down in near]
+    met = np.unique(np.concatenate(pairs), axis=0)
+    met = met[(met > 0).all(1) & (labels[met[:, 0]] == labels[met[:, 1]])]
+    links = coo_array((np.ones(len(met), np.int8), (met[:, 0], met[:, 1])), shape=(len(labels), len(labels)))
+    # The background is linked to no component, so it stays alone, and the first.
+    whole: NDArray[np.int64] = csgraph.connected_components(links, directed=False)[1].astype(np.int64)
+    return whole
+
+
+def _first_of(values: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """One value of each group."""
+    found = np.zeros(int(groups.max()) + 1, np.int64)
+    found[groups] = values
+    return found

@@ -1,7 +1,7 @@
-"""Pixels and patches: the only place that knows how an image lies on its grid.
+"""Pixels and patches: the only place that knows how an image lies on its grid of patches.
 
-An image is resized with its aspect ratio kept, then padded at the right and the bottom to whole patches. A cell of
-the grid is one patch. Pixel centres lie at half-integers, so nothing here ever asks about `align_corners`.
+An image is resized with its aspect ratio kept, then padded at the right and the bottom to whole patches. Pixel centres
+lie at half-integers, as with `align_corners=False`.
 """
 
 import math
@@ -16,14 +16,14 @@ from kshot.errors import SettingError, ShapeError
 
 @dataclass(frozen=True)
 class Frame:
-    """How one image lies on its grid.
-
-    size_hw: the image, pixels. inner_hw: the resized image, pixels. patch: side of a patch in resized pixels.
-    """
+    """How one image lies on its grid of patches."""
 
     size_hw: tuple[int, int]
+    """Height and width of the image, in pixels."""
     inner_hw: tuple[int, int]
+    """Height and width of the resized image, in pixels."""
     patch: int
+    """Side of a patch, in pixels of the resized image."""
 
     @classmethod
     def fit(cls, size_hw: tuple[int, int], size: int, patch: int) -> "Frame":
@@ -36,12 +36,12 @@ class Frame:
         height, width = size_hw
         scale = size / math.sqrt(height * width)
         budget = 1.25 * (size / patch) ** 2
-        for _ in range(8):  # a strip one patch high loses cells linearly, a block quadratically: a few rounds do
+        for _ in range(8):  # a strip one patch high loses patches linearly, a block quadratically: a few rounds do
             frame = cls(size_hw, (max(1, round(height * scale)), max(1, round(width * scale))), patch)
-            cells = frame.grid_hw[0] * frame.grid_hw[1]
-            if cells <= max(budget, 1):
+            patches = frame.grid_hw[0] * frame.grid_hw[1]
+            if patches <= max(budget, 1):
                 return frame
-            scale *= budget / cells
+            scale *= budget / patches
         return frame
 
     @property
@@ -54,7 +54,7 @@ class Frame:
         """Size in resized pixels with the padding."""
         return self.grid_hw[0] * self.patch, self.grid_hw[1] * self.patch
 
-    def cell_of(self, x: float, y: float) -> tuple[int, int]:
+    def patch_at(self, x: float, y: float) -> tuple[int, int]:
         """(row, column) of the patch under the point x, y of the image; points outside go to the nearest."""
         rows, columns = self.grid_hw
         row = int(y * self.inner_hw[0] / self.size_hw[0] / self.patch)
@@ -64,18 +64,18 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
-    """What a backbone says of one image.
-
-    features: (c, gh, gw) float, each cell of unit length. frame: where the cells lie.
-    identity: which backbone made it. token: (c,) of unit length for the whole image, in the space of the cells, where
-    there is one. objectness: (gh, gw) in 0..1, where the backbone has such a head.
-    """
+    """What a backbone makes of one image. Raises `ShapeError` where the features do not fit the frame."""
 
     features: Tensor
+    """(c, gh, gw) float: the patch tokens, each of unit length."""
     frame: Frame
+    """Where the patches lie in the image."""
     identity: str = ""
+    """Of the backbone that made it."""
     token: Tensor | None = None
+    """(c,) of unit length: the image token, in the space of the patch tokens, where there is one."""
     objectness: Tensor | None = None
+    """(gh, gw) in 0..1: how likely each patch shows an object, where the backbone predicts it."""
 
     def __post_init__(self) -> None:
         if self.features.ndim != 3 or tuple(self.features.shape[1:]) != self.frame.grid_hw:
@@ -83,26 +83,26 @@ class FeatureMap:
 
     @property
     def tokens(self) -> Tensor:
-        """(gh * gw, c): the cells in reading order."""
+        """(gh * gw, c): the patch tokens in reading order."""
         return self.features.flatten(1).T
 
     @property
     def grid_hw(self) -> tuple[int, int]:
-        """Rows and columns of cells."""
+        """Rows and columns of patches."""
         return self.frame.grid_hw
 
 
 def to_grid(planes: Tensor, frame: Frame) -> Tensor:
-    """Mean of pixel planes (..., h, w) over the part of the image in each cell: (..., gh, gw)."""
+    """Mean of pixel planes (..., h, w) over the part of the image in each patch: (..., gh, gw)."""
     rows = _areas(frame.size_hw[0], frame.inner_hw[0], frame.patch).to(planes)
     columns = _areas(frame.size_hw[1], frame.inner_hw[1], frame.patch).to(planes)
     return rows @ planes @ columns.T
 
 
 def to_pixels(planes: Tensor, frame: Frame, out_hw: tuple[int, int] | None = None) -> Tensor:
-    """Bilinear interpolation of grid planes (..., gh, gw) to the image (..., h, w), padding left out.
+    """Bilinear interpolation of grid planes (..., gh, gw) to the image (..., h, w), without the padding.
 
-    out_hw: another resolution of the same image, for work on a smaller copy.
+    out_hw: (h, w) of a resized copy of the image, by default of the image itself.
     """
     height, width = out_hw or frame.size_hw
     rows = _blend(height, frame.inner_hw[0], frame.patch).to(planes)
@@ -111,20 +111,20 @@ def to_pixels(planes: Tensor, frame: Frame, out_hw: tuple[int, int] | None = Non
 
 
 def coverage(frame: Frame) -> Tensor:
-    """(gh, gw) in 0..1: the part of each cell that is image and not padding."""
-    parts = []
-    for inner, cells in zip(frame.inner_hw, frame.grid_hw, strict=True):
-        part = torch.ones(cells)
-        part[-1] = inner / frame.patch - (cells - 1)
-        parts.append(part)
-    return parts[0][:, None] * parts[1]
-
-
-def cell_centres(frame: Frame) -> Tensor:
-    """(gh, gw, 2): x and y, in pixels of the image, of the middle of each cell; in the image, where padding is not."""
+    """(gh, gw) in 0..1: the fraction of each patch that is image and not padding."""
     sides = []
-    for pixels, inner, cells in zip(frame.size_hw, frame.inner_hw, frame.grid_hw, strict=True):
-        middle = (torch.arange(cells) + 0.5) * frame.patch
+    for inner, patches in zip(frame.inner_hw, frame.grid_hw, strict=True):
+        side = torch.ones(patches)
+        side[-1] = inner / frame.patch - (patches - 1)
+        sides.append(side)
+    return sides[0][:, None] * sides[1]
+
+
+def patch_centres(frame: Frame) -> Tensor:
+    """(gh, gw, 2): x and y of the centre of each patch, in pixels of the image; centres in the padding move to its edge."""
+    sides = []
+    for pixels, inner, patches in zip(frame.size_hw, frame.inner_hw, frame.grid_hw, strict=True):
+        middle = (torch.arange(patches) + 0.5) * frame.patch
         sides.append(middle.clamp(max=inner - 0.5) * (pixels / inner))
     y, x = sides
     return torch.stack(torch.broadcast_tensors(x[None], y[:, None]), -1)
@@ -132,9 +132,9 @@ def cell_centres(frame: Frame) -> Tensor:
 
 @lru_cache(maxsize=128)
 def _areas(pixels: int, inner: int, patch: int) -> Tensor:
-    """(cells, pixels): which share of a cell's image part each pixel makes up; rows sum to 1."""
-    cells = math.ceil(inner / patch)
-    edges = torch.arange(cells + 1, dtype=torch.float64) * (patch * pixels / inner)
+    """(patches, pixels): the share of each pixel in the image part of a patch; rows sum to 1."""
+    patches = math.ceil(inner / patch)
+    edges = torch.arange(patches + 1, dtype=torch.float64) * (patch * pixels / inner)
     edges[-1] = pixels
     starts = torch.arange(pixels, dtype=torch.float64)
     overlap = torch.minimum(edges[1:, None], starts + 1) - torch.maximum(edges[:-1, None], starts)
@@ -144,8 +144,8 @@ def _areas(pixels: int, inner: int, patch: int) -> Tensor:
 
 @lru_cache(maxsize=128)
 def _blend(pixels: int, inner: int, patch: int) -> Tensor:
-    """(pixels, cells): bilinear weights of the cells around each pixel's centre; rows sum to 1."""
-    cells = math.ceil(inner / patch)
+    """(pixels, patches): bilinear weights of the patches around each pixel's centre; rows sum to 1."""
+    patches = math.ceil(inner / patch)
     places = (torch.arange(pixels, dtype=torch.float64) + 0.5) * (inner / pixels / patch) - 0.5
-    places = places.clamp(0, cells - 1)
-    return (1 - (places[:, None] - torch.arange(cells, dtype=torch.float64)).abs()).clamp(min=0).float()
+    places = places.clamp(0, patches - 1)
+    return (1 - (places[:, None] - torch.arange(patches, dtype=torch.float64)).abs()).clamp(min=0).float()

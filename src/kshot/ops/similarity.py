@@ -1,22 +1,22 @@
-"""Similarities between cells, in pieces that bound the memory."""
+"""Similarities between patch tokens, in blocks that bound the memory."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-# Rows of queries at a time: with 20,000 support cells a block of cosines then takes 80 MB.
+# Queries at a time: with 20,000 support tokens a block of cosines takes 80 MB.
 _BLOCK = 1024
 
 
 def vmf_means(queries: Tensor, supports: Tensor, weights: Tensor, kappa: float) -> Tensor:
     """Weighted mean von Mises-Fisher kernel exp(kappa (cos - 1)) of queries (q, c) over supports (n, c): (q, k).
 
-    weights: (n, k) non-negative; a column that is all zero gives zero. Cells are of unit length.
+    weights: (n, k) non-negative; a column that is all zero gives zero. Queries and supports are of unit length.
     """
     total = weights.sum(0).clamp(min=1e-6)
-    parts = [cosine.sub_(1).mul_(kappa).exp_() @ weights for cosine in cosines(queries, supports)]
-    return torch.cat(parts) / total
+    sums = [cosine.sub_(1).mul_(kappa).exp_() @ weights for cosine in cosines(queries, supports)]
+    return torch.cat(sums) / total
 
 
 def cosines(queries: Tensor, supports: Tensor, block: int = _BLOCK) -> Iterator[Tensor]:

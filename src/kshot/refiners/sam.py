@@ -16,8 +16,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from kshot import sam
-from kshot.ops.geometry import Frame, cell_centres, coverage, to_grid, to_pixels
-from kshot.ops.regions import contrast, peaks
+from kshot.ops.geometry import Frame, patch_centres, coverage, to_grid, to_pixels
+from kshot.ops.mask_fit import contrast, peaks
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _prompt(plane: Tensor, component: _Component, frame: Frame, settings: Settin
     off = peaks(torch.where(component.near & ~component.mask, -plane, -torch.inf), settings.negative_points)
     labels = torch.cat([torch.ones(len(on)), torch.zeros(len(off))])
     places = torch.cat([on, off])
-    return cell_centres(frame)[places[:, 0], places[:, 1]], labels, _box(component.near, frame)
+    return patch_centres(frame)[places[:, 0], places[:, 1]], labels, _box(component.near, frame)
 
 
 def _box(mask: Tensor, frame: Frame) -> Tensor:

@@ -88,4 +88,4 @@ def _moved(support: Support, device: torch.device) -> Support:
     if device.type == "cpu":
         return support
     features = replace(support.features, features=support.features.features.to(device), token=None, objectness=None)
-    return replace(support, features=features, masks=support.masks.to(device), known=support.known.to(device))
+    return replace(support, features=features, masks=support.masks.to(device), valid_mask=support.valid_mask.to(device))

@@ -199,7 +199,7 @@ def test_salience_is_sought_in_those_images_alone_that_show_a_class(monkeypatch:
 
     monkeypatch.setattr(_class_embeddings, "salient", noted)
     shown, empty = (support(random_support(1).features, [part] * 20 + [0.0] * 40) for part in (1.0, 0.0))
-    marked, bare = _class_embeddings.as_salient(shown), _class_embeddings.as_salient(empty)
+    marked, bare = _class_embeddings.with_salient_masks(shown), _class_embeddings.with_salient_masks(empty)
     assert seen == [shown.features]
     assert torch.equal(marked.masks[0], salient(shown.features))
     assert not bare.masks.any() and torch.equal(bare.background, torch.ones(1, 60))

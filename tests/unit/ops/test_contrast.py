@@ -1,7 +1,7 @@
 import torch
 
-from kshot.ops.geometry import Frame, cell_centres
-from kshot.ops.regions import contrast, peaks
+from kshot.ops.geometry import Frame, patch_centres
+from kshot.ops.mask_fit import contrast, peaks
 
 
 def test_contrast_is_a_correlation() -> None:
@@ -33,11 +33,11 @@ def test_peaks_are_local_and_finite() -> None:
 
 def test_centres_of_cells_lie_in_the_image() -> None:
     """20 x 36 pixels at half the size: 10 x 18, in cells of 8; the last ones hold two pixels, 8 and 9, 16 and 17."""
-    centres = cell_centres(Frame((20, 36), (10, 18), 8))
+    centres = patch_centres(Frame((20, 36), (10, 18), 8))
     assert tuple(centres.shape) == (2, 3, 2)
     assert centres[0, 0].tolist() == [8, 8]
     assert centres[1, 2].tolist() == [35, 19]
     for row in range(2):
         for column in range(3):
             x, y = centres[row, column].tolist()
-            assert Frame((20, 36), (10, 18), 8).cell_of(x, y) == (row, column)
+            assert Frame((20, 36), (10, 18), 8).patch_at(x, y) == (row, column)

@@ -71,10 +71,10 @@ def test_flipping_commutes_where_nothing_is_padded() -> None:
 
 def test_cell_of_names_the_patch_under_a_point() -> None:
     frame = Frame((100, 200), (64, 128), 16)
-    assert frame.cell_of(0, 0) == (0, 0)
-    assert frame.cell_of(199.9, 99.9) == (3, 7)
-    assert frame.cell_of(25.1, 24.9) == (0, 1)
-    assert frame.cell_of(-5, 500) == (3, 0)
+    assert frame.patch_at(0, 0) == (0, 0)
+    assert frame.patch_at(199.9, 99.9) == (3, 7)
+    assert frame.patch_at(25.1, 24.9) == (0, 1)
+    assert frame.patch_at(-5, 500) == (3, 0)
 
 
 def test_a_size_under_one_patch_is_refused() -> None:

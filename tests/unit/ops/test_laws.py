@@ -7,7 +7,7 @@ import torch
 from kshot.ops.geometry import Frame
 from kshot.ops.pooling import masked_average, stack_tokens
 from kshot.ops.presence import presence
-from kshot.ops.regions import count_regions
+from kshot.ops.regions import count_components
 from kshot.ops.similarity import cosines, vmf_means
 
 FRAME = Frame((80, 80), (80, 80), 8)
@@ -60,6 +60,6 @@ def test_regions_are_counted_per_class_and_specks_left_out() -> None:
     mask[30:36, 2:10] = 1
     mask[20:26, 20:26] = 2
     mask[38, 38] = 2
-    assert count_regions(mask) == {1: 2, 2: 1}
-    assert count_regions(np.zeros((4, 4), np.uint8)) == {}
-    assert count_regions(np.repeat([[2, 2, 1]], 9, axis=0).astype(np.uint8)) == {2: 1}  # no background, 9 pixels of 1
+    assert count_components(mask) == {1: 2, 2: 1}
+    assert count_components(np.zeros((4, 4), np.uint8)) == {}
+    assert count_components(np.repeat([[2, 2, 1]], 9, axis=0).astype(np.uint8)) == {2: 1}  # no background, 9 pixels of 1

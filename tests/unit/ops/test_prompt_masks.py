@@ -126,7 +126,7 @@ def test_a_marked_cell_is_sure_even_where_both_kinds_meet() -> None:
 def test_a_point_on_the_edge_of_the_image(corner: tuple[float, float]) -> None:
     truth = 1 - disc()
     found = grow_marks(painted(truth), points(corner), NONE)
-    row, column = painted(truth).frame.cell_of(*corner)
+    row, column = painted(truth).frame.patch_at(*corner)
     assert found[row, column] == 1
     assert found[9, 9] < 0.5
 

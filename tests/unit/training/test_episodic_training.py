@@ -13,7 +13,7 @@ import kshot
 from kshot.data.base import load_dataset
 from kshot.errors import BackboneMismatchError, SettingError, TrainingError
 from kshot.io.tensor_file import FILE, Learned, read_learned, write_learned
-from kshot.methods._comparison import Comparison, Shape, Shown
+from kshot.methods.dense_comparison import ClassPrototypes, Head, Shape
 from kshot.training import log
 from kshot.training.augment import copy_paste, crop_around
 from kshot.training.episode_batches import Example
@@ -111,11 +111,11 @@ def test_an_episode_whose_supports_show_nothing_teaches_nothing(toy: kshot.Segme
 
 def test_the_head_gives_a_logit_a_cell_and_takes_shots_in_any_order() -> None:
     torch.manual_seed(0)
-    head = Comparison(Shape(16, 8)).eval()
+    head = Head(Shape(16, 8)).eval()
     query, shots, ground = torch.randn(16, 5, 7), torch.randn(3, 16), torch.randn(16)
-    forward = head(query, [Shown(shots, ground), Shown(shots[:1], ground)], 2)
+    forward = head(query, [ClassPrototypes(shots, ground), ClassPrototypes(shots[:1], ground)], 2)
     assert tuple(forward.shape) == (2, 5, 7)
-    backward = head(query, [Shown(shots[[2, 0, 1]], ground), Shown(shots[:1], ground)], 2)
+    backward = head(query, [ClassPrototypes(shots[[2, 0, 1]], ground), ClassPrototypes(shots[:1], ground)], 2)
     torch.testing.assert_close(forward, backward)
     with pytest.raises(SettingError, match="multiple of 8"):
         Shape(16, 12)

@@ -1,9 +1,9 @@
-"""Methods blended by what each finds where a class was left out, with thresholds and one scale for all.
+"""The ensemble: a threshold and a weight for each member, and one temperature for all, from leave-one-out scores.
 
-Each method gets the threshold that would have served it best there. Methods weigh by the softmax of the IoU that they
-then reach, as models weigh by their likelihood: to choose one alone loses where they are level (Hoeting et al.,
-"Bayesian model averaging", Statistical Science 1999). One scale for what comes out is fitted as temperature scaling
-does (Guo et al., ICML 2017, section 4.2), by the log loss of the left-out cells.
+Each member gets the threshold that served it best on the left-out supports. Its weight is the softmax of the IoU that
+it reaches there, as Bayesian model averaging weights models by their likelihood (Hoeting et al., "Bayesian model
+averaging", Statistical Science 1999): with near ties, an average is better than the best member alone. The temperature
+of the combined logits minimises the log loss on left-out patches (temperature scaling: Guo et al., ICML 2017, 4.2).
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,109 +14,112 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.methods._leave_one_out import TRIED, Held, Sought
+from kshot.methods._leave_one_out import CANDIDATE_THRESHOLDS, HeldOutScores, LeaveOneOut
 
-NEVER = 1e6  # a toll that no threshold is worth
-_SCALES = torch.tensor([0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.5, 0.7, 1.0, 1.4])
-_ZERO = int((TRIED == 0).nonzero())
-_LEAST = 0.02  # mean IoU below which nothing is told by how much larger one is than another
+NO_SHIFT = 1e6  # a penalty that keeps every threshold where it is
+_INV_TEMPERATURES = torch.tensor([0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.5, 0.7, 1.0, 1.4])
+_ZERO = int((CANDIDATE_THRESHOLDS == 0).nonzero())
+_MIN_IOU = 0.02  # mean IoUs below this are too small to compare
 
 
-class Weighing(NamedTuple):
-    """How IoUs become weights. They count as parts of twice the best there is, so that small things have their say.
+class Weighting(NamedTuple):
+    """How IoUs become weights; see the fields of the same names in `Settings`."""
 
-    trust: a reading that finds one over it more weighs e times as much. favour: what the first has in advance. sure:
-    standard errors that are taken off what a threshold or another reading wins. least: weight below which a reading is
-    left out.
-    """
-
-    trust: float
-    favour: float
-    sure: float
-    least: float
+    ensemble_inv_temperature: float
+    base_method_margin: float
+    std_error_penalty: float
+    min_member_weight: float
 
 
 @dataclass(frozen=True, eq=False)
-class Blend:
-    """weights: (readings,) that sum to 1. thresholds: (readings, N) logits. scale: of the blended logits."""
+class Ensemble:
+    """A weighted sum of members' logits, each less its thresholds."""
 
     weights: Tensor
+    """(members,), sums to 1."""
     thresholds: Tensor
-    scale: float = 1.0
+    """(members, N) logits."""
+    inv_temperature: float = 1.0
+    """Factor on the combined logits."""
 
     @property
     def used(self) -> list[int]:
-        """Indices of the readings that have a weight."""
+        """Indices of the members with a weight above zero."""
         return [int(index) for index in self.weights.nonzero()[:, 0]]
 
-    def __call__(self, logits: Iterable[Tensor]) -> Tensor:
-        """Those of the readings that are `used`, (N+1, gh, gw) each, in one, before they are scaled."""
+    def combine(self, logits: Iterable[Tensor]) -> Tensor:
+        """(N+1, gh, gw) the combined logits of the members that are `used`, before the temperature."""
         weighed = zip(self.weights[self.used], self.thresholds[self.used], logits, strict=True)
-        return torch.stack([weight * _less(planes, thresholds) for weight, thresholds, planes in weighed]).sum(0)
+        return torch.stack([weight * _above(planes, thresholds) for weight, thresholds, planes in weighed]).sum(0)
 
-    def margin(self, sought: Sought, way: int) -> Tensor:
-        """(cells,) the blended logits of one class where it was left out, before they are scaled."""
-        return self.weights @ (sought.logits - self.thresholds[:, way, None])
+    def held_out_logits(self, scores: HeldOutScores, way: int) -> Tensor:
+        """(n,) combined logits of class `way` where it was left out, before the temperature."""
+        return self.weights @ (scores.logits - self.thresholds[:, way, None])
 
 
-def blended(ious: Sequence[Tensor | None], middles: Tensor, readings: int, tolls: Tensor, weighing: Weighing) -> Blend:
-    """Weights and thresholds by what was found; the first reading alone where nothing could be sought.
+def fit_ensemble(
+    ious: Sequence[Tensor | None], thresholds: Tensor, members: int, penalties: Tensor, weighting: Weighting
+) -> Ensemble:
+    """Weights and thresholds from leave-one-out IoUs; the first member alone where nothing could be left out.
 
-    ious: of each class (samples, readings, t) at the thresholds `TRIED`, or None. middles: (N,) where the thresholds of
-    all readings begin. tolls: (N,) of an IoU that a threshold costs, times its square.
+    ious: for each class (samples, members, t) at `CANDIDATE_THRESHOLDS`, or None. thresholds: (N,) from which the
+    candidates count. penalties: (N,) IoU that a candidate costs, times its square.
     """
-    weights, thresholds = torch.eye(readings)[0], middles.repeat(readings, 1)
-    told = {way: samples for way, samples in enumerate(ious) if samples is not None}
-    if not told:
-        return Blend(weights, thresholds)
-    found = [_gains(samples, float(tolls[way]), weighing.sure) for way, samples in told.items()]
-    gains, best = [gain for gain, _ in found], torch.stack([index for _, index in found], 1)  # best (readings, told)
-    thresholds.index_add_(1, torch.tensor(list(told)), TRIED[best])
-    doubt = weighing.favour + weighing.sure * _error(torch.cat(gains))
-    won = torch.stack([samples.mean(0) for samples in gains]).mean(0) - doubt * (1 - weights)
-    weights = (weighing.trust * won).softmax(0)
-    weights = torch.where(weights < weighing.least, 0.0, weights)
-    return Blend(weights / weights.sum(), thresholds)
+    weights, thresholds = torch.eye(members)[0], thresholds.repeat(members, 1)
+    measured = {way: samples for way, samples in enumerate(ious) if samples is not None}
+    if not measured:
+        return Ensemble(weights, thresholds)
+    std_error_penalty = weighting.std_error_penalty
+    found = [_gains(samples, float(penalties[way]), std_error_penalty) for way, samples in measured.items()]
+    gains, best = [gain for gain, _ in found], torch.stack([index for _, index in found], 1)  # best (members, ways)
+    thresholds.index_add_(1, torch.tensor(list(measured)), CANDIDATE_THRESHOLDS[best])
+    margin = weighting.base_method_margin + std_error_penalty * _std_error(torch.cat(gains))
+    gain = torch.stack([samples.mean(0) for samples in gains]).mean(0) - margin * (1 - weights)
+    weights = (weighting.ensemble_inv_temperature * gain).softmax(0)
+    weights = torch.where(weights < weighting.min_member_weight, 0.0, weights)
+    return Ensemble(weights / weights.sum(), thresholds)
 
 
-def _gains(ious: Tensor, toll: float, sure: float) -> tuple[Tensor, Tensor]:
-    """What readings win at their best thresholds over the first one at zero (samples, readings), and these (readings,).
+def _gains(ious: Tensor, penalty: float, std_error_penalty: float) -> tuple[Tensor, Tensor]:
+    """Gains (samples, members) over the first member at threshold zero, and the best candidates (members,).
 
-    ious: (samples, readings, t); they count as parts of twice the best that any sample could have had.
+    ious (samples, members, t) count relative to twice the mean of each sample's best, so that small objects matter.
     """
-    parts = ious / (2 * ious.amax((1, 2)).mean()).clamp(min=_LEAST)
-    moved = parts - parts[..., _ZERO, None] - toll * TRIED**2
-    best = (moved.mean(0) - sure * _error(moved)).argmax(1)  # (readings,)
-    at_best = moved.gather(2, best.expand(len(moved), -1)[..., None])[..., 0]
-    return at_best + parts[..., _ZERO] - parts[:, :1, _ZERO], best
+    relative = ious / (2 * ious.amax((1, 2)).mean()).clamp(min=_MIN_IOU)
+    shifted = relative - relative[..., _ZERO, None] - penalty * CANDIDATE_THRESHOLDS**2
+    best = (shifted.mean(0) - std_error_penalty * _std_error(shifted)).argmax(1)  # (members,)
+    at_best = shifted.gather(2, best.expand(len(shifted), -1)[..., None])[..., 0]
+    return at_best + relative[..., _ZERO] - relative[:, :1, _ZERO], best
 
 
-def _error(samples: Tensor) -> Tensor:
-    """Standard error of the mean over samples (n, ...); a single one is taken for sure."""
+def _std_error(samples: Tensor) -> Tensor:
+    """Standard error of the mean over samples (n, ...); 0 for a single one."""
     return samples.std(0) / len(samples) ** 0.5 if len(samples) > 1 else torch.zeros_like(samples[0])
 
 
-def scale_of(blend: Blend, held: Held, usual: float, firmness: float) -> float:
-    """The scale with the least log loss over left-out cells, each sample alike.
+def fit_inv_temperature(ensemble: Ensemble, left_out: LeaveOneOut, default: float, penalty: float) -> float:
+    """The factor on the logits with the least log loss on left-out patches, every sample alike.
 
-    firmness: log loss that it costs to be e times the usual one, or a part of it.
+    penalty: log loss that a factor e times the default, or a part of it, costs.
     """
     losses = [
-        _losses(blend.margin(sought, way), sought) for way, samples in enumerate(held.sought) for sought in samples
+        _log_losses(ensemble.held_out_logits(scores, way), scores)
+        for way, samples in enumerate(left_out.scores)
+        for scores in samples
     ]
     if not losses:
-        return usual
-    costs = torch.stack(losses).mean(0) + firmness * (_SCALES / usual).log() ** 2
-    return float(_SCALES[costs.argmin()])
+        return default
+    costs = torch.stack(losses).mean(0) + penalty * (_INV_TEMPERATURES / default).log() ** 2
+    return float(_INV_TEMPERATURES[costs.argmin()])
 
 
-def _losses(margin: Tensor, sought: Sought) -> Tensor:
-    """(scales,) mean log loss of the cells that are known."""
-    logits = _SCALES[:, None] * margin
-    loss = F.binary_cross_entropy_with_logits(logits, sought.mask.expand_as(logits), reduction="none")
-    return (loss @ sought.known) / sought.known.sum().clamp(min=1e-6)
+def _log_losses(margin: Tensor, scores: HeldOutScores) -> Tensor:
+    """(t,) mean log loss over labelled patches at each of `_INV_TEMPERATURES`."""
+    logits = _INV_TEMPERATURES[:, None] * margin
+    loss = F.binary_cross_entropy_with_logits(logits, scores.mask.expand_as(logits), reduction="none")
+    return (loss @ scores.valid_mask) / scores.valid_mask.sum().clamp(min=1e-6)
 
 
-def _less(logits: Tensor, thresholds: Tensor) -> Tensor:
-    """Logits with the classes' thresholds (N,) taken off."""
+def _above(logits: Tensor, thresholds: Tensor) -> Tensor:
+    """Logits (N+1, gh, gw) less the classes' thresholds (N,)."""
     return torch.cat([logits[:1], logits[1:] - thresholds[:, None, None]])

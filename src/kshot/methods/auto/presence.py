@@ -1,6 +1,6 @@
-"""Which of several classes are there: each one's familiarity, against that of the most familiar rival.
+"""Which of several competing classes are in the image: each one's score against that of its strongest competitor.
 
-Classes that one image shows together, as a tower and its lamp, do not rule each other out: they are no rivals.
+Classes that one support shows together, such as a tower and its lamp, do not exclude each other and do not compete.
 """
 
 from collections.abc import Sequence
@@ -10,21 +10,23 @@ from torch import Tensor
 
 from kshot.methods.base import Support
 
-# Of a logistic regression over episodes of two ways on photographs: what a unit of log ratio adds to the log odds of
-# presence by itself, and the log ratio that is even odds where the most familiar rival is as familiar.
-_OWN, _EVEN = 0.2, 3.5
+# From a logistic regression over 2-way episodes of photographs: log odds of presence for each unit of a class's own
+# log ratio, and the log ratio with even odds where the strongest competitor has the same.
+_OWN_WEIGHT, _EVEN_LOG_RATIO = 0.2, 3.5
 
 
-def rivals_of(supports: Sequence[Support]) -> Tensor:
-    """(N, N) bool: which classes no support shows together with which."""
+def exclusive_pairs(supports: Sequence[Support]) -> Tensor:
+    """(N, N) bool: pairs of different classes that no support shows together."""
     shown = torch.stack([support.masks.flatten(1).amax(1) > 0 for support in supports]).float()  # (k, N)
     return (shown.T @ shown == 0).fill_diagonal_(False)
 
 
-def contested(seen: Tensor, rivals: Tensor, rivalry: float, alone: Tensor) -> Tensor:
-    """(N,) log odds of presence, by how familiar (N,) the best cells are as each; `alone` (N,) where one has no rival.
+def pairwise_presence_logits(ratios: Tensor, exclusive: Tensor, margin_weight: float, alone: Tensor) -> Tensor:
+    """(N,) log odds of presence from top-k log ratios (N,); `alone` (N,) for classes without a competitor.
 
-    rivals: (N, N) bool. rivalry: what each unit of log ratio over the most familiar rival adds.
+    exclusive: (N, N) from `exclusive_pairs`. margin_weight: log odds for each unit of lead over the strongest
+    competitor.
     """
-    others = seen.expand(len(seen), -1).masked_fill(~rivals, -torch.inf).amax(1)
-    return torch.where(rivals.any(1), _OWN * (seen - _EVEN) + rivalry * (seen - others), alone)
+    others = ratios.expand(len(ratios), -1).masked_fill(~exclusive, -torch.inf).amax(1)
+    logits = _OWN_WEIGHT * (ratios - _EVEN_LOG_RATIO) + margin_weight * (ratios - others)
+    return torch.where(exclusive.any(1), logits, alone)

@@ -1,14 +1,22 @@
-"""kshot's default: methods blended on the supports, with thresholds, absence and scores calibrated on them.
+"""kshot's default method: an ensemble that calibrates itself on the supports.
 
-Each class is sought where it was marked: in each of several supports with the help of the rest, or, of a class that one
-support shows, in each half of it with the help of the other. By what `density`, `attention` and `matching` find there
-they get their weights and thresholds, and the logits their scale, so that scores mean what they say; where images are
-of many places, `density` is asked alone. The threshold of a lone class with one support also moves towards the middle
-of what the class and the background score in it, each cell's neighbourhood left out, or, where images are of many
-places, of what it scores in the query. Beside the supports' background stands a universal one, as far as it is to be
-believed. On demand the threshold also moves towards those whose masks find the support's mask back. The left-out scores
-tell how familiar a class looks where it is; a query whose most familiar cells stay far behind is taken not to show it.
-A support in which the others find next to nothing is told of.
+Fitting:
+
+1. The background prior that came with kshot for the backbone (or was given) gets a weight in 0..1: high where images
+   are photographs of many places, low where they look alike (`background_prior`).
+2. The members of the ensemble are `density`, with the prior beside the supports' background, and, where images look
+   alike, `attention` and `matching`.
+3. Leave-one-out: each class is searched for in up to five of its supports with the help of the others (`_leave_one_out`).
+   The results give each member its thresholds and weight, and one temperature for all (`ensemble`).
+4. They also tell how a class scores where it is present, and which supports the others do not recognise (`warnings`).
+
+Scoring a query:
+
+1. The members' logits are combined, each less its thresholds.
+2. The threshold of a class moves with the query: towards the middle of its own scores, by cycle consistency, and up to
+   a cap on its area (`thresholds`).
+3. Presence: a class's best patches are compared with those of left-out supports, and competing classes with each other
+   (`presence`).
 """
 
 from collections.abc import Sequence
@@ -19,224 +27,249 @@ import torch
 from torch import Tensor
 
 from kshot.io.tensor_file import Learned
-from kshot.methods import _leave_one_out, attention, base, density, matching
-from kshot.methods._cycle import Cycle
-from kshot.methods._support_tokens import Cells
-from kshot.methods.auto.background_prior import belief, shipped
-from kshot.methods.auto.ensemble import NEVER, Blend, Weighing, blended, scale_of
-from kshot.methods.auto.presence import contested, rivals_of
-from kshot.methods.auto.thresholds import crowded, largest, middle
+from kshot.methods import attention, base, density, matching
+from kshot.methods._leave_one_out import EnsembleMember, LeaveOneOut, leave_one_out, supports_showing
+from kshot.methods._support_tokens import SupportTokens, top_k_log_ratio
+from kshot.methods.auto.background_prior import prior_weight, shipped_prior
+from kshot.methods.auto.ensemble import NO_SHIFT, Ensemble, Weighting, fit_ensemble, fit_inv_temperature
+from kshot.methods.auto.presence import exclusive_pairs, pairwise_presence_logits
+from kshot.methods.auto.thresholds import CycleConsistency, area_cap_threshold, max_area_fractions, query_midpoint
 from kshot.ops.geometry import FeatureMap
 
-_FINE = 1280  # cells of a support beyond which matching and the way back to it cost more than the encoder
-_SURE = 0.5  # belief in the universal background from which on images count as of many places
+_MAX_TOKENS = 1280  # patches of a support beyond which matching and cycle consistency cost more than the encoder
+_DIVERSE = 0.5  # weight of the background prior from which on images count as photographs of many places
+_KAPPA = density.Settings().kappa
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Chosen on development data; docs/methods.md shows what each part is worth there, and the command.
+    """Chosen on development data; docs/log.md shows what each part is worth there, and the command."""
 
-    regions: average densities over alike cells. second: let the query's confident cells join them. threshold: calibrate
-    it on the supports. cycle: move it for each query, by the way back to a lone support. reading: blend other methods
-    with `density`. calibration: scale the logits by the supports. presence: judge from the most familiar cells whether
-    a class is there at all.
-    universal: put a universal background beside the supports' own, and let queries move the threshold.
-    shift: how far the threshold of a lone class with one support moves towards the middle of its support's scores;
-    lean: towards the query's instead, the more the universal background is believed. weights: file or folder of one; by
-    default kshot's own for the backbone, if there is one. trust, favour, sure, least:
-    how methods are weighed (`_blend.Weighing`), favour for `density`. toll: part of the best IoU that a threshold
-    costs, times its square (of the IoU itself on the way back); tether: the same where halves of a lone support tell
-    it. sharpness: one over the IoU by which a way back must be better to count for e times as much. held: most
-    supports that are left out in turn. gate: probability of presence below which a class is left out of the mask.
-    growth: how many times the cells that show it in a support a class may have in a query, where images look alike.
-    part: of the image, its most familiar cells. steep: slope of the probability of presence. centre, usual: log ratio
-    of those cells at which a class is as likely there as not, as a part of the left-out one, and at most. rivalry: what
-    the log odds of a class gain by each unit of log ratio over the most familiar one that no support shows beside it,
-    where the universal background is believed; the gate is doubled there. scale: of all logits, where nothing was left
-    out; it changes no mask. firmness: log loss that another scale costs.
-    """
-
-    regions: bool = True
-    second: bool = True
-    threshold: bool = True
-    cycle: bool = True
-    reading: bool = True
-    universal: bool = True
-    calibration: bool = True
+    affinity_smoothing: bool = True
+    """Average densities over similar tokens of the query, where images do not look alike."""
+    self_support: bool = True
+    """Let confident patches of the query join the supports."""
+    calibrate_threshold: bool = True
+    """Choose thresholds on the supports and move them for each query; false keeps them at zero."""
+    cycle_consistency: bool = True
+    """Move the threshold of a class with one support by cycle consistency, where images look alike."""
+    ensemble: bool = True
+    """Add `attention` and `matching` to `density`, where images look alike."""
+    background_prior: bool = True
+    """Put a background prior beside the supports' own background."""
+    calibrate_scores: bool = True
+    """Fit the temperature of the logits on left-out supports."""
     presence: bool = True
-    shift: float = 0.5
-    trust: float = 50.0
-    favour: float = 0.02
-    sure: float = 0.75
-    toll: float = 0.03
-    tether: float = 0.15
-    least: float = 0.05
-    sharpness: float = 20.0
-    held: int = 5
-    gate: float = 0.2
-    part: float = 0.025
-    steep: float = 2.1
-    centre: float = 0.6
-    usual: float = 3.0
-    rivalry: float = 0.45
-    scale: float = 0.7
-    firmness: float = 0.01
-    lean: float = 0.4
-    growth: float = 5.0
+    """Judge presence by the best patches of a class; false takes it from the logits alone."""
+    support_threshold_shift: float = 0.5
+    """Fraction of the way from zero to the support's midpoint that the threshold of a lone class with one support moves."""
+    query_threshold_shift: float = 0.4
+    """The same towards the query's midpoint, times the weight of the background prior."""
+    ensemble_inv_temperature: float = 50.0
+    """Inverse temperature of the softmax over the IoUs that makes members' weights."""
+    base_method_margin: float = 0.02
+    """Relative IoU by which another member has to be better than `density`."""
+    std_error_penalty: float = 0.75
+    """Standard errors that are taken off the gain of a threshold or a member."""
+    threshold_penalty: float = 0.03
+    """Relative IoU that a threshold costs, times its square; IoU itself in cycle consistency."""
+    threshold_penalty_one_shot: float = 0.15
+    """The same for a class with one support, whose halves tell less."""
+    min_member_weight: float = 0.05
+    """Weight below which a member is left out."""
+    cycle_inv_temperature: float = 20.0
+    """Inverse temperature of the softmax over the IoUs of cycle consistency."""
+    max_loo_supports: int = 5
+    """Supports of a class that are left out in turn, at most."""
+    presence_threshold: float = 0.2
+    """Probability of presence below which a class is left out of the mask; up to doubled where classes compete."""
+    presence_top_fraction: float = 0.025
+    """Fraction of the image's patches, the best ones, that presence is judged by."""
+    presence_slope: float = 2.1
+    """Log odds of presence for each relative unit of log ratio over the midpoint."""
+    presence_midpoint: float = 0.6
+    """Log ratio with even odds of presence, relative to that of left-out supports."""
+    max_presence_midpoint: float = 3.0
+    """Largest log ratio with even odds of presence."""
+    competitor_margin_weight: float = 0.45
+    """Log odds of presence for each unit of log ratio over the strongest competing class."""
+    inv_temperature: float = 0.7
+    """Factor on the logits where nothing could be left out; it changes scores and no mask."""
+    temperature_penalty: float = 0.01
+    """Log loss that another factor costs, times its squared log ratio to `inv_temperature`."""
+    max_area_ratio: float = 5.0
+    """Area of a class in a query relative to its largest support, at most, where images look alike."""
     weights: str = field(default="", repr=False)
+    """File or folder of a background prior; empty for the one that came with kshot for the backbone, if any."""
 
 
 class _Fitted(NamedTuple):
-    """cells: of all supports. held: what was learnt by leaving some out. tasks: those that `blend` makes one of.
-
-    cycles: the way back of each class that one support shows; None of the others. believed: how far the universal
-    background is, in 0..1; 0 without one. rivals: (N, N) bool, classes that no support shows together. largest: (N,)
-    the most of a query that each class may fill, in 0..1.
-    """
-
-    cells: Cells
-    held: _leave_one_out.Held
+    supports: SupportTokens
+    """Of all supports; presence is judged by them."""
+    left_out: LeaveOneOut
     tasks: tuple[base.Task, ...]
-    blend: Blend
-    cycles: tuple[Cycle | None, ...]
-    believed: float
-    rivals: Tensor
-    largest: Tensor
+    """Tasks of the members that `ensemble` uses."""
+    ensemble: Ensemble
+    cycles: tuple[CycleConsistency | None, ...]
+    """For each class, or none at all; None for a class with several supports."""
+    prior_weight: float
+    """Weight of the background prior in 0..1; 0 without one."""
+    exclusive: Tensor
+    """(N, N) bool, pairs of classes that compete."""
+    max_fractions: Tensor
+    """(N,) fraction of a query that each class may cover."""
 
 
 class Task(base.Task):
-    """Logits of several methods, each above thresholds of its own, in one."""
+    """Combined logits of the ensemble's members, each above thresholds of its own."""
 
     method = "auto"
     Settings = Settings
     learns: ClassVar[str] = "density"
 
-    @property
-    def gate(self) -> float:
-        """Probability of presence below which a class is left out of the mask."""
-        if not self.settings.presence:
-            return super().gate
-        # Of rivals one is mistaken for the other, so the less likely one does more harm than a class alone.
-        return float(self.settings.gate) * (1 + self._contested)
+    def _fitted(self) -> _Fitted:
+        settings, supports, prior = self.settings, self.supports, self._prior()
+        weight = prior_weight(supports, prior, _KAPPA) if prior is not None else 0.0
+        members = self._members(prior, weight)
+        left_out = leave_one_out(supports, members, settings.max_loo_supports, settings.presence_top_fraction, _KAPPA)
+        ensemble = self._ensemble(left_out, len(members), weight)
+        tasks = tuple(members[index].fit(supports) for index in ensemble.used)
+        # The task of `density`, where it is used, has stacked the supports already.
+        tokens = tasks[0].fitted if ensemble.used[0] == 0 else members[0].fit(supports).fitted
+        alike = prior is not None and weight < _DIVERSE
+        fractions = settings.max_area_ratio * max_area_fractions(supports) if alike else torch.ones(len(self.classes))
+        cycles = self._cycles() if alike else ()
+        return _Fitted(tokens, left_out, tasks, ensemble, cycles, weight, exclusive_pairs(supports), fractions)
 
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Supports that the others do not recognise."""
-        held: _leave_one_out.Held = self.fitted.held
-        return held.remarks(self.classes)
+    def _score(self, features: FeatureMap) -> Tensor:
+        fitted: _Fitted = self.fitted
+        logits = fitted.ensemble.combine(task.score(features) for task in fitted.tasks)
+        logits[1:] -= self._query_shifts(features, logits)[:, None, None]
+        return logits.mul_(fitted.ensemble.inv_temperature)
 
     def presence(self, features: FeatureMap, logits: Tensor) -> Tensor:
-        """(N,) probabilities: how familiar a class's best cells are, against how familiar they are where it is.
+        """(N,) probabilities in 0..1, from the top-k log ratio of each class relative to that of left-out supports.
 
-        Among photographs a query that is familiar as one class looks a little like the others too, and how much so
-        depends on the query: there classes that no support shows together are also compared with each other.
+        A photograph of one class resembles other classes a little, and how much depends on the photograph. So classes
+        that compete are also compared with each other, as far as the background prior has weight.
         """
         if not self.settings.presence:
             return super().presence(features, logits)
-        settings, cells, kappa = self.settings, self.fitted.cells, density.Settings().kappa
-        seen = _leave_one_out.familiarity(cells, features, logits, settings.part, kappa)
-        centre = (settings.centre * self.fitted.held.familiar).clamp(0.1, settings.usual)
-        odds = settings.steep * (seen / centre - 1)
-        if self._contested:
-            against = contested(seen, self.fitted.rivals, settings.rivalry, odds)
-            odds = torch.lerp(odds, against, self._contested)
+        settings, fitted = self.settings, self.fitted
+        fraction = settings.presence_top_fraction
+        ratios = torch.stack(
+            [
+                top_k_log_ratio(fitted.supports, features, logits, way, fraction, _KAPPA)
+                for way in range(len(logits) - 1)
+            ]
+        )
+        midpoint = settings.presence_midpoint * fitted.left_out.top_k_log_ratios
+        odds = settings.presence_slope * (ratios / midpoint.clamp(0.1, settings.max_presence_midpoint) - 1)
+        if self._competition:
+            weight = settings.competitor_margin_weight
+            odds = torch.lerp(odds, pairwise_presence_logits(ratios, fitted.exclusive, weight, odds), self._competition)
         return torch.sigmoid(odds)
 
     @property
-    def _contested(self) -> float:
-        """How far classes are compared with each other, in 0..1: as photographs are, if there are rivals."""
-        return self.fitted.believed if bool(self.fitted.rivals.any()) else 0.0
-
-    def _fitted(self) -> _Fitted:
-        settings, usual, supports = self.settings, density.Settings(), self.supports
-        background = self._background()
-        believed = belief(supports, background, usual.kappa) if background is not None else 0.0
-        readings = self._readings(background, believed)
-        held = _leave_one_out.hold(supports, readings, settings.held, settings.part, usual.kappa)
-        blend = self._blend(held, len(readings), believed)
-        tasks = tuple(readings[index].fit(supports) for index in blend.used)
-        # The usual method has made these cells already; the others compare with all of them.
-        cells = tasks[0].fitted if blend.used[0] == 0 else readings[0].fit(supports).fitted
-        alike = background is not None and believed < _SURE
-        most = settings.growth * largest(supports) if alike else torch.ones(len(self.classes))
-        cycles = self._cycles(supports, usual) if alike else ()
-        rivals = rivals_of(supports)
-        return _Fitted(cells, held, tasks, blend, cycles, believed, rivals, most)
-
-    def _blend(self, held: _leave_one_out.Held, readings: int, believed: float) -> Blend:
-        settings = self.settings
-        tolls = torch.tensor([settings.toll if left else settings.tether for left in held.left])
-        # Where classes compete, cells that one gains are lost to another, and absent ones raise false alarms.
-        # Where images are of many places, each query tells its threshold better than a lone support does: see `_moved`;
-        # and what served best in some of several places is chance in the next.
-        shift = settings.shift * (1 - believed) if len(self.classes) == 1 else 0.0
-        if not settings.threshold or (believed >= _SURE and not self._lone):
-            tolls, shift = torch.full_like(tolls, NEVER), 0.0
-        weighing = Weighing(settings.trust, settings.favour, settings.sure, settings.least)
-        blend = blended(held.ious, shift * held.middles, readings, tolls, weighing)
-        scale = scale_of(blend, held, settings.scale, settings.firmness) if settings.calibration else settings.scale
-        return replace(blend, scale=scale)
-
-    def _score(self, features: FeatureMap) -> Tensor:
-        fitted = self.fitted
-        logits: Tensor = fitted.blend(task.score(features) for task in fitted.tasks)
-        logits[1:] -= self._moved(features, logits)[:, None, None]
-        return logits.mul_(fitted.blend.scale)
-
-    def _moved(self, features: FeatureMap, logits: Tensor) -> Tensor:
-        """(N,) how far each class's threshold moves for a query, the others' staying where they are."""
-        moved = torch.zeros(len(self.classes))
-        if not self.settings.threshold:
-            return moved
-        if len(self.classes) == 1 and self._lone:
-            moved += self.settings.lean * self.fitted.believed * middle(logits[1], features, self.settings.part)
-        for way in range(len(self.classes)):
-            rest = torch.cat([logits[: way + 1], logits[way + 2 :]]).amax(0)
-            margin = logits[way + 1] - rest
-            cycle = self.fitted.cycles[way] if self.fitted.cycles else None
-            if cycle is not None:
-                moved[way] += (1 - self.fitted.believed) * cycle.threshold(features, margin)
-            moved[way] = moved[way].maximum(crowded(margin, features, float(self.fitted.largest[way])))
-        return moved
+    def presence_threshold(self) -> float:
+        """Probability of presence below which a class is left out of the mask."""
+        if not self.settings.presence:
+            return super().presence_threshold
+        # A competing class is mistaken for the one that is there, which does more harm than a false alarm alone.
+        return float(self.settings.presence_threshold) * (1 + self._competition)
 
     @property
-    def _lone(self) -> bool:
-        """Whether no class is shown by several supports, so that none can be left out."""
-        return all(len(_leave_one_out.showing_of(self.supports, way)) <= 1 for way in range(len(self.classes)))
+    def warnings(self) -> tuple[str, ...]:
+        """A line for each support in which the others find almost nothing of its class."""
+        left_out: LeaveOneOut = self.fitted.left_out
+        return left_out.warnings(self.classes)
 
-    def _cycles(self, supports: Sequence[base.Support], usual: density.Settings) -> tuple[Cycle | None, ...]:
-        """Of classes that one support shows: several set a threshold better by themselves."""
+    @property
+    def _competition(self) -> float:
+        """How far classes are compared with each other, in 0..1."""
+        return self.fitted.prior_weight if bool(self.fitted.exclusive.any()) else 0.0
+
+    @property
+    def _one_shot(self) -> bool:
+        """Whether every class has at most one support, so that no support can be left out."""
+        return all(len(supports_showing(self.supports, way)) <= 1 for way in range(len(self.classes)))
+
+    def _prior(self) -> Learned | None:
+        """The background prior: the one that was given, or the one that came with kshot."""
+        if not self.settings.background_prior:
+            return None
+        return self.learned or shipped_prior(self.feature_spec.identity)
+
+    def _members(self, prior: Learned | None, weight: float) -> list[EnsembleMember]:
+        """The members of the ensemble, `density` first."""
+        settings = density.Settings()
+        settings = replace(settings, background_prior_weight=settings.background_prior_weight * weight)
+        # Where images look alike, an object and its surroundings do too, and smoothing would run over the border.
+        if not self.settings.affinity_smoothing or (prior is not None and weight < _DIVERSE):
+            settings = replace(settings, affinity_sharpness=0.0)
+        if not self.settings.self_support:
+            settings = replace(settings, self_support_weight=0.0)
+        members = [EnsembleMember(density.Task, settings, self.classes, self.feature_spec, prior)]
+        # Photographs of other places say little about which method suits the next one: there `density` alone is best.
+        if self.settings.ensemble and weight < _DIVERSE:
+            others: list[tuple[type[base.Task], Any]] = [(attention.Task, attention.Settings())]
+            if all(len(support.features.tokens) <= _MAX_TOKENS for support in self.supports):
+                others.append((matching.Task, matching.Settings()))
+            members += [EnsembleMember(task, chosen, self.classes, self.feature_spec) for task, chosen in others]
+        return members
+
+    def _ensemble(self, left_out: LeaveOneOut, members: int, weight: float) -> Ensemble:
+        """Thresholds, weights and temperature; weight: of the background prior."""
+        settings, one_shot_penalty = self.settings, self.settings.threshold_penalty_one_shot
+        penalties = torch.tensor(
+            [settings.threshold_penalty if indices else one_shot_penalty for indices in left_out.left_out]
+        )
+        # Among several classes, patches that one gains are lost to another, and absent classes raise false alarms.
+        shift = settings.support_threshold_shift * (1 - weight) if len(self.classes) == 1 else 0.0
+        # A threshold that was best on photographs of some places is no better than zero on the next, and a single
+        # support tells less about it than the query does (`_query_shifts`).
+        if not settings.calibrate_threshold or (weight >= _DIVERSE and not self._one_shot):
+            penalties, shift = torch.full_like(penalties, NO_SHIFT), 0.0
+        weighting = Weighting(
+            settings.ensemble_inv_temperature,
+            settings.base_method_margin,
+            settings.std_error_penalty,
+            settings.min_member_weight,
+        )
+        ensemble = fit_ensemble(left_out.ious, shift * left_out.midpoints, members, penalties, weighting)
+        factor = settings.inv_temperature
+        if settings.calibrate_scores:
+            factor = fit_inv_temperature(ensemble, left_out, factor, settings.temperature_penalty)
+        return replace(ensemble, inv_temperature=factor)
+
+    def _cycles(self) -> tuple[CycleConsistency | None, ...]:
+        """For classes with one support; several supports set a threshold better by themselves."""
         settings = self.settings
-        if not (settings.threshold and settings.cycle):
+        if not (settings.calibrate_threshold and settings.cycle_consistency):
             return ()
-        shown = [_leave_one_out.showing_of(supports, way) for way in range(len(self.classes))]
+        shown = [supports_showing(self.supports, way) for way in range(len(self.classes))]
+        sharpness, penalty = settings.cycle_inv_temperature, settings.threshold_penalty
         return tuple(
-            Cycle(supports[of_way[0]], way, settings.sharpness, settings.toll, usual)
-            if len(of_way) == 1 and len(supports[of_way[0]].features.tokens) <= _FINE
+            CycleConsistency(self.supports[showing[0]], way, sharpness, penalty, density.Settings())
+            if len(showing) == 1 and len(self.supports[showing[0]].features.tokens) <= _MAX_TOKENS
             else None
-            for way, of_way in enumerate(shown)
+            for way, showing in enumerate(shown)
         )
 
-    def _readings(self, background: Learned | None, believed: float) -> list[_leave_one_out.Reading]:
-        """The methods that are blended, the usual one first; the others read textures and small things better."""
-        usual = density.Settings()
-        usual = replace(usual, universal=usual.universal * believed)
-        # Where all images look alike, so do the thing and what is around it, and the average runs over the border.
-        if not self.settings.regions or (background is not None and believed < _SURE):
-            usual = replace(usual, affinity=0.0)
-        if not self.settings.second:
-            usual = replace(usual, share=0.0)
-        readings = [_leave_one_out.Reading(density.Task, usual, self.classes, self.origin, background)]
-        # Images of other places say little of which method reads the next: there the usual one is best alone.
-        if self.settings.reading and believed < _SURE:
-            others: list[tuple[type[base.Task], Any]] = [(attention.Task, attention.Settings())]
-            if all(len(support.features.tokens) <= _FINE for support in self.supports):
-                others.append((matching.Task, matching.Settings()))
-            readings += [_leave_one_out.Reading(task, chosen, self.classes, self.origin) for task, chosen in others]
-        return readings
-
-    def _background(self) -> Learned | None:
-        """The universal background: one that was given, or the one that came with kshot for this backbone."""
-        if not self.settings.universal:
-            return None
-        return self.learned or shipped(self.origin.identity)
+    def _query_shifts(self, features: FeatureMap, logits: Tensor) -> Tensor:
+        """(N,) how far each class's threshold moves for a query, from the combined logits (N+1, gh, gw)."""
+        settings, fitted = self.settings, self.fitted
+        shifts = torch.zeros(len(self.classes))
+        if not settings.calibrate_threshold:
+            return shifts
+        if len(self.classes) == 1 and self._one_shot:
+            midpoint = query_midpoint(logits[1], features, settings.presence_top_fraction)
+            shifts += settings.query_threshold_shift * fitted.prior_weight * midpoint
+        for way in range(len(self.classes)):
+            margin = logits[way + 1] - torch.cat([logits[: way + 1], logits[way + 2 :]]).amax(0)
+            cycle = fitted.cycles[way] if fitted.cycles else None
+            if cycle is not None:
+                shifts[way] += (1 - fitted.prior_weight) * cycle.threshold(features, margin)
+            cap = area_cap_threshold(margin, features, float(fitted.max_fractions[way]))
+            shifts[way] = shifts[way].maximum(cap)
+        return shifts

@@ -1,30 +1,71 @@
-"""How far a query moves the threshold of a class: by what the class scores in it, and by how much that would fill."""
+"""How the threshold of a class moves for one query: its scores there, cycle consistency and a cap on its area."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from kshot.methods._support_tokens import soft_ious
 from kshot.methods.base import Support
+from kshot.methods.density import QueryAffinity, Settings
 from kshot.ops.geometry import FeatureMap, coverage
+from kshot.ops.similarity import vmf_means
 
-_WORST = 0.2  # of the cells of an image, that surely show nothing of the class
+_BACKGROUND_QUANTILE = 0.2  # patches of an image below it are taken not to show the class
+_CYCLE_THRESHOLDS = torch.tensor([-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0])
 
 
-def largest(supports: Sequence[Support]) -> Tensor:
-    """(N,) the largest part of an image's cells that show something of each class in a support."""
+def query_midpoint(plane: Tensor, features: FeatureMap, fraction: float) -> Tensor:
+    """() middle between the best `fraction` of a class's scores (gh, gw) in a query and their lowest fifth."""
+    scores = plane[coverage(features.frame) > 0]
+    best = scores.topk(max(1, round(fraction * len(scores)))).values.mean()
+    return (best + scores.quantile(_BACKGROUND_QUANTILE)) / 2
+
+
+def max_area_fractions(supports: Sequence[Support]) -> Tensor:
+    """(N,) the largest fraction of a support's patches that show something of each class."""
     return torch.stack([(s.masks > 0).sum((1, 2)) / coverage(s.features.frame).sum() for s in supports]).amax(0)
 
 
-def crowded(margin: Tensor, features: FeatureMap, largest: float) -> Tensor:
-    """() the threshold above which a class with that margin (gh, gw) fills no more than `largest` of the image."""
+def area_cap_threshold(margin: Tensor, features: FeatureMap, max_fraction: float) -> Tensor:
+    """() the threshold on margins (gh, gw) above which a class covers at most `max_fraction` of the image."""
     scores = margin[coverage(features.frame) > 0]
-    count = round(largest * len(scores))
+    count = round(max_fraction * len(scores))
     return scores.topk(count + 1).values[-1] if count < len(scores) else scores.new_tensor(-torch.inf)
 
 
-def middle(plane: Tensor, features: FeatureMap, part: float) -> Tensor:
-    """() halfway between what a class scores (gh, gw) in its best cells, `part` of the image, and in the worst."""
-    scores = plane[coverage(features.frame) > 0]
-    best = scores.topk(max(1, round(part * len(scores)))).values.mean()
-    return (best + scores.quantile(_WORST)) / 2
+class CycleConsistency:
+    """Thresholds for a query whose masks find the mask of a class's only support again.
+
+    The mask that a threshold gives is taken as a support, and the support image is segmented with it, as in PANet's
+    alignment (Wang et al., ICCV 2019, section 3.3), but at test time. A mask that runs over its object, or holds too
+    little of it, does not find the support's mask.
+
+    way: row of the class in the support's masks. inv_temperature: of the softmax over the IoUs reached. penalty: IoU
+    that a threshold costs, times its square. settings: of the densities.
+    """
+
+    def __init__(self, support: Support, way: int, inv_temperature: float, penalty: float, settings: Settings):
+        self.inv_temperature, self.penalty, self.settings = inv_temperature, penalty, settings
+        self.tokens = support.features.tokens.contiguous()
+        self.mask, self.valid_mask = support.masks[way].flatten(), support.valid_mask.flatten()
+        self.affinity = QueryAffinity(support.features, settings)
+
+    def threshold(self, features: FeatureMap, margins: Tensor) -> Tensor:
+        """() mean of the candidate thresholds, weighted by IoU, times the best IoU.
+
+        margins: (gh, gw) the class's logits over those of the best other class.
+        """
+        candidates = _CYCLE_THRESHOLDS
+        ious = self.ious(features, margins.flatten()[:, None] > candidates)
+        mean: Tensor = (self.inv_temperature * (ious - self.penalty * candidates**2)).softmax(0) @ candidates
+        return ious.max() * mean
+
+    def ious(self, features: FeatureMap, masks: Tensor) -> Tensor:
+        """(t,) IoU of the support's mask with what each of the query's masks (q, t) finds in the support."""
+        query = QueryAffinity(features, self.settings)
+        inside = query.labels(masks.float())  # (r, t)
+        labels = torch.stack([query.sizes[:, None] - inside, inside], 2)  # (r, t, 2)
+        means = vmf_means(self.tokens, query.keys, labels.flatten(1), self.settings.kappa)  # (s, 2t)
+        found = (self.affinity.refine(means.view(-1, *labels.shape[1:]))[..., 1] > 0).float()  # (s, t)
+        return soft_ious(found.T, self.mask, self.valid_mask)

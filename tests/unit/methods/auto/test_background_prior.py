@@ -16,7 +16,7 @@ from kshot.methods import auto, density, prototype
 from kshot.methods.auto.background_prior import belief, shipped
 from kshot.methods.base import Support
 from kshot.ops.geometry import FeatureMap, Frame
-from tests.support.hand import ORIGIN, row, support
+from tests.support.hand import SPEC, row, support
 
 PLAIN = density.Settings(kappa=1.0, affinity=0.0, share=0.0)
 WEIGHTS = Path(__file__).parents[5] / "shared/weights/vit-tiny-patch16-224"
@@ -35,14 +35,14 @@ def test_the_universal_background_counts_as_so_many_supports() -> None:
     universal = 0.75 * math.exp(-0.5) + 0.25 * math.exp(-1.25)
     for count, shots, part in ((0.0, 1, 0.0), (1.0, 1, 1 / 2), (1.0, 4, 1 / 5), (3.0, 2, 3 / 5)):
         settings = density.Settings(kappa=1.0, affinity=0.0, share=0.0, universal=count)
-        task = density.Task(("a",), (shown,) * shots, ORIGIN, settings, beside)
+        task = density.Task(("a",), (shown,) * shots, SPEC, settings, beside)
         expected = -math.log((1 - part) * math.exp(-1) + part * universal)
         assert float(task.score(query)[1, 0, 0]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_without_any_background_the_universal_one_is_all_of_it() -> None:
     whole, query = support(row((1, 0)), [1]), row((1, 0), (0, 1))
-    task = density.Task(("a",), (whole,), ORIGIN, PLAIN, background((0.0, 1.0)))
+    task = density.Task(("a",), (whole,), SPEC, PLAIN, background((0.0, 1.0)))
     assert task.score(query)[1, 0].tolist() == pytest.approx([1.0, -1.0])
 
 
@@ -70,21 +70,21 @@ def test_it_is_believed_where_backgrounds_are_of_many_places() -> None:
 def test_a_query_moves_the_threshold_as_far_as_it_is_believed() -> None:
     shown, beside = lone(40, turned=True), background((0.1, 0.0), (0.0, 0.1), (-0.1, 0.0), (0.0, -0.1))
     still, moved = (
-        auto.Task(("a",), (shown,), ORIGIN, auto.Settings(lean=lean, shift=0.0, calibration=False, scale=1.0), beside)
+        auto.Task(("a",), (shown,), SPEC, auto.Settings(lean=lean, shift=0.0, calibration=False, scale=1.0), beside)
         for lean in (0.0, 0.5)
     )
     plane = still.score(shown.features)[1].flatten()
     best, worst = plane.topk(1).values.mean(), plane.quantile(0.2)  # 40 cells: a fortieth of the image is one
     expected = plane - 0.5 * moved.fitted.believed * (best + worst) / 2
     torch.testing.assert_close(moved.score(shown.features)[1].flatten(), expected, atol=1e-4, rtol=1e-4)
-    two = auto.Task(("a",), (shown, shown), ORIGIN, auto.Settings(calibration=False, scale=1.0), beside)
+    two = auto.Task(("a",), (shown, shown), SPEC, auto.Settings(calibration=False, scale=1.0), beside)
     assert two._moved(shown.features, two.score(shown.features)).tolist() == [0.0]
 
 
 def test_it_can_be_switched_off() -> None:
     shown, beside = lone(40, turned=True), background((0.9, 0.0))
-    off = auto.Task(("a",), (shown,), ORIGIN, auto.Settings(universal=False), beside)
-    never = auto.Task(("a",), (shown,), ORIGIN, auto.Settings())
+    off = auto.Task(("a",), (shown,), SPEC, auto.Settings(universal=False), beside)
+    never = auto.Task(("a",), (shown,), SPEC, auto.Settings())
     assert torch.equal(off.score(shown.features), never.score(shown.features))
 
 
@@ -129,20 +129,20 @@ def test_one_of_ones_own_goes_from_the_command_into_a_task_file(
 def test_what_is_not_for_this_method_or_backbone_is_refused(tmp_path: Path) -> None:
     shown = support(row((1, 0), (0, 1)), [1, 0])
     with pytest.raises(SettingError, match="learned for the method prototype"):
-        auto.Task(("a",), (shown,), ORIGIN, auto.Settings(), background((1.0, 0.0), method="prototype"))
+        auto.Task(("a",), (shown,), SPEC, auto.Settings(), background((1.0, 0.0), method="prototype"))
     with pytest.raises(SettingError, match="learned for the method density"):
-        prototype.Task(("a",), (shown,), ORIGIN, prototype.Settings(), background((1.0, 0.0)))
+        prototype.Task(("a",), (shown,), SPEC, prototype.Settings(), background((1.0, 0.0)))
     stranger = background((1.0, 0.0))
     write_learned(tmp_path / FILE, Learned(dict(stranger.facts) | {"identity": "x" * 64}, stranger.tensors))
     assert read_learned(tmp_path).facts["identity"] == "x" * 64
     with pytest.raises(BackboneMismatchError):
-        auto.Task(("a",), (shown,), ORIGIN, auto.Settings(weights=str(tmp_path)))
+        auto.Task(("a",), (shown,), SPEC, auto.Settings(weights=str(tmp_path)))
     for name in ("auto", "density"):
         with pytest.raises(SettingError, match="no weights here"):
             kshot.Segmenter(backbone="toy", method=name, method_settings={"weights": str(tmp_path / "nowhere")})
     shares_alone = Learned(stranger.facts, {"shares": torch.ones(1)})
     with pytest.raises(SettingError, match="lack 'means' and hold shares"):
-        density.Task(("a",), (shown,), ORIGIN, density.Settings(), shares_alone)
+        density.Task(("a",), (shown,), SPEC, density.Settings(), shares_alone)
 
 
 def test_belief_hangs_on_the_supports_and_not_on_their_order() -> None:

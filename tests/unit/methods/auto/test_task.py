@@ -23,7 +23,7 @@ from kshot.methods.auto.presence import contested, rivals_of
 from kshot.methods.base import Support
 from kshot.types import Shot
 from tests.support.drawing import draw
-from tests.support.hand import ORIGIN, random_support, row, support
+from tests.support.hand import SPEC, random_support, row, support
 
 WEIGHING = Weighing(trust=10.0, favour=0.0, sure=0.0, least=0.05)
 FREE, DEAR = torch.zeros(2), torch.full((2,), 10.0)
@@ -130,7 +130,7 @@ def test_the_middle_leaves_a_cell_and_those_around_it_out() -> None:
 
 
 def test_familiarity_is_the_log_ratio_of_the_best_cells() -> None:
-    task = density.Task(("c",), (support(row((1, 0), (0, 1)), [1, 0]),), ORIGIN)
+    task = density.Task(("c",), (support(row((1, 0), (0, 1)), [1, 0]),), SPEC)
     query = row((1, 0), (0, 1), (0, 1), (0, 1))
     found = familiarity(task.fitted, query, task.score(query), part=0.25, kappa=2.0)
     assert found.tolist() == pytest.approx([2.0], abs=1e-4)
@@ -141,7 +141,7 @@ def test_presence_is_half_where_the_best_cells_are_as_familiar_as_the_centre() -
     supports = (support(row(*[(1, 0), (0, 1), (0, 1), (0, 1)] * 2), [1, 0, 0, 0] * 2),)
     query = row((1, 0), (0, 1), (0, 1), (0, 1))
     for usual, expected in ((20.0, 0.5), (10.0, 1 / (1 + math.exp(-2.1)))):
-        task = auto.Task(("c",), supports, ORIGIN, auto.Settings(usual=usual, centre=100.0, part=0.25))
+        task = auto.Task(("c",), supports, SPEC, auto.Settings(usual=usual, centre=100.0, part=0.25))
         assert float(task.presence(query, task.score(query))) == pytest.approx(expected, abs=1e-3)
 
 
@@ -164,17 +164,17 @@ def test_classes_that_an_image_shows_together_are_no_rivals() -> None:
     assert rivals_of([both, third]).tolist() == [[False, False, True], [False, False, True], [True, True, False]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(auto, "belief", lambda *_: 1.0)
-        task = auto.Task(("a", "b"), (support(grid, [1, 0, 0], [0, 1, 0]),), ORIGIN, None, strange(width=2))
+        task = auto.Task(("a", "b"), (support(grid, [1, 0, 0], [0, 1, 0]),), SPEC, None, strange(width=2))
     plain = replace(task, settings=auto.Settings(rivalry=0.0))
     logits = task.score(grid)
-    assert task.gate == 0.2 and torch.equal(task.presence(grid, logits), plain.presence(grid, logits))
+    assert task.presence_threshold == 0.2 and torch.equal(task.presence(grid, logits), plain.presence(grid, logits))
 
 
 def test_several_classes_are_rivals_as_far_as_images_are_of_many_places() -> None:
     def task(believed: float, ways: int) -> auto.Task:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(auto, "belief", lambda *_: believed)
-            return auto.Task(tuple("ab"[:ways]), tuple(areas(*[20] * ways, ways=ways)), ORIGIN, None, strange())
+            return auto.Task(tuple("ab"[:ways]), tuple(areas(*[20] * ways, ways=ways)), SPEC, None, strange())
 
     query, settings = random_support(7).features, auto.Settings()
     assert [task(believed, 2).gate for believed in (0.0, 0.5, 1.0)] == pytest.approx([0.2, 0.3, 0.4])
@@ -199,13 +199,13 @@ def test_a_part_that_is_off_leaves_density_as_it_is() -> None:
     supports = tuple(support(row((1, 0), (0.6, 0.8), (0, 1)), [1, 0, 0]) for _ in range(2))
     query = row((1, 0), (0.8, 0.6), (0, 1))
     off = auto.Settings(threshold=False, reading=False, presence=False, calibration=False, scale=1.0)
-    plain = density.Task(("c",), supports, ORIGIN)
-    torch.testing.assert_close(auto.Task(("c",), supports, ORIGIN, off).score(query), plain.score(query))
+    plain = density.Task(("c",), supports, SPEC)
+    torch.testing.assert_close(auto.Task(("c",), supports, SPEC, off).score(query), plain.score(query))
 
 
 def test_at_most_so_many_supports_are_left_out() -> None:
     supports = [support(row((1, 0), (0, 1)), [1 - 0.01 * i, 0]) for i in range(7)]
-    reading = Reading(density.Task, density.Settings(), ("c",), ORIGIN)
+    reading = Reading(density.Task, density.Settings(), ("c",), SPEC)
     held = hold(supports, [reading], most=3, part=0.5, kappa=20.0)
     assert held.left == ((0, 1, 2),)  # those that show most of it
 
@@ -217,7 +217,7 @@ def areas(*of_supports: int, ways: int = 1) -> list[Support]:
         drawn = random_support(index)
         masks = torch.zeros(ways, 1, 60)
         masks[index % ways, 0, :area] = 1
-        made.append(Support(drawn.features, masks, drawn.known))
+        made.append(Support(drawn.features, masks, drawn.valid_mask))
     return made
 
 
@@ -231,13 +231,13 @@ def alike(task: auto.Task) -> auto.Task:
     """The same task where the universal background is not believed at all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(auto, "belief", lambda *_: 0.0)
-        return auto.Task(task.classes, task.supports, task.origin, task.settings, strange())
+        return auto.Task(task.classes, task.supports, task.feature_spec, task.settings, strange())
 
 
 def test_classes_that_one_support_shows_have_a_way_back_where_images_are_alike() -> None:
     def task(supports: list[Support], **settings: bool) -> auto.Task:
         names = tuple("abc"[: len(supports[0].masks)])
-        return auto.Task(names, tuple(supports), ORIGIN, auto.Settings(**settings))
+        return auto.Task(names, tuple(supports), SPEC, auto.Settings(**settings))
 
     def ways_back(*arguments: list[Support], **settings: bool) -> list[bool]:
         return [cycle is not None for cycle in alike(task(*arguments, **settings)).fitted.cycles]
@@ -255,7 +255,7 @@ def test_classes_that_one_support_shows_have_a_way_back_where_images_are_alike()
 def test_a_way_back_moves_the_threshold_of_a_query() -> None:
     """Off, the margin of the class's cells and of the others is what it is; on, all move by the same."""
     supports, query = tuple(areas(20)), random_support(7).features
-    off, on = (alike(auto.Task(("a",), supports, ORIGIN, auto.Settings(cycle=cycle))) for cycle in (False, True))
+    off, on = (alike(auto.Task(("a",), supports, SPEC, auto.Settings(cycle=cycle))) for cycle in (False, True))
     moved = (on.score(query) - off.score(query))[1] / off.fitted.blend.scale
     cycle = on.fitted.cycles[0]
     assert cycle is not None
@@ -269,7 +269,7 @@ def test_of_images_of_many_places_the_usual_method_is_asked_alone_and_zero_stays
         settings = auto.Settings(least=0.0, toll=0.0, sure=0.0)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(auto, "belief", lambda *_: believed)
-            return auto.Task(tuple("ab"[:ways]), tuple(areas(*shown, ways=ways)), ORIGIN, settings, strange())
+            return auto.Task(tuple("ab"[:ways]), tuple(areas(*shown, ways=ways)), SPEC, settings, strange())
 
     lone, several, apart = task(20, believed=0.9), task(20, 20, believed=0.9), task(20, 20, believed=0.9, ways=2)
     assert [len(one.fitted.tasks) for one in (lone, several, apart)] == [1, 1, 1]
@@ -282,7 +282,7 @@ def test_of_images_of_many_places_the_usual_method_is_asked_alone_and_zero_stays
 def test_up_to_ten_supports_of_one_class_are_sought_by_all_the_others(shown: tuple[int, ...]) -> None:
     supports = areas(*shown)
     chosen = ((density, density.Settings()), (attention, attention.Settings()), (matching, matching.Settings()))
-    readings = [Reading(module.Task, settings, ("c",), ORIGIN) for module, settings in chosen]
+    readings = [Reading(module.Task, settings, ("c",), SPEC) for module, settings in chosen]
     held = hold(supports, readings, most=5, part=0.1, kappa=20.0)
     assert held.left[0] == tuple(
         sorted(range(len(shown)), key=lambda i: -shown[i])[: min(5, len(shown) - (0 in shown))]
@@ -318,7 +318,7 @@ class Counting(density.Task):
 def test_the_work_grows_with_the_classes_and_not_with_the_supports(ways: int, shots: int, fits: list[int]) -> None:
     Counting.sizes.clear()
     supports = areas(*range(5, 5 + ways * shots), ways=ways)
-    reading = Reading(Counting, density.Settings(), tuple("abcdefgh"[:ways]), ORIGIN)
+    reading = Reading(Counting, density.Settings(), tuple("abcdefgh"[:ways]), SPEC)
     held = hold(supports, [reading], most=5, part=0.1, kappa=20.0)
     assert Counting.sizes == fits
     assert [len(left) for left in held.left] == [min(shots, 5)] * ways
@@ -326,8 +326,8 @@ def test_the_work_grows_with_the_classes_and_not_with_the_supports(ways: int, sh
 
 def test_supports_that_show_several_classes_are_left_out_once() -> None:
     Counting.sizes.clear()
-    supports = [Support(one.features, torch.cat([one.masks, one.masks.flip(2)]), one.known) for one in areas(20, 14, 9)]
-    reading = Reading(Counting, density.Settings(), ("a", "b"), ORIGIN)
+    supports = [Support(one.features, torch.cat([one.masks, one.masks.flip(2)]), one.valid_mask) for one in areas(20, 14, 9)]
+    reading = Reading(Counting, density.Settings(), ("a", "b"), SPEC)
     held = hold(supports, [reading], most=5, part=0.1, kappa=20.0)
     assert Counting.sizes == [2] * 3
     assert held.left == ((0, 1, 2), (0, 1, 2))
@@ -380,11 +380,11 @@ def test_alike_cells_are_averaged_only_where_images_are_of_many_places() -> None
     def affinity(believed: float) -> float:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(auto, "belief", lambda *_: believed)
-            task = auto.Task(("a",), tuple(areas(20)), ORIGIN, auto.Settings(favour=1.0), strange())
+            task = auto.Task(("a",), tuple(areas(20)), SPEC, auto.Settings(favour=1.0), strange())
         return float(task.fitted.tasks[0].settings.affinity)
 
     assert affinity(0.9) > 0 == affinity(0.1)
-    plain = auto.Task(("a",), tuple(areas(20)), ORIGIN, auto.Settings(favour=1.0))
+    plain = auto.Task(("a",), tuple(areas(20)), SPEC, auto.Settings(favour=1.0))
     assert plain.fitted.tasks[0].settings.affinity > 0  # nobody knows whether images are alike
 
 
@@ -393,11 +393,11 @@ def test_where_images_are_alike_a_class_grows_only_so_far() -> None:
     supports = tuple(areas(20))
 
     def found(growth: float, seed: int, **settings: bool) -> int:
-        made = auto.Task(("a",), supports, ORIGIN, auto.Settings(growth=growth, cycle=False, **settings))
+        made = auto.Task(("a",), supports, SPEC, auto.Settings(growth=growth, cycle=False, **settings))
         logits = alike(made).score(random_support(seed).features)
         return int((logits[1] > 0).sum())
 
-    twice = alike(auto.Task(("a",), supports, ORIGIN, auto.Settings(growth=2.0)))
+    twice = alike(auto.Task(("a",), supports, SPEC, auto.Settings(growth=2.0)))
     assert twice.fitted.largest.tolist() == pytest.approx([40 / 60])
     for seed in range(8):
         free = found(1000.0, seed)
@@ -407,13 +407,13 @@ def test_where_images_are_alike_a_class_grows_only_so_far() -> None:
 
 
 def test_where_nobody_knows_whether_images_are_alike_a_class_may_fill_them() -> None:
-    task = auto.Task(("a",), tuple(areas(20)), ORIGIN, auto.Settings(growth=0.1))
+    task = auto.Task(("a",), tuple(areas(20)), SPEC, auto.Settings(growth=0.1))
     assert task.fitted.largest.tolist() == [1.0]
 
 
 def test_on_fine_grids_matching_is_not_asked() -> None:
     def asked() -> int:
-        task = alike(auto.Task(("a",), tuple(areas(20, 20)), ORIGIN, auto.Settings()))
+        task = alike(auto.Task(("a",), tuple(areas(20, 20)), SPEC, auto.Settings()))
         return len(task.fitted.held.sought[0][0].logits)
 
     assert asked() == 3
