@@ -23,7 +23,10 @@ METHODS = (
     *("prototype", "mixture", "attention", "matching", "density", "regions"),
     *("image-prompt", "text", "clip-dinoiser", "auto"),
 )
-PARTS = ("regions", "second", "threshold", "reading", "universal", "cycle", "calibration", "presence")
+PARTS = (
+    *("affinity_smoothing", "self_support", "calibrate_threshold", "ensemble"),
+    *("background_prior", "cycle_consistency", "calibrate_scores", "presence"),
+)
 _ENOUGH = 6  # images of a class that 5 shots and a query need
 
 
@@ -55,15 +58,16 @@ MORE_WAYS = (Kind("fs-cs", 2, 5), Kind("fs-cs", 5, 1))  # on demand
 ABLATION = (
     Arm("all parts", "auto", {}),
     *(Arm(f"without {part}", "auto", {part: False}) for part in PARTS),
-    Arm("without a limit on growth", "auto", {"growth": 1e6}),
+    Arm("without a limit on growth", "auto", {"max_area_ratio": 1e6}),
     Arm("without edges", "auto", {}, "none"),
     Arm("without several layers", "auto", {}, layers=("12",)),
 )
-VARIANTS = tuple(
-    Arm(f"{name} {value:g}", "auto", {name: value})
-    for name, values in {"lean": (0.0, 0.2, 0.7), "gate": (0.0, 0.5), "part": (0.01, 0.05)}.items()
-    for value in values
-)
+MOVED = {
+    "query_threshold_shift": (0.0, 0.2, 0.7),
+    "presence_threshold": (0.0, 0.5),
+    "presence_top_fraction": (0.01, 0.05),
+}
+VARIANTS = tuple(Arm(f"{name} {value:g}", "auto", {name: value}) for name, values in MOVED.items() for value in values)
 ARMS = {"ablation": ABLATION, "variants": ABLATION + VARIANTS}
 
 

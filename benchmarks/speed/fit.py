@@ -49,12 +49,15 @@ def main() -> None:
 def _measured(method: str, way: int, shot: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     task = _plugins.load("methods", method).Task
-    classes, origin = tuple(f"class {index}" for index in range(way)), FeatureSpec("made up", "", (), _SIDE * _PATCH, _PATCH)
+    classes, spec = (
+        tuple(f"class {index}" for index in range(way)),
+        FeatureSpec("made up", "", (), _SIDE * _PATCH, _PATCH),
+    )
     supports, before = _supports(way, shot), _peak()
     seconds: list[float] = []
     while len(seconds) < 3 and max(seconds, default=0) < _LONG:
         started = time.process_time()
-        task(classes, supports, origin)
+        task(classes, supports, spec)
         seconds.append(time.process_time() - started)
     found = {"fit_s": round(statistics.median(seconds), 3), "fits": len(seconds)}
     return {"way": way, "shot": shot, **found, "peak_mib": round(_peak()), "supports_mib": round(before)}

@@ -73,7 +73,9 @@ def test_regions_of_two_cells() -> None:
 
 
 def hand_settings() -> regions.Settings:
-    return regions.Settings(kappa=2, query=0.6, region=0.5, seed=1, vote=1, soft=0.2, threshold=0.5)
+    return regions.Settings(
+        kappa=2, query_distance=0.6, region_weight=0.5, seed_power=1, vote_power=1, vote_floor=0.2, threshold=0.5
+    )
 
 
 def test_a_threshold_that_is_good_enough_stays() -> None:
@@ -91,7 +93,15 @@ def test_a_threshold_is_calibrated_on_what_was_left_out() -> None:
     cells = row((1, 0), (0.96, 0.28), (0, 1))
     pair = tuple(support(cells, [1, 0, 0]) for _ in range(2))
     chosen = regions.Settings(
-        kappa=2, prior=2, region=0, query=0.6, seed=0, vote=0, emphasis=0, threshold=0, foreground=0.01
+        kappa=2,
+        threshold_prior_weight=2,
+        region_weight=0,
+        query_distance=0.6,
+        seed_power=0,
+        vote_power=0,
+        hard_weight=0,
+        threshold=0,
+        support_distance=0.01,
     )
     fitted = regions.Task(("c",), pair, SPEC, chosen).fitted
     ratios = regions._readout(fitted.model, cells, chosen)[0, 0]

@@ -48,7 +48,7 @@ def test_attention_is_torchs_own() -> None:
 
 
 def plain(**changes: float) -> matching.Settings:
-    return matching.Settings(**({"balance": 0, "mutual": 1, "smoothing": 0} | changes))
+    return matching.Settings(**({"balance": 0, "mutual_weight": 1, "smoothing": 0} | changes))
 
 
 def test_one_neighbour_decides_up_to_the_smoothing() -> None:
@@ -66,7 +66,7 @@ def test_votes_of_mutual_neighbours_count_three_times() -> None:
         ("c",),
         (support(row((1, 0), (0.6, 0.8)), [1, 0]),),
         SPEC,
-        plain(neighbours=2, temperature=1, mutual=3),
+        plain(neighbours=2, temperature=1, mutual_weight=3),
     )
     expected = [0.4 + math.log(3), 0.8 - 0.96, -0.8 - math.log(3)]
     assert task.score(row((1, 0), (0.8, 0.6), (0, 1)))[1, 0].tolist() == pytest.approx(expected, abs=1e-5)

@@ -32,7 +32,7 @@ def test_prototypes_of_two_ways_share_the_background() -> None:
 
 
 def one_estimate(**changes: float) -> density.Settings:
-    return density.Settings(**({"kappa": 2.0, "share": 0.0, "pool": 1} | changes))
+    return density.Settings(**({"kappa": 2.0, "self_support_weight": 0.0, "pool": 1} | changes))
 
 
 def test_density_is_the_log_ratio_of_kernels() -> None:
@@ -52,7 +52,9 @@ def test_density_thins_background_and_keeps_its_weight() -> None:
     """Eight background cells, four like (0, 1) and four like (-1, 0) by turns: every second one says the same."""
     cells = row((1, 0), *[(0, 1), (0, 1), (-1, 0), (-1, 0)] * 2)
     masks = [1.0, *[0.0] * 8]
-    whole, thin = (density.Task(("c",), (support(cells, masks),), SPEC, one_estimate(background=n)) for n in (8, 2))
+    whole, thin = (
+        density.Task(("c",), (support(cells, masks),), SPEC, one_estimate(max_background_tokens=n)) for n in (8, 2)
+    )
     assert len(whole.fitted.tokens) == 9 and len(thin.fitted.tokens) == 5
     query = row((0.6, 0.8))
     torch.testing.assert_close(whole.score(query), thin.score(query))
@@ -67,7 +69,7 @@ def test_density_passes_over_what_is_ignored() -> None:
 
 def test_density_averages_over_alike_cells() -> None:
     """Two cells at a right angle, affinity ln 3: weights 3 : 1, ratios 2 and -2, so 1 and -1."""
-    settings = one_estimate(affinity=math.log(3))
+    settings = one_estimate(affinity_sharpness=math.log(3))
     task = density.Task(("c",), (support(row((1, 0), (0, 1)), [1, 0]),), SPEC, settings)
     assert task.score(row((1, 0), (0, 1)))[1, 0].tolist() == pytest.approx([1, -1], abs=1e-5)
 

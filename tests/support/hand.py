@@ -17,7 +17,9 @@ def row(*cells: tuple[float, float]) -> FeatureMap:
 def support(features: FeatureMap, *masks: list[float], valid_mask: list[float] | None = None) -> Support:
     grid = torch.tensor(masks, dtype=torch.float32)[:, None]
     return Support(
-        features, grid, torch.ones(features.grid_hw) if valid_mask is None else torch.tensor([valid_mask], dtype=torch.float32)
+        features,
+        grid,
+        torch.ones(features.grid_hw) if valid_mask is None else torch.tensor([valid_mask], dtype=torch.float32),
     )
 
 

@@ -35,7 +35,7 @@ def stack_supports(supports: Sequence[Support]) -> SupportTokens:
 
 
 def log_ratios(shares: Tensor, floor: float = _FLOOR) -> Tensor:
-    """Logarithms of non-negative shares (..., N+1), less that of the background, column 0; shares are clamped to `floor`."""
+    """Logarithms of shares (..., N+1), at least `floor` each, less that of the background, column 0."""
     logs = shares.clamp(min=floor).log()
     return logs - logs[..., :1]
 

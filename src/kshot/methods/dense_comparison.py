@@ -6,8 +6,8 @@
 
 It differs from the paper: it reads frozen features of any backbone; its dilations fit a grid of patches of 16 pixels
 (the paper's has 8); it has group norm, as batches are small; and the cosines of each patch with class and background
-join the features, like the prior of PFENet (Tian et al., TPAMI 2020, section 3.2). `kshot train episodic` trains the head
-on base classes.
+join the features, like the prior of PFENet (Tian et al., TPAMI 2020, section 3.2). `kshot train episodic` trains the
+head on base classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot.errors import SettingError
-from kshot.io.tensor_file import Learned
 from kshot.methods import base
 from kshot.ops.geometry import FeatureMap
 from kshot.ops.pooling import masked_average, stack_tokens
@@ -84,7 +83,7 @@ def class_prototypes(supports: Sequence[base.Support]) -> list[ClassPrototypes]:
     return found
 
 
-class Head(nn.Module):
+class ComparisonHead(nn.Module):
     """From query features (c, gh, gw) and the prototypes of N classes to log odds (N, gh, gw)."""
 
     def __init__(self, shape: Shape):
@@ -150,10 +149,10 @@ def _conv(channels: int, width: int, rate: int = 1) -> nn.Sequential:
     )
 
 
-def build(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Head:
+def build(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ComparisonHead:
     """The head that training wrote; raises `SettingError` for tensors of another shape."""
     try:
-        head = Head(Shape(**(dict(facts["shape"]) | {"rates": tuple(facts["shape"]["rates"])})))
+        head = ComparisonHead(Shape(**(dict(facts["shape"]) | {"rates": tuple(facts["shape"]["rates"])})))
         head.load_state_dict(dict(tensors))
     except (KeyError, TypeError, RuntimeError) as error:
         raise SettingError(f"damaged weights of dense-comparison ({error}); copy or train them again") from error
@@ -161,7 +160,7 @@ def build(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Head:
 
 
 class _Fitted(NamedTuple):
-    head: Head
+    head: ComparisonHead
     classes: list[ClassPrototypes]
 
 

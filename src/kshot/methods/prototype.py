@@ -39,7 +39,7 @@ def prototypes(supports: Sequence[base.Support]) -> Tensor:
 
 
 def compare(features: FeatureMap, rows: Tensor, scale: float) -> Tensor:
-    """(N+1, gh, gw): `scale` x the cosine with each prototype of `rows` (N+1, c), less that with row 0. Differentiable."""
+    """(N+1, gh, gw): `scale` x the cosine with each of `rows` (N+1, c), less that with row 0. Differentiable."""
     cosine = torch.einsum("kc,chw->khw", rows, features.features)
     return scale * (cosine - cosine[:1])
 

@@ -1,11 +1,11 @@
-"""Region readout: whole regions of the query join a class, not single patches (in the line of INSID3 and FoRIS, 2025-26).
+"""Region readout: whole regions of the query join a class, as in INSID3 and FoRIS (2025-26).
 
-1. Clusters of a class's support tokens are its prototypes. The background's are clusters of all its tokens, and again of
-   the hard ones, which are nearest to any class. Log-sum-exp over the prototypes, weighted by cluster size, gives the
-   log ratio of each query token.
+1. Clusters of a class's support tokens are its prototypes. The background's are clusters of all its tokens, and again
+   of the hard ones, which are nearest to any class. Log-sum-exp over the prototypes, weighted by cluster size, gives
+   the log ratio of each query token.
 2. The query's own tokens are clustered into regions. The region with the best mean log ratio for a class is its seed.
-3. A region joins the class as far as it matches the supports, resembles the seed, and its tokens' nearest support tokens
-   show the class. All three are soft, so that no region is cut off entirely.
+3. A region joins the class as far as it matches the supports, resembles the seed, and its tokens' nearest support
+   tokens show the class. All three are soft, so that no region is cut off entirely.
 4. The threshold is calibrated by leave-one-out.
 
 The papers first project out of the features what a constant image yields, which is position. A method sees no backbone
@@ -36,8 +36,10 @@ _IOU_SLACK = 0.005  # of thresholds this close to the best, the one nearest to t
 
 @dataclass(frozen=True)
 class Settings:
-    """`hard_fraction` and `vote_floor` are the papers'; the others were chosen on VOC development data with a supervised
-    ViT (the papers link DINOv3 features up to distances of 0.4 and 0.6, without centring the query)."""
+    """`hard_fraction` and `vote_floor` are the papers'; the others were chosen on VOC development data with a ViT.
+
+    The papers link DINOv3 features up to distances of 0.4 and 0.6, without centring the query.
+    """
 
     support_distance: float = 0.3
     """Cosine distance up to which support tokens are linked."""
@@ -48,7 +50,7 @@ class Settings:
     kappa: float = 20.0
     """Factor on the cosine in log-sum-exp."""
     hard_weight: float = 0.1
-    """Weight, in 0..1, of the hard background beside all of it; hard tokens alone cover little of what differs from both."""
+    """Weight, in 0..1, of the hard background beside all of it; hard tokens alone do not cover it."""
     region_weight: float = 0.5
     """Weight, in 0..1, of a patch's region beside its own log ratio."""
     seed_power: float = 0.5
@@ -192,7 +194,7 @@ def _calibrated_threshold(supports: Sequence[base.Support], settings: Settings) 
 
 
 def _overlaps(logits: Tensor, support: base.Support) -> tuple[Tensor, Tensor]:
-    """(t,) intersection and (t,) union, in patches, of logits (N, gh, gw) above each threshold with a support's masks."""
+    """(t,) intersection and union, in patches, of a support's masks and logits (N, gh, gw) above each threshold."""
     best, winner = logits.max(0)
     correct = support.masks.gather(0, winner[None])[0]
     shown = support.masks.sum(0)

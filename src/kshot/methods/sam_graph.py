@@ -24,7 +24,7 @@ from kshot import sam
 from kshot.errors import SettingError
 from kshot.methods import base
 from kshot.methods._support_tokens import SupportTokens, log_ratios, stack_supports
-from kshot.ops.geometry import FeatureMap, Frame, patch_centres, coverage, to_grid
+from kshot.ops.geometry import FeatureMap, Frame, coverage, patch_centres, to_grid
 from kshot.ops.mask_fit import contrast
 from kshot.ops.similarity import vmf_means
 
@@ -112,7 +112,7 @@ def _correct(
 
 
 def _masks(sam_of_image: tuple[sam.Promptable, sam.ImageEmbedding], points: Tensor, frame: Frame) -> Tensor:
-    """(p, gh, gw) in 0..1: the part of each patch in each point's mask: of the three that SAM proposes, the best by its own estimate."""
+    """(p, gh, gw) in 0..1: the fraction of each patch in each point's mask, the best by SAM's own estimate."""
     model, embedding = sam_of_image
     proposals = model.propose(embedding, points[:, None], torch.ones(len(points), 1), out_hw=frame.inner_hw)
     best = proposals.masks[torch.arange(len(points)), proposals.quality.argmax(1)]

@@ -115,7 +115,7 @@ def count_components(mask: NDArray[np.uint8], smallest: int = 16) -> dict[int, i
 
 
 class ComponentCounter:
-    """`count_components` of a label map that comes in strips of rows, from the top; memory holds the last row's components."""
+    """`count_components` of a label map that comes in strips of rows, from the top, in the memory of one strip."""
 
     def __init__(self, smallest: int = 16):
         self.smallest = smallest

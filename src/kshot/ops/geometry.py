@@ -121,7 +121,7 @@ def coverage(frame: Frame) -> Tensor:
 
 
 def patch_centres(frame: Frame) -> Tensor:
-    """(gh, gw, 2): x and y of the centre of each patch, in pixels of the image; centres in the padding move to its edge."""
+    """(gh, gw, 2): x and y of the centre of each patch, in pixels of the image, moved into it from the padding."""
     sides = []
     for pixels, inner, patches in zip(frame.size_hw, frame.inner_hw, frame.grid_hw, strict=True):
         middle = (torch.arange(patches) + 0.5) * frame.patch

@@ -20,7 +20,7 @@ def contrast(scores: Tensor, mask: Tensor, weights: Tensor) -> float:
 
 
 def peaks(scores: Tensor, count: int) -> Tensor:
-    """(k <= count, 2) rows and columns of the highest local maxima of scores (gh, gw) that are finite, the highest first."""
+    """(k <= count, 2) rows and columns of the highest finite local maxima of scores (gh, gw), highest first."""
     highest = F.max_pool2d(scores[None, None], 3, 1, 1)[0, 0]
     tops = torch.where((scores >= highest) & scores.isfinite(), scores, -torch.inf).flatten()
     best = tops.topk(min(count, int(tops.isfinite().sum())))

@@ -67,7 +67,10 @@ def grow_boxes(
 
 
 def grow_marks(features: FeatureMap, points: NDArray[np.float64], negative_points: NDArray[np.float64]) -> Tensor:
-    """Soft mask (gh, gw) in 0..1 of the objects under points (p, 2), p > 0, and not under negative_points (q, 2); x y in pixels."""
+    """Soft mask (gh, gw) in 0..1 of the objects that points (p, 2) lie on, p > 0, and negative_points (q, 2) do not.
+
+    Points are x y in pixels.
+    """
     frame, allowed = features.frame, coverage(features.frame).flatten()
     positive = _marked(frame, points)
     negative = _marked(frame, negative_points) & ~positive

@@ -16,7 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from kshot import sam
-from kshot.ops.geometry import Frame, patch_centres, coverage, to_grid, to_pixels
+from kshot.ops.geometry import Frame, coverage, patch_centres, to_grid, to_pixels
 from kshot.ops.mask_fit import contrast, peaks
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from kshot.ops.components import count_components
 from kshot.ops.geometry import Frame
 from kshot.ops.pooling import masked_average, stack_tokens
 from kshot.ops.presence import presence
-from kshot.ops.regions import count_components
 from kshot.ops.similarity import cosines, vmf_means
 
 FRAME = Frame((80, 80), (80, 80), 8)
@@ -62,4 +62,4 @@ def test_regions_are_counted_per_class_and_specks_left_out() -> None:
     mask[38, 38] = 2
     assert count_components(mask) == {1: 2, 2: 1}
     assert count_components(np.zeros((4, 4), np.uint8)) == {}
-    assert count_components(np.repeat([[2, 2, 1]], 9, axis=0).astype(np.uint8)) == {2: 1}  # no background, 9 pixels of 1
+    assert count_components(np.repeat([[2, 2, 1]], 9, axis=0).astype(np.uint8)) == {2: 1}  # 9 pixels of 1

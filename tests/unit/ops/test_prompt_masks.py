@@ -15,7 +15,7 @@ from kshot.backbones.base import load_backbone
 from kshot.features import extract
 from kshot.ops.geometry import FeatureMap, Frame, coverage, to_grid
 from kshot.ops.prompt_masks import grow_boxes, grow_marks, salient
-from kshot.ops.random_walker import tie
+from kshot.ops.random_walker import build_feature_graph
 
 NONE = np.zeros((0, 2))
 PATCH = 8
@@ -213,7 +213,7 @@ def test_masks_lie_in_0_to_1_less_the_padding_and_show_something(
 
 
 def test_the_graph_is_symmetric_and_ties_all_neighbours() -> None:
-    graph = tie(painted(disc(6, 2)))
+    graph = build_feature_graph(painted(disc(6, 2)))
     assert abs(graph.weights - graph.weights.T).max() < 1e-12
     neighbours = graph.weights.toarray()[7] > 0  # row 1, column 1
     assert neighbours[[0, 1, 2, 6, 8, 12, 13, 14]].all()
@@ -222,12 +222,12 @@ def test_the_graph_is_symmetric_and_ties_all_neighbours() -> None:
 
 
 def test_values_settle_as_a_direct_solver_says() -> None:
-    graph = tie(painted(disc(5, 1.5)))
+    graph = build_feature_graph(painted(disc(5, 1.5)))
     wanted, trust = torch.linspace(0, 1, 25), torch.linspace(0.5, 2, 25)
     dense = torch.from_numpy(graph.weights.toarray())
     system = torch.diag(dense.sum(1) + trust) - dense
     expected = torch.linalg.solve(system, (trust * wanted).double())
-    assert torch.allclose(graph.settle(wanted, trust).double(), expected, atol=2e-3)
+    assert torch.allclose(graph.random_walker(wanted, trust).double(), expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("size_hw", [(8, 8), (8, 80), (80, 8), (3, 5)])

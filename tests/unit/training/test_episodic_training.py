@@ -13,7 +13,7 @@ import kshot
 from kshot.data.base import load_dataset
 from kshot.errors import BackboneMismatchError, SettingError, TrainingError
 from kshot.io.tensor_file import FILE, Learned, read_learned, write_learned
-from kshot.methods.dense_comparison import ClassPrototypes, Head, Shape
+from kshot.methods.dense_comparison import ClassPrototypes, ComparisonHead, Shape
 from kshot.training import log
 from kshot.training.augment import copy_paste, crop_around
 from kshot.training.episode_batches import Example
@@ -111,7 +111,7 @@ def test_an_episode_whose_supports_show_nothing_teaches_nothing(toy: kshot.Segme
 
 def test_the_head_gives_a_logit_a_cell_and_takes_shots_in_any_order() -> None:
     torch.manual_seed(0)
-    head = Head(Shape(16, 8)).eval()
+    head = ComparisonHead(Shape(16, 8)).eval()
     query, shots, ground = torch.randn(16, 5, 7), torch.randn(3, 16), torch.randn(16)
     forward = head(query, [ClassPrototypes(shots, ground), ClassPrototypes(shots[:1], ground)], 2)
     assert tuple(forward.shape) == (2, 5, 7)

@@ -6,8 +6,8 @@ Fitting:
    are photographs of many places, low where they look alike (`background_prior`).
 2. The members of the ensemble are `density`, with the prior beside the supports' background, and, where images look
    alike, `attention` and `matching`.
-3. Leave-one-out: each class is searched for in up to five of its supports with the help of the others (`_leave_one_out`).
-   The results give each member its thresholds and weight, and one temperature for all (`ensemble`).
+3. Leave-one-out: each class is searched for in up to five of its supports with the help of the others. The results give
+   each member its thresholds and weight, and one temperature for all (`ensemble`).
 4. They also tell how a class scores where it is present, and which supports the others do not recognise (`warnings`).
 
 Scoring a query:
@@ -19,7 +19,6 @@ Scoring a query:
    (`presence`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -62,7 +61,7 @@ class Settings:
     presence: bool = True
     """Judge presence by the best patches of a class; false takes it from the logits alone."""
     support_threshold_shift: float = 0.5
-    """Fraction of the way from zero to the support's midpoint that the threshold of a lone class with one support moves."""
+    """Fraction of the way from 0 to the support's midpoint that a threshold moves, for one class with one support."""
     query_threshold_shift: float = 0.4
     """The same towards the query's midpoint, times the weight of the background prior."""
     ensemble_inv_temperature: float = 50.0

@@ -13,12 +13,12 @@ from kshot.cli import app
 from kshot.errors import BackboneMismatchError, SettingError
 from kshot.io.tensor_file import FILE, Learned, read_learned, write_learned
 from kshot.methods import auto, density, prototype
-from kshot.methods.auto.background_prior import belief, shipped
+from kshot.methods.auto.background_prior import prior_weight, shipped_prior
 from kshot.methods.base import Support
 from kshot.ops.geometry import FeatureMap, Frame
 from tests.support.hand import SPEC, row, support
 
-PLAIN = density.Settings(kappa=1.0, affinity=0.0, share=0.0)
+PLAIN = density.Settings(kappa=1.0, affinity_sharpness=0.0, self_support_weight=0.0)
 WEIGHTS = Path(__file__).parents[5] / "shared/weights/vit-tiny-patch16-224"
 
 
@@ -34,7 +34,9 @@ def test_the_universal_background_counts_as_so_many_supports() -> None:
     beside = background((0.5, 0.0), (-0.25, 0.0), shares=[0.75, 0.25])
     universal = 0.75 * math.exp(-0.5) + 0.25 * math.exp(-1.25)
     for count, shots, part in ((0.0, 1, 0.0), (1.0, 1, 1 / 2), (1.0, 4, 1 / 5), (3.0, 2, 3 / 5)):
-        settings = density.Settings(kappa=1.0, affinity=0.0, share=0.0, universal=count)
+        settings = density.Settings(
+            kappa=1.0, affinity_sharpness=0.0, self_support_weight=0.0, background_prior_weight=count
+        )
         task = density.Task(("a",), (shown,) * shots, SPEC, settings, beside)
         expected = -math.log((1 - part) * math.exp(-1) + part * universal)
         assert float(task.score(query)[1, 0, 0]) == pytest.approx(expected, abs=1e-4)
@@ -58,40 +60,48 @@ def lone(columns: int, turned: bool) -> Support:
 
 def test_it_is_believed_where_backgrounds_are_of_many_places() -> None:
     everything = background((0.1, 0.0), (0.0, 0.1), (-0.1, 0.0), (0.0, -0.1))
-    assert belief([lone(40, turned=True)], everything, 20.0) > 0.99
-    assert belief([lone(40, turned=False)], everything, 20.0) < 0.01
+    assert prior_weight([lone(40, turned=True)], everything, 20.0) > 0.99
+    assert prior_weight([lone(40, turned=False)], everything, 20.0) < 0.01
     here, there = support(row((1, 0), (0, 1)), [1, 0]), support(row((1, 0), (0, -1)), [1, 0])
-    assert belief([here, there], everything, 20.0) > 0.99
+    assert prior_weight([here, there], everything, 20.0) > 0.99
     again = support(row((1, 0), (0, 1)), [1, 0])
-    assert belief([here, again], everything, 20.0) < 0.01
-    assert belief([support(row((1, 0)), [1])], everything, 20.0) == 1
+    assert prior_weight([here, again], everything, 20.0) < 0.01
+    assert prior_weight([support(row((1, 0)), [1])], everything, 20.0) == 1
 
 
 def test_a_query_moves_the_threshold_as_far_as_it_is_believed() -> None:
     shown, beside = lone(40, turned=True), background((0.1, 0.0), (0.0, 0.1), (-0.1, 0.0), (0.0, -0.1))
     still, moved = (
-        auto.Task(("a",), (shown,), SPEC, auto.Settings(lean=lean, shift=0.0, calibration=False, scale=1.0), beside)
+        auto.Task(
+            ("a",),
+            (shown,),
+            SPEC,
+            auto.Settings(
+                query_threshold_shift=lean, support_threshold_shift=0.0, calibrate_scores=False, inv_temperature=1.0
+            ),
+            beside,
+        )
         for lean in (0.0, 0.5)
     )
     plane = still.score(shown.features)[1].flatten()
     best, worst = plane.topk(1).values.mean(), plane.quantile(0.2)  # 40 cells: a fortieth of the image is one
-    expected = plane - 0.5 * moved.fitted.believed * (best + worst) / 2
+    expected = plane - 0.5 * moved.fitted.prior_weight * (best + worst) / 2
     torch.testing.assert_close(moved.score(shown.features)[1].flatten(), expected, atol=1e-4, rtol=1e-4)
-    two = auto.Task(("a",), (shown, shown), SPEC, auto.Settings(calibration=False, scale=1.0), beside)
-    assert two._moved(shown.features, two.score(shown.features)).tolist() == [0.0]
+    two = auto.Task(("a",), (shown, shown), SPEC, auto.Settings(calibrate_scores=False, inv_temperature=1.0), beside)
+    assert two._query_shifts(shown.features, two.score(shown.features)).tolist() == [0.0]
 
 
 def test_it_can_be_switched_off() -> None:
     shown, beside = lone(40, turned=True), background((0.9, 0.0))
-    off = auto.Task(("a",), (shown,), SPEC, auto.Settings(universal=False), beside)
+    off = auto.Task(("a",), (shown,), SPEC, auto.Settings(background_prior=False), beside)
     never = auto.Task(("a",), (shown,), SPEC, auto.Settings())
     assert torch.equal(off.score(shown.features), never.score(shown.features))
 
 
 def test_the_embedded_encoder_has_one_and_strangers_have_none() -> None:
     identity = load_backbone("tiny", device="cpu").identity
-    found = shipped(identity)
-    assert found is not None and found.facts["identity"] == identity and shipped("0" * 64) is None
+    found = shipped_prior(identity)
+    assert found is not None and found.facts["identity"] == identity and shipped_prior("0" * 64) is None
     assert float(found.tensors["shares"].sum()) == pytest.approx(1, abs=1e-4)
     assert float(found.tensors["means"].float().norm(dim=1).max()) <= 1.001
 
@@ -99,7 +109,7 @@ def test_the_embedded_encoder_has_one_and_strangers_have_none() -> None:
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs ../shared/weights")
 def test_vit_tiny_has_one() -> None:
     identity = load_backbone(str(WEIGHTS), device="cpu").identity
-    found = shipped(identity)
+    found = shipped_prior(identity)
     assert found is not None and found.facts["identity"] == identity
 
 
@@ -148,10 +158,10 @@ def test_what_is_not_for_this_method_or_backbone_is_refused(tmp_path: Path) -> N
 def test_belief_hangs_on_the_supports_and_not_on_their_order() -> None:
     supports = [lone(columns, turned=columns % 2 == 0) for columns in range(12, 21)]
     everything = background((0.1, 0.0), (0.0, 0.1), (-0.1, 0.0), (0.0, -0.1))
-    assert belief(supports, everything, 20.0) == belief(supports[::-1], everything, 20.0)
+    assert prior_weight(supports, everything, 20.0) == prior_weight(supports[::-1], everything, 20.0)
 
 
 def test_what_is_not_believed_costs_nothing() -> None:
     shown = support(row((1, 0), (0, 1)), [1, 0])
-    settings = density.Settings(universal=0.0)
+    settings = density.Settings(background_prior_weight=0.0)
     assert len(density.fit([shown], settings, background((0.5, 0.0))).tokens) == 2

@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from kshot.methods import density
-from kshot.methods._cycle import TRIED, Cycle
+from kshot.methods.auto.thresholds import _CYCLE_THRESHOLDS, CycleConsistency
 from tests.support.hand import row, support
 
 A, B = (1, 0), (0, 1)
-PLAIN = density.Settings(affinity=0.0, share=0.0, pool=1)
+PLAIN = density.Settings(affinity_sharpness=0.0, self_support_weight=0.0, pool=1)
 
 
-def cycle(mask: list[int], sharpness: float = 1e3, toll: float = 0.0) -> Cycle:
+def cycle(mask: list[int], inv_temperature: float = 1e3, penalty: float = 0.0) -> CycleConsistency:
     """To a support whose cells are A, A, B, B."""
-    return Cycle(support(row(A, A, B, B), mask), 0, sharpness, toll, PLAIN)
+    return CycleConsistency(support(row(A, A, B, B), mask), 0, inv_temperature, penalty, PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -33,14 +33,14 @@ def test_what_a_mask_finds_back_is_counted(mask: list[int], iou: float) -> None:
 def test_the_threshold_is_the_mean_of_the_best() -> None:
     """With margins 0.6 and -0.9, those tried from -0.75 to 0.5 find the object; -1 takes all in, and 0.75 nothing."""
     margins = torch.tensor([[0.6, 0.6, -0.9, -0.9]])
-    good = TRIED[(TRIED >= -0.75) & (TRIED <= 0.5)]
+    good = _CYCLE_THRESHOLDS[(_CYCLE_THRESHOLDS >= -0.75) & (_CYCLE_THRESHOLDS <= 0.5)]
     moved = cycle([1, 1, 0, 0]).threshold(row(A, A, B, B), margins)
     assert float(moved) == pytest.approx(float(good.mean()))
-    dear = cycle([1, 1, 0, 0], toll=1.0).threshold(row(A, A, B, B), margins)
+    dear = cycle([1, 1, 0, 0], penalty=1.0).threshold(row(A, A, B, B), margins)
     assert float(dear) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_masks_that_find_half_back_move_half_as_far() -> None:
     """All four cells are the object, and the query's mask is A up to 0.5 and nothing above: two of four are found."""
     moved = cycle([1, 1, 1, 1]).threshold(row(A, A, B, B), torch.tensor([[0.6, 0.6, -2.0, -2.0]]))
-    assert float(moved) == pytest.approx(float(TRIED[TRIED <= 0.5].mean()) / 2)
+    assert float(moved) == pytest.approx(float(_CYCLE_THRESHOLDS[_CYCLE_THRESHOLDS <= 0.5].mean()) / 2)
