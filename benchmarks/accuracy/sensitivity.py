@@ -9,9 +9,10 @@ goes on where it was.
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import fields, replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import fields
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -20,8 +21,10 @@ from benchmarks.settings import SETS, arguments, facts, open_set, percent, write
 from kshot.episodes.sampler import draw_episodes
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.features import FeatureCache
-from kshot.methods import base, density
+from kshot.methods import density
+from kshot.methods._leave_one_out import EnsembleMember, leave_one_out
 from kshot.methods.auto import task as auto
+from kshot.methods.auto.background_prior import prior_weight
 from kshot.methods.base import Task
 from kshot.metrics.counts import EpisodeCounts, IoUCounts
 from kshot.metrics.scores import fss_miou
@@ -96,27 +99,24 @@ def _measured(segmenter: Segmenter, name: str, shot: int, chosen: list[Value], o
 
 
 def _auto(value: Value) -> auto.Settings:
-    return replace(auto.Settings(), **{value.name: value.value}) if value.method == "auto" else auto.Settings()
+    changed: dict[str, Any] = {value.name: value.value} if value.method == "auto" else {}
+    return auto.Settings(**changed)
 
 
-@contextmanager
-def _density(value: Value) -> Iterator[None]:
+def _density(value: Value) -> AbstractContextManager[Any]:
     """`auto` makes its density by the default settings: those are the changed ones meanwhile."""
-    original = density.Settings
-    if value.method == "density":
-        changed = original(**{value.name: value.value})
-        vars(density)["Settings"] = lambda: changed
-    try:
-        yield
-    finally:
-        vars(density)["Settings"] = original
+    changed: dict[str, Any] = {value.name: value.value}
+    if value.method != "density":
+        return nullcontext()
+    settings = density.Settings(**changed)
+    return patch.object(density, "Settings", lambda: settings)
 
 
 @contextmanager
 def _remembered() -> Iterator[None]:
     """What an episode computes again and again is computed once: leave-one-out, tasks of members, and their scores."""
     known: dict[Any, Any] = {}
-    kept: list[Any] = []  # what stands for a key by its identity must live as long
+    kept: list[Any] = []  # arguments that keys name by their identity must live as long
 
     def once(function: Callable[..., Any], key: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any) -> Any:
@@ -131,27 +131,27 @@ def _remembered() -> Iterator[None]:
     def ids(things: Any) -> tuple[int, ...]:
         return tuple(map(id, things))
 
-    def of_member(member: Any) -> Any:
+    def of_member(member: EnsembleMember) -> Any:
         return member.task, member.settings, id(member.learned)
 
     def of_search(supports: Any, members: Any, *rest: Any) -> Any:
         return ids(supports), tuple(map(of_member, members)), rest
 
-    members = auto.EnsembleMember
-    originals = vars(auto)["leave_one_out"], vars(auto)["prior_weight"], members.fit, base.Task.score
-    vars(auto)["leave_one_out"] = once(originals[0], of_search)
-    vars(auto)["prior_weight"] = once(originals[1], lambda supports, *rest: (ids(supports), rest[1:]))
-    members.fit = once(originals[2], lambda member, supports: (of_member(member), ids(supports)))  # type: ignore[method-assign]
-    score = once(originals[3], lambda task, features: (id(task), id(features)))
+    score = once(Task.score, lambda task, features: (id(task), id(features)))
+    plain = Task.score
 
     def scored(task: Task, features: Any, image: Any = None) -> Any:
-        return originals[3](task, features, image) if isinstance(task, auto.Task) else score(task, features)
+        return plain(task, features, image) if isinstance(task, auto.Task) else score(task, features)
 
-    base.Task.score = scored  # type: ignore[method-assign]
-    try:
+    with ExitStack() as stack:
+        for owner, name, changed in (
+            (auto, "leave_one_out", once(leave_one_out, of_search)),
+            (auto, "prior_weight", once(prior_weight, lambda supports, *rest: (ids(supports), rest[1:]))),
+            (EnsembleMember, "fit", once(EnsembleMember.fit, lambda member, rest: (of_member(member), ids(rest)))),
+            (Task, "score", scored),
+        ):
+            stack.enter_context(patch.object(owner, name, changed))
         yield
-    finally:
-        vars(auto)["leave_one_out"], vars(auto)["prior_weight"], members.fit, base.Task.score = originals  # type: ignore[method-assign]
 
 
 def _largest(rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -161,7 +161,7 @@ def _largest(rows: list[dict[str, Any]]) -> dict[str, float]:
         for label, miou in row["miou"].items():
             name = " ".join(label.split()[:2])
             moved[name] = max(moved.get(name, 0.0), abs(float(np.round(miou - row["miou"]["default"], 2))))
-    return dict(sorted((moved | {}).items(), key=lambda item: item[1]))
+    return dict(sorted(moved.items(), key=lambda item: item[1]))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def predict_tiled(segmenter: Segmenter, task: Task, tiling: Tiling, image: NDArr
     for strip in _blended(tiling, size_hw, len(task.classes), scores_of):
         scores[:, top : top + strip.shape[1]] = strip
         top += strip.shape[1]
-    return Prediction.from_scores(scores, task.classes, present, image, task.gate)
+    return Prediction.from_scores(scores, task.classes, present, image, task.presence_threshold)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class LargeImages:
                     statistics.add(labels, rows)
                     for sink in sinks:
                         sink(labels)
-            gone = [index for index in kept[1:] if present[classes[index - 1]] < self.task.gate]
+            gone = [index for index in kept[1:] if present[classes[index - 1]] < self.task.presence_threshold]
             if any(statistics.pixels[index] for index in gone):
                 raise _AbsentError([index for index in kept if index not in gone])
         return statistics.record(raster.size_hw, present, dict(outputs))

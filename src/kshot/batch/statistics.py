@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.io.manifest import DONE, EMPTY, Record
-from kshot.ops.regions import RegionCounter, count_regions
+from kshot.ops.components import ComponentCounter, count_components
 from kshot.types import Prediction, uncertainty_of
 
 MASKS = "png"
@@ -20,7 +20,7 @@ class RunningStatistics:
         self.pixels = [0] * (len(classes) + 1)
         # Sums of scores by label: over the pixels that have it, and over all.
         self.inside, self.total = [0.0] * (len(classes) + 1), [0.0] * (len(classes) + 1)
-        self.components = RegionCounter()
+        self.components = ComponentCounter()
 
     def add(self, labels: NDArray[np.uint8], scores: NDArray[np.float32]) -> None:
         """Count the next rows: labels (r, w), scores (N+1, r, w)."""
@@ -45,7 +45,7 @@ def record_of(prediction: Prediction, outputs: dict[str, str]) -> Record:
     pixels = [0, *prediction.areas().values()]
     inside = [prediction.scores[i][prediction.mask == i] for i in range(1, len(pixels))]
     scores = [0.0, *(float(each.mean()) if each.size else 0.0 for each in inside)]
-    record = _classes(prediction.classes, prediction.present, pixels, count_regions(prediction.mask), scores)
+    record = _classes(prediction.classes, prediction.present, pixels, count_components(prediction.mask), scores)
     return _header(prediction.size_hw, prediction.uncertainty, outputs, any(pixels)) | record
 
 

@@ -81,7 +81,7 @@ def _small(pixels: NDArray[np.uint8]) -> tuple[Image.Image, float]:
 def _filled(image: NDArray[np.uint8], encoded: Support) -> NDArray[np.uint8]:
     """The image under its classes' colours, as strong as the soft masks; what is not labelled goes dark."""
     out_hw = image.shape[0], image.shape[1]
-    known = to_pixels(encoded.known, encoded.features.frame, out_hw).numpy()[..., None]
+    known = to_pixels(encoded.valid_mask, encoded.features.frame, out_hw).numpy()[..., None]
     strength = _FILL * to_pixels(encoded.masks, encoded.features.frame, out_hw).numpy()[..., None]
     canvas = image * (0.4 + 0.6 * known.clip(0, 1))
     for label, opacity in enumerate(strength, 1):

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from kshot.errors import SettingError, UnknownNameError
-from kshot.methods import _comparison
 from kshot.methods.base import Support
-from kshot.methods.dense_comparison import shown
+from kshot.methods.dense_comparison import ComparisonHead, Shape, class_prototypes, log_odds
 from kshot.methods.prototype import compare, project, prototypes
 from kshot.training.episode_batches import Example
 from kshot.training.episodic_recipes import Recipe
@@ -78,7 +77,7 @@ class Projection(nn.Module):
         return replace(support, features=project(support.features, self.projection.weight))
 
 
-class Comparing(_comparison.Comparison):
+class Comparing(ComparisonHead):
     """`dense-comparison`: the network of the method, with the training of its refinement."""
 
     method = "dense-comparison"
@@ -90,7 +89,7 @@ class Comparing(_comparison.Comparison):
     def predict(self, example: Example, recipe: Recipe) -> dict[str, list[PatchLogits]]:
         """The first prediction for the query and, unless it is dropped at random, the prediction refined once."""
         supports, query = example
-        usable = [each for each in shown(supports) if len(each.shots)]
+        usable = [each for each in class_prototypes(supports) if len(each.shots)]
         if not usable:  # an episode may draw objects smaller than half a patch, which teach nothing
             return {"query": []}
         compared = self.compared(query.features.features, usable)
@@ -105,7 +104,7 @@ class Comparing(_comparison.Comparison):
         """Logits (N+1, gh, gw); a class whose supports show nothing on the grid stays at zero."""
         usable = torch.stack([support.masks.flatten(1).amax(1) > 0 for support in supports]).any(0)
         logits = answer.new_zeros(len(usable) + 1, *answer.shape[2:])
-        logits[1:][usable] = _comparison.odds(answer)
+        logits[1:][usable] = log_odds(answer)
         return logits
 
 
@@ -115,7 +114,7 @@ def make_head(method: str, channels: int, *, start: str, width: int | None, cosi
     if method == "prototype":
         return Projection(channels, width or channels, start)
     if method == "dense-comparison":
-        return Comparing(_comparison.Shape(channels, width or 64, cosines=cosines))
+        return Comparing(Shape(channels, width or 64, cosines=cosines))
     raise UnknownNameError("learnable methods", method, ["prototype", "dense-comparison"])
 
 
@@ -155,7 +154,7 @@ def alignment(supports: Sequence[Support], query: Support, logits: Tensor, scale
     each of its supports. The predicted mask passes no gradient, as in the paper.
     """
     found = logits.detach().argmax(0)
-    labelled = (query.known > 0).float()
+    labelled = (query.valid_mask > 0).float()
     aligned = []
     for way in range(1, len(logits)):
         mask = (found == way).float() * labelled
@@ -165,6 +164,6 @@ def alignment(supports: Sequence[Support], query: Support, logits: Tensor, scale
         rows = prototypes([Support(query.features, mask[None], either)])
         for support in supports:
             if bool(support.masks[way - 1].any()):
-                own = Support(support.features, support.masks[way - 1 : way], support.known)
+                own = Support(support.features, support.masks[way - 1 : way], support.valid_mask)
                 aligned.append(patch_logits(compare(support.features, rows, scale), own))
     return aligned

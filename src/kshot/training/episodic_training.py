@@ -212,7 +212,7 @@ class EpisodicLearner:
     def learned(self, tensors: Mapping[str, Tensor]) -> Learned:
         """What inference reads: the weights, and facts of the backbone that they belong to."""
         head: Any = self.model
-        origin = self.runner.segmenter.origin
+        origin = self.runner.segmenter.feature_spec
         facts = {"method": head.method, "backbone": origin.backbone, "identity": origin.identity, "size": origin.size}
         kept = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         return Learned(facts | head.facts() | dict(self.facts), kept)

@@ -17,7 +17,7 @@ from kshot.batch.statistics import RunningStatistics, record_of
 from kshot.features.tiles import Tiling
 from kshot.formats import kshot_run
 from kshot.io.images import read_mask
-from kshot.ops.regions import RegionCounter, count_regions
+from kshot.ops.components import ComponentCounter, count_components
 from kshot.report import thumbnails
 from kshot.types import Shot
 from tests.support.drawing import draw
@@ -207,14 +207,14 @@ def test_formats_that_need_all_scores_are_refused(
     cuts=st.lists(st.integers(1, 11), max_size=4),
 )
 def test_regions_of_strips_are_those_of_the_whole(labels: np.ndarray, cuts: list[int]) -> None:
-    counter = RegionCounter(smallest=3)
+    counter = ComponentCounter(smallest=3)
     for strip in np.split(labels, sorted({cut for cut in cuts if cut < len(labels)})):
         counter.add(strip)
-    assert counter.counts() == count_regions(labels, smallest=3)
+    assert counter.counts() == count_components(labels, smallest=3)
 
 
 def test_regions_by_hand() -> None:
-    counter = RegionCounter(smallest=1)
+    counter = ComponentCounter(smallest=1)
     counter.add(np.array([[1, 0, 1], [1, 0, 1]], np.uint8))
     counter.add(np.array([[0, 1, 0], [2, 0, 0]], np.uint8))  # a diagonal joins both arms
     counter.add(np.array([[0, 2, 1]], np.uint8))
@@ -222,7 +222,7 @@ def test_regions_by_hand() -> None:
 
 
 def test_a_mask_without_background_has_one_region() -> None:
-    assert count_regions(np.ones((8, 8), np.uint8)) == {1: 1}
+    assert count_components(np.ones((8, 8), np.uint8)) == {1: 1}
 
 
 def test_figures_of_strips_are_those_of_the_whole(toy: kshot.Segmenter, shots: list[Shot]) -> None:
