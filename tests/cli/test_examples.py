@@ -12,16 +12,30 @@ from PIL import Image
 from tests.support import tiny_clip
 from tests.support.commands import commands, run
 from tests.support.dataset_layouts import whole_voc
+from tests.support.disc_episodes import make_colours
 from tests.support.drawing import draw
+from tests.support.photographs import folder_of
 from tests.support.with_heads import make as make_vit
 
 
-def examples() -> list[str]:
-    """The lines of all help texts that a person can type, but those of `kshot train`, which has tests of its own."""
-    texts = [f"{command.help}\n{command.epilog}" for name, command in commands().items() if name[:5] != "train"]
-    return [line.strip() for text in texts for line in text.splitlines() if line.strip().startswith("kshot ")]
+def examples(name: str) -> list[str]:
+    """The lines of a command's help that a person can type."""
+    command = commands()[name]
+    lines = f"{command.help}\n{command.epilog}".splitlines()
+    return [line.strip() for line in lines if line.strip().startswith("kshot ")]
 
 
+ALONE = [line for name in commands() if not name.startswith("train") for line in examples(name)]
+# Examples of these follow each other: what the first one trains, the second one uses.
+TRAINING = [name for name in commands() if name.startswith("train ")]
+# Options that make an evaluation or a training short.
+SHORT = {
+    "eval": "--episodes 2 --workers 1",
+    "train heads": "--steps 2 --batch-size 2 --validate-every 1",
+    "train distill": "--views 1 --grid 6 --dim 12 --width 64 --blocks 0 --sides 32,48 --epochs 1 --dtype float32",
+    "train background": "--clusters 4 --patches 8",
+    "train episodic": "--epochs 1 --episodes-per-epoch 2 --validation 2 --test 2",
+}
 # Words in the help of options, and commands that use them.
 OPTIONS = {
     ("--set", "method.presence=false, refiner.band=2"): "{label} --set method.presence=false --set refiner.band=2",
@@ -70,6 +84,10 @@ def place(
             draw_annotations(Path("annotations.json"))
         if "VOCdevkit" in inputs:
             whole_voc(Path("VOCdevkit/VOC2012"), per_class=6)
+        if "pets" in inputs and "--root" in inputs:
+            make_colours(Path("pets"), 3)
+        if "photos/" in inputs:
+            folder_of(Path("photos"), 8)
         if "cat.kshot" in inputs:
             run("fit", "support/", "-o", "cat.kshot")
         if "out/" in inputs:
@@ -101,19 +119,32 @@ def draw_annotations(path: Path) -> None:
 
 
 def type_in(example: str, tmp_path: Path) -> None:
-    """Run an example; backbones that must be downloaded have random stand-ins, and evaluations are short."""
+    """Run an example; backbones that must be downloaded have random stand-ins."""
     words = shlex.split(example)[1:]
-    if "clip-dinoiser" in words:
-        words[words.index("clip-dinoiser")] = str(tiny_clip.make_dinoiser(tmp_path / "clip"))
-    if "deep" in words:
-        words[words.index("deep")] = make_vit(tmp_path / "vit", depth=12)
-    run(*words, *(["--episodes", "2", "--workers", "1"] if words[0] == "eval" else []))
+    stand_ins = {
+        "clip-dinoiser": lambda: str(tiny_clip.make_dinoiser(tmp_path / "clip")),
+        "dinov2-small": lambda: make_vit(tmp_path / "dinov2", "dinov2"),
+        "deep": lambda: make_vit(tmp_path / "vit", depth=12),
+    }
+    for flag in {"--backbone", "--teacher"} & set(words):
+        place = words.index(flag) + 1
+        words[place] = stand_ins.get(words[place], lambda name=words[place]: name)()
+    short = SHORT.get(words[0], "") or SHORT.get(" ".join(words[:2]), "")
+    run(*words, *short.split())
 
 
-@pytest.mark.parametrize("example", examples())
+@pytest.mark.parametrize("example", ALONE)
 def test_an_example_of_a_command_runs(example: str, place: Callable[[str], None], tmp_path: Path) -> None:
     place(example)
     type_in(example, tmp_path)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_examples_of_training_run_one_after_the_other(name: str, place: Callable[[str], None], tmp_path: Path) -> None:
+    assert examples(name)
+    for example in examples(name):
+        place(example)
+        type_in(example, tmp_path)
 
 
 @pytest.mark.parametrize(("option", "words"), list(OPTIONS))
@@ -125,10 +156,5 @@ def test_an_example_of_an_option_runs(option: str, words: str, place: Callable[[
 
 
 def test_examples_are_found() -> None:
-    assert len(examples()) >= 14 and {line.split()[1] for line in examples()} == {
-        "label",
-        "fit",
-        "predict",
-        "convert",
-        "eval",
-    }
+    assert len(ALONE) >= 14 and len(TRAINING) == 4
+    assert {line.split()[1] for line in ALONE} == {"label", "fit", "predict", "convert", "eval"}
