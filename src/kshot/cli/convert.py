@@ -7,7 +7,7 @@ import typer
 
 from kshot import _plugins
 from kshot.cli import options as o
-from kshot.cli.output import print_json, say
+from kshot.cli.output import answer, say
 from kshot.cli.parsing import CONVERTED
 from kshot.errors import SettingError, UnknownNameError
 
@@ -49,10 +49,7 @@ def convert(
     say(f"read {found}")
     path = writer.write_annotations(split_into_instances(annotations, export.instances), out, export)
     facts = {"source": found, "classes": annotations.classes, "images": len(annotations.images), "written": str(path)}
-    if json:
-        print_json(facts)
-    else:
-        typer.echo(f"{len(annotations.images)} images, {len(annotations.classes)} classes -> {path}")
+    answer(json, facts, f"{len(annotations.images)} images, {len(annotations.classes)} classes -> {path}")
 
 
 def _check_out(source: Path, out: Path, overwrite: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kshot.cli import options as o
-from kshot.cli.output import print_json, say
+from kshot.cli.output import answer, say
 
 if TYPE_CHECKING:
     from kshot.demo import Demo
@@ -25,13 +25,14 @@ def demo(
     done = run_demo(out, backbone=backbone, overwrite=overwrite, progress=lambda case: say(f"{case.title} ..."))
     for name, reason in done.skipped.items():
         say(f"{name} left out: {reason}")
-    if json:
-        print_json(_facts(done))
-        return
     listed = ", ".join(f"{result.case.name} {result.iou:.2f}" for result in done.cases)
-    typer.echo(f"{len(done.cases)} runs on {done.images} images in {done.seconds:.1f} s, backbone {done.backbone}")
-    typer.echo(f"IoU with masks drawn by hand: {listed}")
-    typer.echo(f"report: {done.report}")
+    answer(
+        json,
+        _facts(done),
+        f"{len(done.cases)} runs on {done.images} images in {done.seconds:.1f} s, backbone {done.backbone}",
+        f"IoU with masks drawn by hand: {listed}",
+        f"report: {done.report}",
+    )
 
 
 def _facts(done: "Demo") -> dict[str, Any]:

@@ -3,23 +3,18 @@
 import importlib.util
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import typer
 
 from kshot._version import __version__
 from kshot.cli import options as o
-from kshot.cli.output import print_json
+from kshot.cli.output import answer
 
 _PACKAGES = (
-    "torch",
-    "transformers",
-    "safetensors",
-    "huggingface_hub",
-    "numpy",
-    "pillow",
-    "scikit-image",
-    "pycocotools",
+    *("torch", "transformers", "safetensors", "huggingface_hub"),
+    *("numpy", "pillow", "scikit-image", "pycocotools"),
 )
 
 
@@ -34,34 +29,23 @@ class Finding:
 
 def doctor(json: o.JsonAlone = False) -> None:
     """Check this installation; exit code 1 when something would not work."""
-    findings = [_kshot(), _python(), *_packages(), _torch(), _torchvision(), _backbone(), _hub()]
-    if json:
-        print_json([asdict(finding) for finding in findings])
-    else:
-        for finding in findings:
-            typer.echo(f"{finding.state:8} {finding.what:16} {finding.text}")
+    findings = [*_versions(), _torch(), _torchvision(), _backbone(), _hub()]
+    lines = [f"{finding.state:8} {finding.what:16} {finding.text}" for finding in findings]
+    answer(json, [asdict(finding) for finding in findings], *lines)
     if any(finding.state == "problem" for finding in findings):
         raise typer.Exit(1)
 
 
-def _kshot() -> Finding:
-    return Finding("kshot", "ok", __version__)
-
-
-def _python() -> Finding:
-    return Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-
-
-def _packages() -> list[Finding]:
+def _versions() -> Iterator[Finding]:
     from importlib import metadata
 
-    findings = []
+    yield Finding("kshot", "ok", __version__)
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     for name in _PACKAGES:
         try:
-            findings.append(Finding(name, "ok", metadata.version(name)))
+            yield Finding(name, "ok", metadata.version(name))
         except metadata.PackageNotFoundError:
-            findings.append(Finding(name, "problem", f"not installed: pip install {name}"))
-    return findings
+            yield Finding(name, "problem", f"not installed: pip install {name}")
 
 
 def _torch() -> Finding:
@@ -101,9 +85,10 @@ def _hub() -> Finding:
 
     from kshot.io.hub import hub_answers
 
+    cache = f"cache: {constants.HF_HUB_CACHE}"
     if constants.HF_HUB_OFFLINE:
-        return Finding("Hub", "note", f"switched off by HF_HUB_OFFLINE; cache: {constants.HF_HUB_CACHE}")
+        return Finding("Hub", "note", f"switched off by HF_HUB_OFFLINE; {cache}")
     if hub_answers():
         token = "with a token" if os.environ.get("HF_TOKEN") else "without a token"
-        return Finding("Hub", "ok", f"reachable, {token}; cache: {constants.HF_HUB_CACHE}")
-    return Finding("Hub", "note", f"not reachable: only local models work; cache: {constants.HF_HUB_CACHE}")
+        return Finding("Hub", "ok", f"reachable, {token}; {cache}")
+    return Finding("Hub", "note", f"not reachable: only local models work; {cache}")

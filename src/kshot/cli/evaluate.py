@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from kshot.cli import options as o
-from kshot.cli.output import bars, print_json, say
+from kshot.cli.output import answer, bars, say
 from kshot.cli.parsing import parse_numbers
 from kshot.errors import DatasetError, SettingError
 
@@ -80,15 +80,11 @@ def evaluate(
     with _progress_bars() as bar:
         rows = sweep.evaluate_runs(segmenter, specs, out, bar, score_size=size, **how)
     if rank_and_world_size()[0] > 0:
-        return None
+        return
     command = ["kshot", *sys.argv[1:]]
     facts = sweep.write_results(out, rows, command)
     report = write_report(out, rows, specs, segmenter, command, cache=place / "features", score_size=size)
-    if json:
-        return print_json(facts | {"report": str(report)})
-    _print_table(rows)
-    typer.echo(f"report: {report}")
-    return None
+    answer(json, facts | {"report": str(report)}, *_table(rows), f"report: {report}")
 
 
 def compare(
@@ -105,19 +101,14 @@ def compare(
     found = compare_runs(runs)
     if out is not None:
         write_comparison(out, found)
-    if json:
-        return print_json([each.summary() for each in found])
     rows = [["setting", "run", "mIoU", "difference", "95 % interval", "verdict"]]
     for each in found:
         interval = f"{each.low:+.4f} to {each.high:+.4f}" if each.low is not None else ""
         difference = f"{each.difference:+.4f}" if each.difference is not None else ""
         rows.append([each.setting, each.run, f"{each.value:.4f}", difference, interval, each.verdict])
-    typer.echo(_aligned(rows))
-    for warning in dict.fromkeys(warning for each in found for warning in each.warnings):
-        typer.echo(warning)
-    if out is not None:
-        typer.echo(f"page: {out}")
-    return None
+    warnings = dict.fromkeys(warning for each in found for warning in each.warnings)
+    page = [f"page: {out}"] if out is not None else []
+    answer(json, [each.summary() for each in found], *_aligned(rows), *warnings, *page)
 
 
 def datasets(
@@ -135,28 +126,25 @@ def datasets(
         listed = "\n  ".join(looks_for())
         raise DatasetError(f"{root}: no data set was recognised; looked for\n  {listed}")
     reports = [load_dataset(family, place, cache=user_cache() / "areas").report() for family, place in found]
-    if json:
-        return print_json([asdict(report) for report in reports])
-    typer.echo("\n\n".join("\n".join(report.lines()) for report in reports))
-    return None
+    lines = "\n\n".join("\n".join(report.lines()) for report in reports)
+    answer(json, [asdict(report) for report in reports], lines)
 
 
 def _specs(
     open_fold: "Callable[[int | None], Dataset]", fold: str, strict: bool, chosen: Episodes
 ) -> "list[sweep.RunSpec]":
     """The runs of the command."""
-    from kshot.episodes.csv import read_episodes
     from kshot.evaluation import sweep
 
     if chosen.episodes_from is not None:
         _refuse_beside_csv(chosen, fold)
-        data = open_fold(None)
-        drawn = read_episodes(chosen.episodes_from, data)
-        name = sweep.run_name(drawn.settings.way, drawn.settings.shot, None)
-        return [sweep.RunSpec(name, data, drawn)]
+        return [sweep.read_run(open_fold(None), chosen.episodes_from)]
+    folds: Sequence[int | None] | Literal["all"] = "all"
+    if fold != "all":
+        folds = (None,) if fold == "none" else parse_numbers("--fold", fold, least=0)
     return sweep.plan_runs(
         open_fold,
-        folds=_folds(fold, open_fold),
+        folds=folds,
         protocol=chosen.protocol,
         ways=parse_numbers("--way", chosen.way),
         shots=parse_numbers("--shot", chosen.shot),
@@ -167,17 +155,6 @@ def _specs(
     )
 
 
-def _folds(text: str, open_fold: "Callable[[int | None], Dataset]") -> tuple[int | None, ...]:
-    if text == "none":
-        return (None,)
-    if text != "all":
-        return parse_numbers("--fold", text, least=0)
-    data = open_fold(None)
-    if not data.folds:
-        raise SettingError(f"{data.name} has no folds; leave --fold out")
-    return tuple(range(len(data.folds)))
-
-
 def _refuse_beside_csv(chosen: Episodes, fold: str) -> None:
     given = {"--way": chosen.way, "--shot": chosen.shot, "--episodes": chosen.episodes, "--seed": chosen.seed}
     given |= {"--allow-repeats": chosen.allow_repeats or None, "--fold": None if fold == "none" else fold}
@@ -186,7 +163,7 @@ def _refuse_beside_csv(chosen: Episodes, fold: str) -> None:
         raise SettingError(f"--episodes-from: the file says these itself: {', '.join(named)}; leave them out")
 
 
-def _print_table(rows: "Sequence[sweep.SummaryRow]") -> None:
+def _table(rows: "Sequence[sweep.SummaryRow]") -> list[str]:
     settings = rows[0].settings
     figures = {
         "FB-IoU": "fb_iou",
@@ -202,19 +179,16 @@ def _print_table(rows: "Sequence[sweep.SummaryRow]") -> None:
         interval = f"{row.interval.low:.4f} to {row.interval.high:.4f}"
         values = [f"{row.figure(name):.4f}" for name in figures.values()]
         table.append([row.name, row.over, str(row.episodes), f"{row.interval.value:.4f}", interval, *values])
-    typer.echo(f"protocol {settings['protocol']}, data set {settings['dataset']}, split {settings['split']}")
-    typer.echo(_aligned(table))
-    for warning in dict.fromkeys(warning for row in rows for warning in row.warnings):
-        typer.echo(warning)
+    lines = [f"protocol {settings['protocol']}, data set {settings['dataset']}, split {settings['split']}"]
+    lines += [*_aligned(table), *dict.fromkeys(warning for row in rows for warning in row.warnings)]
     if {row.metric for row in rows} != {"mIoU"}:
-        typer.echo("mIoU is " + ", ".join(f"{row.name}: {row.metric}" for row in rows))
+        lines.append("mIoU is " + ", ".join(f"{row.name}: {row.metric}" for row in rows))
+    return lines
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(f"{word:{width}}" for word, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{word:{width}}" for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`kshot fit`: supports in, a task file out."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kshot.cli import options as o
-from kshot.cli.output import described, print_json, say, say_warnings, supports_of
+from kshot.cli.output import answer, described, say, say_warnings, supports_of
 
 if TYPE_CHECKING:
-    from kshot.methods.base import Task
+    from kshot.methods.base import Support
     from kshot.types import Shot, SupportSet
 
 FIT_EXAMPLES = """Examples:
@@ -57,16 +58,25 @@ def fit(
     task.save(out)
     say_warnings(task)
     effects = [effect for name in accepted if (effect := effect_of_accepted(segmenter, task, Path(name), more))]
-    if json:
-        return print_json(_facts(out, task) | ({"effect": [asdict(effect) for effect in effects]} if effects else {}))
-    say(described(supports))
-    typer.echo(f"{out}: {len(task.classes)} classes ({', '.join(task.classes)}), {_counted(task)}")
-    for effect in effects:
-        typer.echo(
-            f"mean uncertainty of the {effect.images} most doubtful other images: "
-            f"{100 * effect.before:.1f}% -> {100 * effect.after:.1f}%"
-        )
-    return None
+    given = supports_of(task)
+    facts: dict[str, Any] = {
+        "task": str(out),
+        "classes": task.classes,
+        "supports": len(given),
+        "backbone": task.feature_spec.backbone,
+        "remarks": task.warnings,
+    }
+    if effects:
+        facts["effect"] = [asdict(effect) for effect in effects]
+    lines = [f"{out}: {len(task.classes)} classes ({', '.join(task.classes)}), {_counted(given)}"]
+    lines += [
+        f"mean uncertainty of the {effect.images} most doubtful other images: "
+        f"{100 * effect.before:.1f}% -> {100 * effect.after:.1f}%"
+        for effect in effects
+    ]
+    if not json:
+        say(described(supports))
+    answer(json, facts, *lines)
 
 
 def _supports(
@@ -82,19 +92,8 @@ def _supports(
     return SupportSet([*supports, *more], source=" and ".join([supports.source, *accepted]))
 
 
-def _facts(out: Path, task: "Task") -> dict[str, Any]:
-    return {
-        "task": str(out),
-        "classes": task.classes,
-        "supports": len(supports_of(task)),
-        "backbone": task.feature_spec.backbone,
-        "remarks": task.warnings,
-    }
-
-
-def _counted(task: "Task") -> str:
-    """How many supports a task has, of each kind."""
-    supports = supports_of(task)
+def _counted(supports: "Sequence[Support]") -> str:
+    """How many supports there are, of each kind."""
     texts = sum(support.kind == "text" for support in supports)
     images = len(supports) - texts
     parts = [f"{images} support images"] if images or not texts else []

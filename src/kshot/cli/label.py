@@ -9,7 +9,7 @@ import typer
 
 from kshot.cli import options as o
 from kshot.cli import parsing
-from kshot.cli.output import described, finish, print_json, progress_bar, say, say_warnings, supports_of
+from kshot.cli.output import answer, described, finish, progress_bar, say, say_warnings, supports_of
 from kshot.errors import SettingError
 
 if TYPE_CHECKING:
@@ -100,14 +100,9 @@ def _say_plan(
 
     count, videos = count_images(images, out)
     facts = {"classes": classes, "supports": shots, "images": count, "videos": videos}
-    if json:
-        return print_json(facts | {"out": str(out), "formats": formats})
     counted = f"{count} images" + (f" and {videos} videos" if videos else "")
-    typer.echo(
-        f"would label {counted} with {len(classes)} classes ({', '.join(classes)}) from {shots} supports, "
-        f"as {', '.join(formats)} in {out}"
-    )
-    return None
+    told = f"would label {counted} with {len(classes)} classes ({', '.join(classes)}) from {shots} supports"
+    answer(json, facts | {"out": str(out), "formats": formats}, f"{told}, as {', '.join(formats)} in {out}")
 
 
 def _label(

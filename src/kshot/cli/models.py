@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kshot.cli import options as o
-from kshot.cli.output import print_json
+from kshot.cli.output import answer
 
 if TYPE_CHECKING:
     from kshot.backbones.base import Spec
@@ -21,15 +21,13 @@ def list_models(json: o.JsonAlone = False) -> None:
     from kshot.backbones.base import DEFAULT, specs
 
     rows = [_facts(spec) for _, (_, spec) in sorted(specs().items())]
-    if json:
-        return print_json(rows)
-    typer.echo(f"{'name':24}{'patch':>6}{'dim':>6}  {'here':6}licence")
+    lines = [f"{'name':24}{'patch':>6}{'dim':>6}  {'here':6}licence"]
     for row in rows:
         name = row["name"] + (" (default)" if row["name"] == DEFAULT else "")
         licence = row["licence"].partition(" (")[0]
-        typer.echo(f"{name:24}{row['patch']:>6}{row['dim']:>6}  {'yes' if row['here'] else 'no':6}{licence}")
-    typer.echo("Any ViT, DINOv2, DINOv3 or CLIP folder, and any Hub id of one, works as --backbone too.")
-    return None
+        lines.append(f"{name:24}{row['patch']:>6}{row['dim']:>6}  {'yes' if row['here'] else 'no':6}{licence}")
+    lines.append("Any ViT, DINOv2, DINOv3 or CLIP folder, and any Hub id of one, works as --backbone too.")
+    answer(json, rows, *lines)
 
 
 @app.command("info")
@@ -41,12 +39,7 @@ def info(name: Name, json: o.JsonAlone = False) -> None:
     if facts["here"]:
         backbone = load_backbone(name, device="cpu")
         facts |= asdict(backbone.spec) | {"here": True, "identity": backbone.identity}
-    if json:
-        return print_json(facts)
-    for key, value in facts.items():
-        if value not in ("", ()):
-            typer.echo(f"{key:10} {value}")
-    return None
+    answer(json, facts, *(f"{key:10} {value}" for key, value in facts.items() if value not in ("", ())))
 
 
 @app.command("pull")
@@ -56,10 +49,7 @@ def pull(name: Name, json: o.JsonAlone = False) -> None:
 
     folder = base.pull(name)
     where = str(folder) if folder else "comes with kshot: nothing to download"
-    if json:
-        return print_json({"name": name, "folder": where})
-    typer.echo(f"{name}: {where}")
-    return None
+    answer(json, {"name": name, "folder": where}, f"{name}: {where}")
 
 
 def _facts(spec: "Spec") -> dict[str, Any]:

@@ -43,6 +43,14 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=str))
 
 
+def answer(as_json: bool, facts: Any, *lines: str) -> None:
+    """What a command found out, on stdout: one JSON document of facts, or lines for people."""
+    if as_json:
+        print_json(facts)
+    else:
+        typer.echo("\n".join(lines))
+
+
 def described(supports: "SupportSet") -> str:
     """What the supports are, and where they were found."""
     counts = {name: sum(name in shot.classes for shot in supports) for name in supports.classes}

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kshot.cli import options as o
-from kshot.cli.output import print_json
+from kshot.cli.output import answer
 
 
 def report(
@@ -20,7 +20,4 @@ def report(
     from kshot.report import write_report
 
     path = write_report(out) if embed is None else write_report(out, embed_limit=embed)
-    if json:
-        print_json({"report": str(path)})
-    else:
-        typer.echo(str(path))
+    answer(json, {"report": str(path)}, str(path))

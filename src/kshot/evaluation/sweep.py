@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from kshot.data.base import Dataset
+from kshot.episodes.csv import read_episodes
 from kshot.episodes.protocols import PROTOCOLS
 from kshot.episodes.sampler import Episodes, draw_episodes
 from kshot.errors import SettingError
@@ -115,7 +116,7 @@ class SummaryRow:
 def plan_runs(
     data: Callable[[int | None], Dataset],
     *,
-    folds: Sequence[int | None] = (None,),
+    folds: Sequence[int | None] | Literal["all"] = (None,),
     protocol: str = "hsnet",
     ways: Sequence[int] = (),
     shots: Sequence[int] = (),
@@ -125,10 +126,16 @@ def plan_runs(
 ) -> list[RunSpec]:
     """All runs, their episodes drawn before the first one starts, so that a wrong setting is known at once.
 
-    data: gives the data set of a fold. ways, shots: every pair of them is run; without both it is 1-way 1-shot, and
-    under protocol `seed` the pairs of the starting paper. seed: None runs the protocol's published seeds. options: as
-    `draw_episodes` takes.
+    data: gives the data set of a fold; None stands for all classes. folds: of the data set, or all that it has. ways,
+    shots: every pair of them is run; without both it is 1-way 1-shot, and under protocol `seed` the pairs of the
+    starting paper. seed: None runs the protocol's published seeds. options: as `draw_episodes` takes.
+    Raises `SettingError` and `DatasetError`.
     """
+    if folds == "all":
+        whole = data(None)
+        if not whole.folds:
+            raise SettingError(f"{whole.name} has no folds; leave fold (--fold) out")
+        folds = range(len(whole.folds))
     pairs = [(way, shot) for way in ways or (1,) for shot in shots or (1,)]
     if protocol == "seed" and not ways and not shots:
         pairs = list(SEED_PAIRS)
@@ -142,6 +149,12 @@ def plan_runs(
                 name = run_name(way, shot, fold) + (f"-seed{number}" if len(seeds) > 1 else "")
                 specs.append(RunSpec(name, opened[fold], episodes))
     return specs
+
+
+def read_run(data: Dataset, path: Path) -> RunSpec:
+    """The run of an episodes.csv. Raises `DatasetError` and `SettingError`."""
+    episodes = read_episodes(path, data)
+    return RunSpec(run_name(episodes.settings.way, episodes.settings.shot, None), data, episodes)
 
 
 def run_name(way: int, shot: int, fold: int | None) -> str:
