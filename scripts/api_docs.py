@@ -23,6 +23,7 @@ SECTIONS = {
     "Errors": ["kshot.errors"],
     "Annotations": ["kshot.annotations.model", "kshot.formats.base"],
     "Parts of a backbone": ["kshot.backbones.base"],
+    "Parts of a refiner": ["kshot.refiners.base"],
     "Parts of a method": ["kshot.ops.geometry", "kshot.methods.base"],
 }
 FAMILIES = {"Settings of methods": "methods", "Settings of refiners": "refiners"}

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+from kshot._plugins import members
 from kshot.cli import app
 from kshot.errors import KshotError
 from kshot.formats.base import read_support
@@ -117,6 +119,17 @@ def test_links_between_pages_lead_somewhere() -> None:
             path = page.parent / target if target else page
             assert path.exists(), f"{page.name}: {target}"
             assert not place or place in anchors(path), f"{page.name}: {target}#{place}"
+
+
+def test_files_and_settings_that_pages_name_are_there() -> None:
+    settings = {field.name for module in members("methods").values() for field in fields(module.Settings)}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for path in re.findall(r"`((?:src|tests|benchmarks|scripts|docs)/[\w./]+|[\w/]+/\w+\.py)`", text):
+            known = (ROOT / path).exists() or (ROOT / "src/kshot" / path).exists() or path.endswith("x.py")
+            assert known, f"{page.name}: {path}"
+        named = set(re.findall(r"\bmethod\.([a-z_]+)", text)) if page.name != "log.md" else set()
+        assert named <= settings, page.name
 
 
 def anchors(page: Path) -> set[str]:
