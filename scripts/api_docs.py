@@ -75,9 +75,9 @@ def public(name: str) -> Iterator[tuple[str, Definition]]:
         yield module, node
         return
     body = parsed(path).body
-    listed = [n.value for n in body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"]
+    listed = [n.value for n in body if ast.unparse(n).startswith("__all__ ")]  # = and +=
     own = [n.name for n in body if isinstance(n, Definition) and not n.name.startswith("_")]
-    for wanted in ast.literal_eval(listed[0]) if listed else own:
+    for wanted in [name for names in listed for name in ast.literal_eval(names)] or own:
         node = find(name, wanted)
         if node is not None:
             yield name, node

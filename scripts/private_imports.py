@@ -30,10 +30,3 @@ class PrivateImports(Contract):
     def render_broken_contract(self, check: ContractCheck) -> None:
         for importer, imported in check.metadata["pairs"]:
             output.print_error(f"{importer} imports {imported}", bold=False)
-
-
-if __name__ == "__main__":
-    import grimp
-
-    for importer, imported in private_imports(grimp.build_graph("kshot", cache_dir=None)):
-        print(f"{importer} imports {imported}")
