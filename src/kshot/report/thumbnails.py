@@ -21,18 +21,7 @@ from kshot.types import Prediction
 
 log = logging.getLogger(__name__)
 # Dark to bright with steadily growing lightness, after the colour map inferno (Smith and van der Walt, CC0).
-_HEAT = (
-    (0, 0, 4),
-    (27, 12, 65),
-    (74, 12, 107),
-    (120, 28, 109),
-    (165, 44, 96),
-    (207, 68, 70),
-    (237, 105, 37),
-    (251, 155, 6),
-    (247, 209, 61),
-    (252, 255, 164),
-)
+_HEAT = "000004 1b0c41 4a0c6b 781c6d a52c60 cf4446 ed6925 fb9b06 f7d13d fcffa4"
 _LARGE = 2**26  # pixels
 _BROKEN = (KshotError, OSError, ValueError, SyntaxError)
 
@@ -124,6 +113,7 @@ def _fast(path: Path, side: int) -> Image.Image:
 @cache
 def heat() -> NDArray[np.uint8]:
     """(256, 3) colours."""
-    anchors = np.linspace(0, 255, len(_HEAT))
-    bands = [np.interp(np.arange(256), anchors, [colour[band] for colour in _HEAT]) for band in range(3)]
+    anchors = np.frombuffer(bytes.fromhex(_HEAT), np.uint8).reshape(-1, 3)
+    places = np.linspace(0, 255, len(anchors))
+    bands = [np.interp(np.arange(256), places, anchors[:, band]) for band in range(3)]
     return np.rint(np.stack(bands, 1)).astype(np.uint8)
