@@ -108,24 +108,14 @@ def label_folder(
     export = export or Export()
     writers = _writers(formats, export)
     inputs = Inputs(images, out, limit=limit, watch=watch, shard=shard, skip=skip, every=every)
-    notes = {
+    settings = _settings(segmenter, task, writers, export) | {
         "images": str(root_of(Path(images)).resolve()),
         "tiling": tiling and asdict(tiling),
         **({"look": asdict(segmenter.band_selection)} if segmenter.band_selection != BandSelection() else {}),
         **({"every": every} if every != 1 else {}),
         **(notes or {}),
     }
-    settings = _settings(segmenter, task, writers, export, notes)
-    where = out.resolve()
-    stages = Stages(
-        partial(predict_tiled, segmenter, task, tiling) if tiling else partial(segmenter.predict, task),
-        writers,
-        where,
-        segmenter.max_pixels,
-        segmenter.band_selection,
-        LargeImages(segmenter, task, tiling, writers, where) if tiling else None,
-        on_gpu=segmenter.backbone.device.type != "cpu",
-    )
+    stages = _stages(segmenter, task, tiling, writers, out.resolve())
     summary = Summary(str(out))
     with RunFolder(out, shard) as folder:
         done = folder.open(settings, resume=resume, overwrite=overwrite)
@@ -162,9 +152,21 @@ def label_folder(
     return summary
 
 
-def _settings(
-    segmenter: Segmenter, task: Task, writers: Mapping[str, Format], export: Export, notes: Mapping[str, Any]
-) -> dict[str, Any]:
+def _stages(
+    segmenter: Segmenter, task: Task, tiling: Tiling | None, writers: Mapping[str, Format], out: Path
+) -> Stages:
+    return Stages(
+        partial(predict_tiled, segmenter, task, tiling) if tiling else partial(segmenter.predict, task),
+        writers,
+        out,
+        segmenter.max_pixels,
+        segmenter.band_selection,
+        LargeImages(segmenter, task, tiling, writers, out) if tiling else None,
+        on_gpu=segmenter.backbone.device.type != "cpu",
+    )
+
+
+def _settings(segmenter: Segmenter, task: Task, writers: Mapping[str, Format], export: Export) -> dict[str, Any]:
     return {
         "kshot": __version__,
         "task": task.digest(),
@@ -177,7 +179,6 @@ def _settings(
         "refiner_settings": asdict(segmenter.refiner_settings),
         "formats": [name for name in writers if name != OBJECTS],
         "export": asdict(export),
-        **notes,
     }
 
 
