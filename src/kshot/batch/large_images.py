@@ -28,9 +28,9 @@ from kshot.types import Prediction, labels_of
 
 # Smaller ones fit the memory with their scores, and whole images can be written in every format.
 FROM_PIXELS = 2**26
-_SHOWN_AS_IT_LIES, _BITS = {0, 1}, {8, 16, 32, 64}
+_UPRIGHT, _WHOLE_BYTES = {0, 1}, {8, 16, 32, 64}  # of orientation tags; of bits a pixel
 _WHITE_IS_ZERO = 0
-_ROWS = 64
+_ROWS = 64  # that are counted at once
 # The scores (N+1, th, tw) of a tile at some rows and columns.
 TileScores = Callable[[slice, slice], NDArray[np.float32]]
 
@@ -69,7 +69,7 @@ class LargeImages:
         if not found:
             return None
         page = found[max(source.page, 1) - 1]
-        plain = page.orientation in _SHOWN_AS_IT_LIES and page.bits in _BITS and page.photometric != _WHITE_IS_ZERO
+        plain = page.orientation in _UPRIGHT and page.bits in _WHOLE_BYTES and page.photometric != _WHITE_IS_ZERO
         height, width = page.size_hw
         return page if plain and height * width > min(self.segmenter.max_pixels, FROM_PIXELS) else None
 
@@ -83,13 +83,13 @@ class LargeImages:
             present = dict.fromkeys(self.task.classes, 0.0)
             while True:
                 try:
-                    return self._once(raster, kept, present, writers, outputs)
+                    return self._label_once(raster, kept, present, writers, outputs)
                 except _AbsentError as absent:
-                    # Pixels of a class that is absent go to the next best, which is forgotten by then: all is looked
-                    # at again. That is rare: hardly a class wins pixels that no tile holds to be present.
+                    # Only the last tile says that a class is absent. The pixels it won go to their next best class,
+                    # whose scores are gone by then, so all tiles are predicted again. That is rare.
                     kept = absent.kept
 
-    def _once(
+    def _label_once(
         self,
         raster: Raster,
         kept: Sequence[int],
@@ -97,7 +97,7 @@ class LargeImages:
         writers: Mapping[str, RowWriter],
         outputs: Mapping[str, str],
     ) -> Record:
-        """Write the labels of the best among `kept`; `present` takes what tiles say. Raises `_AbsentError`."""
+        """Write each pixel's best label among `kept`; `present` takes what tiles say. Raises `_AbsentError`."""
         classes = self.task.classes
         statistics = RunningStatistics(classes)
         scores_of = _tile_scores(self.segmenter, self.task, present, raster.window)
