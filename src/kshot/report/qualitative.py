@@ -11,7 +11,7 @@ from kshot.episodes.sampler import Episode, Episodes
 from kshot.evaluation.episode import EpisodeRunner
 from kshot.evaluation.result import Result
 from kshot.report.rendering import hex_colour
-from kshot.report.thumbnails import data_uri, heat, outlined, shrunk
+from kshot.report.thumbnails import data_uri, heat_map, outlined, shrunk
 from kshot.types import IGNORE
 
 _SIDE = 280
@@ -97,7 +97,7 @@ def panel(runner: EpisodeRunner, episode: Episode, rule: str, iou: float) -> Pan
         Pane("query", "query", _uri(Image.fromarray(image))),
         Pane("found", "prediction", _overlay(image, prediction.mask, names)),
         Pane("truth", "ground truth", _overlay(image, result.truth, names)),
-        Pane("score", "score", _uri(Image.fromarray(heat()[np.rint(255 * foreground.clip(0, 1)).astype(np.uint8)]))),
+        Pane("score", "score", _uri(heat_map(foreground))),
     ]
     ways = tuple((name, hex_colour(label)) for label, name in enumerate(names, 1))
     return Panel(rule, episode.index, episode.query, iou, ways, tuple(panes))

@@ -61,7 +61,12 @@ def score_map(path: Path | None, side: int) -> Image.Image | None:
         log.warning("%s: left out of the report (%s)", path, error)
         return None
     small = np.asarray(shrunk(Image.fromarray(1 - planes[0]), side))
-    return Image.fromarray(heat()[np.rint(255 * small.clip(0, 1)).astype(np.uint8)])
+    return heat_map(small)
+
+
+def heat_map(values: NDArray[np.float32]) -> Image.Image:
+    """Values (h, w) in colours from dark (0) to bright (1)."""
+    return Image.fromarray(_heat_colours()[np.rint(255 * values.clip(0, 1)).astype(np.uint8)])
 
 
 def drawn_mask(path: Path | None, image: Image.Image | None, classes: Sequence[str], side: int) -> Image.Image | None:
@@ -111,7 +116,7 @@ def _fast(path: Path, side: int) -> Image.Image:
 
 
 @cache
-def heat() -> NDArray[np.uint8]:
+def _heat_colours() -> NDArray[np.uint8]:
     """(256, 3) colours."""
     anchors = np.frombuffer(bytes.fromhex(_HEAT), np.uint8).reshape(-1, 3)
     places = np.linspace(0, 255, len(anchors))
