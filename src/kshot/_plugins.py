@@ -34,6 +34,11 @@ def load(family: str, name: str) -> Any:
     return importlib.import_module(f"kshot.{family}.{module_name}")
 
 
+def name_of(module: Any) -> str:
+    """The name of a member, from its module."""
+    return str(module.__name__).rpartition(".")[2]
+
+
 def members(family: str) -> dict[str, Any]:
     """All modules of a family by name; imports each of them."""
     return {name: load(family, name) for name in names(family)}

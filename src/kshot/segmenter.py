@@ -85,7 +85,7 @@ class Segmenter:
 
     def __getstate__(self) -> dict[str, Any]:
         # Modules do not pickle; their names do, and worker processes load them again.
-        return vars(self) | {"method": _short(self.method), "refiner": _short(self.refiner)}
+        return vars(self) | {"method": _plugins.name_of(self.method), "refiner": _plugins.name_of(self.refiner)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -142,10 +142,6 @@ class Segmenter:
         spec = self.backbone.spec
         layers = tuple(getattr(self.backbone, "layers", ()))
         return FeatureSpec(spec.name, self.backbone.identity, layers, self.size, spec.patch)
-
-
-def _short(module: Any) -> str:
-    return str(module.__name__).rpartition(".")[2]
 
 
 def names(family: str) -> list[str]:

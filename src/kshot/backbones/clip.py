@@ -89,7 +89,7 @@ class Clip:
         last = vision.encoder.layers[-1]
         dense = self._project(_values_only(last, hidden[:, 1:]))  # (b, gh * gw, c)
         token = F.normalize(self._project(last(hidden, attention_mask=None)[:, 0]), dim=-1)
-        return _on_grid(dense, grid_hw), token, _on_grid(inner[:, 1:].float(), grid_hw)
+        return hub.on_grid(dense, grid_hw), token, hub.on_grid(inner[:, 1:].float(), grid_hw)
 
     @torch.inference_mode()
     def encode_text(self, words: Sequence[str]) -> Tensor:
@@ -176,8 +176,3 @@ def _values_only(block: Any, hidden: Tensor) -> Tensor:
     hidden = hidden + attention.out_proj(attention.v_proj(block.layer_norm1(hidden)))
     out: Tensor = hidden + block.mlp(block.layer_norm2(hidden))
     return out
-
-
-def _on_grid(tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-    """(b, gh * gw, c) as (b, c, gh, gw)."""
-    return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid_hw)

@@ -175,7 +175,7 @@ class HubBackbone:
         out, grid_hw = self._run(pixels, True)
         dense, token, _ = self._encoding(out, grid_hw)
         inner = self._tokens(out, str(self.depth + 1 - INNER_BLOCK), grid_hw[0] * grid_hw[1])[:, 1:].float()
-        return dense, token, _on_grid(inner, grid_hw)
+        return dense, token, on_grid(inner, grid_hw)
 
     def values(self) -> "HubBackbone":
         """The same model, read at the values of its last attention."""
@@ -191,7 +191,7 @@ class HubBackbone:
         count = grid_hw[0] * grid_hw[1]
         layers = [F.normalize(self._tokens(out, layer, count).float(), dim=-1) for layer in self.layers]
         tokens = torch.cat(layers, -1)  # (b, 1 + count, dim * layers)
-        return Encoding(_on_grid(tokens[:, 1:], grid_hw), F.normalize(tokens[:, 0], dim=-1))
+        return Encoding(on_grid(tokens[:, 1:], grid_hw), F.normalize(tokens[:, 0], dim=-1))
 
     def _tokens(self, out: Any, layer: str, count: int) -> Tensor:
         """(b, 1 + count, dim) of one layer: the class token and the `count` patch tokens."""
@@ -214,7 +214,7 @@ def _class_and_patches(hidden: Tensor, count: int) -> Tensor:
     return torch.cat([hidden[:, :1], hidden[:, -count:]], 1)
 
 
-def _on_grid(tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+def on_grid(tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     """(b, gh * gw, c) as (b, c, gh, gw)."""
     return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid_hw)
 

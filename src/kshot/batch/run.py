@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kshot import _plugins
 from kshot._version import __version__
 from kshot.annotations.model import Export
 from kshot.batch.inputs import Input, Inputs, Shard
@@ -175,7 +176,7 @@ def _settings(segmenter: Segmenter, task: Task, writers: Mapping[str, Format], e
         "method_settings": asdict(task.settings),
         "backbone": asdict(task.feature_spec),
         "dtype": str(segmenter.backbone.dtype).removeprefix("torch."),
-        "refiner": segmenter.refiner.__name__.rpartition(".")[2],
+        "refiner": _plugins.name_of(segmenter.refiner),
         "refiner_settings": asdict(segmenter.refiner_settings),
         "formats": [name for name in writers if name != OBJECTS],
         "export": asdict(export),

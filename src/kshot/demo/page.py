@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from kshot import _plugins
 from kshot.demo.cases import CaseResult
 from kshot.io.atomic import write_text
 from kshot.io.manifest import Record
@@ -24,8 +25,8 @@ def write_page(path: Path, results: Sequence[CaseResult], skipped: Mapping[str, 
         "cases": [_case(result, path.parent, origin.backbone in _LEARNED_NOTHING) for result in results],
         "skipped": skipped,
         "backbone": origin.backbone,
-        "method": segmenter.method.__name__.rpartition(".")[2],
-        "refiner": segmenter.refiner.__name__.rpartition(".")[2],
+        "method": _plugins.name_of(segmenter.method),
+        "refiner": _plugins.name_of(segmenter.refiner),
         "size": origin.size,
         "supports": sum(len(result.case.supports) for result in results),
         "queries": sum(len(result.case.queries) for result in results),

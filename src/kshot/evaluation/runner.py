@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kshot import _plugins
 from kshot._version import __version__
 from kshot.data.base import Dataset
 from kshot.episodes.csv import write_episodes
@@ -108,9 +109,9 @@ def _facts(job: EvaluationJob) -> dict[str, Any]:
         "protocol": sampled["protocol"],
         "backbone": asdict(segmenter.feature_spec),
         "dtype": str(segmenter.backbone.dtype).removeprefix("torch."),
-        "method": segmenter.method.__name__.rpartition(".")[2],
+        "method": _plugins.name_of(segmenter.method),
         "method_settings": asdict(segmenter.settings),
-        "refiner": segmenter.refiner.__name__.rpartition(".")[2],
+        "refiner": _plugins.name_of(segmenter.refiner),
         "refiner_settings": asdict(segmenter.refiner_settings),
         "resolution": "the query's own" if job.score_size is None else f"{job.score_size} x {job.score_size}",
         "ignored": "255, left out of intersection and union",

@@ -238,7 +238,7 @@ def settings_of(module: Any, values: Mapping[str, Any]) -> Any:
     Raises `SettingError` for an unknown name, with those that there are, and for a value of another type.
     """
     defaults = {f.name: f.default for f in fields(module.Settings)}
-    unknown, name = sorted(set(values) - set(defaults)), module.__name__.rpartition(".")[2]
+    unknown, name = sorted(set(values) - set(defaults)), _plugins.name_of(module)
     if unknown:
         raise SettingError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(defaults) or 'none'}")
     for key, value in values.items():
