@@ -142,7 +142,7 @@ def test_an_unwritable_cache_costs_the_cache_alone(
     with caplog.at_level(logging.WARNING):
         found = evaluate(toy, data, episodes=COUNT, cache=tmp_path / "file" / "cache")
     assert found.rows == result.rows
-    assert len([record for record in caplog.records if "not kept" in record.message]) == 1
+    assert len([record for record in caplog.records if "not cached" in record.message]) == 1
 
 
 def test_nothing_is_written_into_the_data_set(toy: kshot.Segmenter, tmp_path: Path) -> None:
