@@ -1,4 +1,4 @@
-"""report.html of a training run: how the losses fell, with what settings, which state is the best, and why it ended."""
+"""report.html of a training run: curves of the losses, settings, the best state, and why the run ended."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from kshot.report.charts import curves
 from kshot.report.rendering import REPORT, render
 from kshot.training import log
 
-_POINTS = 240  # of a curve: more cannot be told apart
+_POINTS = 240  # of a curve; more could not be told apart
 _FIRST = ("loss", "lr")
 _SKIPPED = {"step", "kind", "seconds"}
 Line = dict[str, Any]
@@ -22,7 +22,7 @@ Points = list[tuple[float, float]]
 def write_report(out: Path) -> Path:
     """Write report.html into the folder of a run, ended or not, and return its path.
 
-    Raises `TrainingError` where no run lies, and `OutputError`.
+    Raises `TrainingError` where there is no run, or one of another version, and `OutputError`.
     """
     try:
         settings = json.loads((out / log.SETTINGS).read_text(encoding="utf-8"))
@@ -30,6 +30,8 @@ def write_report(out: Path) -> Path:
         raise TrainingError(f"{out / log.SETTINGS}: no settings of a training run ({error})") from error
     lines = log.read(out)
     schedule = settings["schedule"]
+    if "grad_accumulation_steps" not in schedule:
+        raise TrainingError(f"{out / log.SETTINGS}: written by another version of kshot, which makes its report")
     best = _best(lines, schedule["monitor"])
     context = {
         "title": out.resolve().name,
@@ -57,9 +59,8 @@ def _best(lines: Sequence[Line], monitor: str) -> Line | None:
 
 
 def _ended(lines: Sequence[Line]) -> str:
-    return (
-        lines[-1]["why"] if lines and lines[-1]["kind"] == log.END else "it goes on, or was killed and can be resumed"
-    )
+    ended = lines and lines[-1]["kind"] == log.END
+    return str(lines[-1]["why"]) if ended else "it goes on, or was killed and can be resumed"
 
 
 def _facts(lines: Sequence[Line], settings: dict[str, Any]) -> list[tuple[str, str]]:
@@ -91,7 +92,7 @@ def _points(lines: Sequence[Line], kind: str, name: str) -> Points:
 
 
 def _thinned(points: Points) -> Points:
-    """Means of neighbours where there are too many."""
+    """At most 240 points: means of neighbours where there are more."""
     size = max(1, -(-len(points) // _POINTS))
     groups = [points[start : start + size] for start in range(0, len(points), size)]
     return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]

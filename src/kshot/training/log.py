@@ -1,4 +1,4 @@
-"""What a run tells: a line of JSON a step, and TensorBoard's events where its package is installed."""
+"""The log of a run: one line of JSON for each step, and TensorBoard's events where its package is installed."""
 
 import json
 import time
@@ -14,17 +14,17 @@ TRAIN, VALIDATION, END = "train", "val", "end"  # kinds of lines
 
 
 class Log:
-    """Files in the folder of a run; silent in all processes but the first."""
+    """Files in the folder of a run. enabled: False writes nothing, as in all processes but the main one."""
 
-    def __init__(self, out: Path, writes: bool):
-        self.out, self.writes = out, writes
+    def __init__(self, out: Path, enabled: bool):
+        self.out, self.enabled = out, enabled
         self.file: LineWriter | None = None
         self.events: Any = None
         self.began = time.monotonic()
 
     def begin(self, settings: dict[str, Any], step: int) -> None:
-        """Keep the settings and go on behind `step`: what a killed run wrote beyond its checkpoint is dropped."""
-        if not self.writes:
+        """Write the settings and continue after `step`; what a killed run wrote after its checkpoint is dropped."""
+        if not self.enabled:
             return
         write_text(self.out / SETTINGS, json.dumps(settings, indent=2) + "\n")
         kept = [line for line in read(self.out) if line["step"] <= step and line["kind"] != END] if step else []
@@ -34,19 +34,19 @@ class Log:
         self.events = _events(self.out / EVENTS, step)
 
     def step(self, step: int, figures: dict[str, float]) -> None:
-        """The figures of one step."""
+        """Write the figures of one step."""
         self._write(step, TRAIN, figures)
 
     def validation(self, step: int, figures: dict[str, float]) -> None:
-        """The figures of a validation after a step."""
+        """Write the figures of a validation after a step."""
         self._write(step, VALIDATION, figures)
 
     def end(self, step: int, why: str) -> None:
-        """The last line of a run that was not killed."""
+        """Write why a run ended; a killed run has no such line."""
         self._write(step, END, {"why": why})
 
     def close(self) -> None:
-        """No more lines."""
+        """Close the files."""
         self.file = None
         if self.events is not None:
             self.events.close()
@@ -62,7 +62,7 @@ class Log:
 
 
 def read(out: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; a last line that was cut off by a kill is left out."""
+    """The lines of a run's log, without one that a kill cut off."""
     return read_lines(out / LOG)
 
 

@@ -38,3 +38,12 @@ def test_the_report_escapes_what_it_shows(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / log.SETTINGS).read_text())
     (tmp_path / log.SETTINGS).write_text(json.dumps(facts | {"what": "<script>alert(1)</script>"}))
     assert "<script>" not in write_report(tmp_path).read_text()
+
+
+def test_a_run_of_another_version_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    facts = json.loads((tmp_path / log.SETTINGS).read_text())
+    facts["schedule"]["accumulate"] = facts["schedule"].pop("grad_accumulation_steps")
+    (tmp_path / log.SETTINGS).write_text(json.dumps(facts))
+    with pytest.raises(TrainingError, match=r"training\.json: written by another version"):
+        write_report(tmp_path)
