@@ -34,7 +34,7 @@ from kshot.training.unlabelled import (
     to_pixels,
 )
 
-_BASIS_PHOTOS = 512  # photographs whose tokens determine the basis
+_BASIS_PHOTOS = 512  # determine the basis; their views, 0.36 GB by default for patches of 14, stay in memory meanwhile
 _MIN_AREA = 0.3  # of a random view, as a fraction of the photograph's
 _DONE = "done"
 Views = dict[int, list[Image.Image]]  # of one photograph, by their pixels a side
