@@ -5,12 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 from kshot.backbones.base import load_backbone
-from kshot.cli import app
 from kshot.errors import TrainingError
-from kshot.training.background_clusters import cluster, sample
+from kshot.training.background_clusters import background_prior, cluster, sample
 from tests.support.drawing import draw
 
 
@@ -52,16 +50,8 @@ def test_chance_hangs_on_the_seed_and_the_photograph_alone(photos: Path) -> None
 def test_too_little_to_learn_from_is_told(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="3 patch tokens for 4 clusters"):
         cluster(torch.eye(3), 4, 1, 0)
-    command = ["train", "background", str(photos), "--backbone", "toy", "-o", str(tmp_path / "out")]
-    none_left = CliRunner().invoke(app, [*command, "--without", str(photos)])
-    assert none_left.exit_code == 1 and "no photograph is left" in str(none_left.exception)
-    few = CliRunner().invoke(app, [*command, "--patches", "2"])
-    assert few.exit_code == 1 and "8 patch tokens for 1024 clusters" in str(few.exception)
+    with pytest.raises(TrainingError, match="no photograph is left"):
+        background_prior(photos, tmp_path / "out", backbone="toy", without=[photos])
+    with pytest.raises(TrainingError, match="8 patch tokens for 1024 clusters"):
+        background_prior(photos, tmp_path / "out", backbone="toy", patches=2)
     assert not (tmp_path / "out").exists()
-
-
-def test_the_command_says_what_it_made(photos: Path, tmp_path: Path) -> None:
-    command = ["train", "background", str(photos), "--backbone", "toy", "--clusters", "16", "-o", str(tmp_path / "out")]
-    told = CliRunner().invoke(app, [*command, "--json", "--limit", "3"])
-    assert told.exit_code == 0, told.output
-    assert '"photographs": 3' in told.output

@@ -1,17 +1,31 @@
-"""Losses of episodes, counted by hand."""
+"""The learnable parts of methods, and their losses, counted by hand."""
 
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import kshot
+from kshot.errors import SettingError
 from kshot.methods.base import Support
 from kshot.methods.prototype import project
 from kshot.ops.geometry import FeatureMap, Frame
-from kshot.training.episodic_heads import PatchLogits, alignment, cross_entropy, patch_logits, presence_weights
+from kshot.training.episode_batches import Example
+from kshot.training.episodic_heads import (
+    PatchLogits,
+    alignment,
+    cross_entropy,
+    make_head,
+    patch_logits,
+    presence_weights,
+)
+from kshot.training.episodic_recipes import RECIPES
+from kshot.training.episodic_training import EpisodicLearner
+from tests.support.disc_episodes import example, train_head
 
 FRAME = Frame((8, 32), (8, 32), 8)  # one row of four cells
 
@@ -94,3 +108,32 @@ def test_cells_of_several_classes_count_in_part() -> None:
     torch.testing.assert_close(
         patch_logits(torch.zeros(2, 1, 4), shown).targets[[0, 3]], torch.tensor([[0.25, 0.25], [0, 0]])
     )
+
+
+def test_steps_lower_the_loss_and_only_the_head_has_a_gradient(toy: kshot.Segmenter) -> None:
+    torch.manual_seed(0)
+    head, losses = train_head(toy, 10)
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    assert all(weight.grad is not None for name, weight in head.named_parameters() if "weigh" not in name)
+    assert not toy.backbone.weight.requires_grad
+
+
+def test_an_episode_whose_supports_show_nothing_teaches_nothing(toy: kshot.Segmenter) -> None:
+    head = make_head("dense-comparison", 16, start="identity", width=8, cosines=True, seed=0)
+    supports, query = example(toy, 0)
+    blank = replace(supports[0], masks=torch.zeros_like(supports[0].masks))
+    assert head.predict(Example((blank,), query), RECIPES["quick"]) == {"query": []}
+    job = object.__new__(EpisodicLearner)
+    job.model, job.recipe, job.device = head, RECIPES["quick"], torch.device("cpu")
+    losses = job.losses([Example((blank,), query)])
+    losses["loss"].backward()
+    assert float(losses["loss"].detach()) == 0
+
+
+def test_heads_that_cannot_be_made() -> None:
+    with pytest.raises(kshot.errors.UnknownNameError, match="learnable method"):
+        make_head("density", 16, start="identity", width=None, cosines=True, seed=0)
+    with pytest.raises(SettingError, match="--start random"):
+        make_head("prototype", 16, start="identity", width=8, cosines=True, seed=0)
+    wide = make_head("prototype", 16, start="random", width=8, cosines=True, seed=0)
+    assert tuple(wide.projection.weight.shape) == (8, 16)

@@ -15,13 +15,10 @@ from kshot.errors import BackboneMismatchError, SettingError, TrainingError
 from kshot.io.tensor_file import FILE, Learned, read_learned, write_learned
 from kshot.methods.dense_comparison import ClassPrototypes, ComparisonHead, Shape
 from kshot.training import log
-from kshot.training.augment import copy_paste, crop_around
-from kshot.training.episode_batches import Example
-from kshot.training.episodic_heads import make_head
-from kshot.training.episodic_recipes import RECIPES, recipe
-from kshot.training.episodic_training import EpisodicLearner, EpisodicResult, episodic
+from kshot.training.episodic_recipes import RECIPES
+from kshot.training.episodic_training import EpisodicResult, episodic
 from kshot.types import Shot
-from tests.support.disc_episodes import disc, example, make_colours, train_head
+from tests.support.disc_episodes import disc, make_colours
 
 QUICK = replace(RECIPES["quick"], epochs=2, lr=1e-2)
 CHOICES = {"novel": ("red", "blue"), "validation": 4, "test": 3, "episodes_per_epoch": 8}
@@ -38,18 +35,6 @@ def run(colours: Path, out: Path, method: str = "prototype", **more: Any) -> Epi
     width = None if method == "prototype" else 8
     data = load_dataset("folder", colours)
     return episodic(segmenter, data, out, recipe=chosen, width=width, cache=out.parent / "cache", **CHOICES, **more)
-
-
-def test_presets_and_single_settings() -> None:
-    seed = recipe("seed")
-    assert (seed.lr, seed.epochs, seed.batch_size, seed.step_size, seed.decay) == (1e-4, 50, 4, 10, "step")
-    schedule = seed.schedule(7, dtype="float32", seed=0)
-    assert (
-        schedule.steps == 350 and schedule.rate(69) == pytest.approx(1e-4) and schedule.rate(70) == pytest.approx(1e-5)
-    )
-    assert recipe("quick", lr=1e-3, epochs=None).lr == 1e-3
-    with pytest.raises(SettingError, match="epochs from 1 on"):
-        recipe("seed", epochs=0)
 
 
 @pytest.mark.parametrize("method", ["prototype", "dense-comparison"])
@@ -89,26 +74,6 @@ def test_only_the_head_learns_and_novel_episodes_can_be_evaluated(colours: Path,
     assert len(drawn) == 3 and {c for episode in drawn for c in episode.classes} <= {2, 3}
 
 
-def test_steps_lower_the_loss_and_only_the_head_has_a_gradient(toy: kshot.Segmenter) -> None:
-    torch.manual_seed(0)
-    head, losses = train_head(toy, 10)
-    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
-    assert all(weight.grad is not None for name, weight in head.named_parameters() if "weigh" not in name)
-    assert not toy.backbone.weight.requires_grad
-
-
-def test_an_episode_whose_supports_show_nothing_teaches_nothing(toy: kshot.Segmenter) -> None:
-    head = make_head("dense-comparison", 16, start="identity", width=8, cosines=True, seed=0)
-    supports, query = example(toy, 0)
-    blank = replace(supports[0], masks=torch.zeros_like(supports[0].masks))
-    assert head.predict(Example((blank,), query), RECIPES["quick"]) == {"query": []}
-    job = object.__new__(EpisodicLearner)
-    job.model, job.recipe, job.device = head, RECIPES["quick"], torch.device("cpu")
-    losses = job.losses([Example((blank,), query)])
-    losses["loss"].backward()
-    assert float(losses["loss"].detach()) == 0
-
-
 def test_the_head_gives_a_logit_a_cell_and_takes_shots_in_any_order() -> None:
     torch.manual_seed(0)
     head = ComparisonHead(Shape(16, 8)).eval()
@@ -119,15 +84,6 @@ def test_the_head_gives_a_logit_a_cell_and_takes_shots_in_any_order() -> None:
     torch.testing.assert_close(forward, backward)
     with pytest.raises(SettingError, match="multiple of 8"):
         Shape(16, 12)
-
-
-def test_heads_that_cannot_be_made() -> None:
-    with pytest.raises(kshot.errors.UnknownNameError, match="learnable method"):
-        make_head("density", 16, start="identity", width=None, cosines=True, seed=0)
-    with pytest.raises(SettingError, match="--start random"):
-        make_head("prototype", 16, start="identity", width=8, cosines=True, seed=0)
-    wide = make_head("prototype", 16, start="random", width=8, cosines=True, seed=0)
-    assert tuple(wide.projection.weight.shape) == (8, 16)
 
 
 def projection(folder: Path, identity: str, weight: torch.Tensor) -> str:
@@ -186,18 +142,3 @@ def test_weights_that_do_not_belong_here(toy: kshot.Segmenter, shots: list[Shot]
         fit("prototype", str(tmp_path))
     with pytest.raises(SettingError, match="kshot train episodic"):
         kshot.Segmenter(backbone=toy.backbone, size=96, method="dense-comparison").fit(shots)
-
-
-def test_cuts_hold_the_class_and_pastes_add_to_it() -> None:
-    picture, mask = disc(3, "red")
-    labels = mask.astype(np.uint8) * 2
-    for seed in range(5):
-        rng = np.random.default_rng(seed)
-        cut, marks = crop_around(picture, labels, 2, rng)
-        assert cut.shape[:2] == marks.shape and (marks == 2).any()
-        more, marked = copy_paste(
-            picture, labels, *disc(4, "blue")[:1], disc(4, "blue")[1].astype(np.uint8) * 2, 2, rng
-        )
-        assert (marked == 2).sum() >= mask.sum() and np.array_equal(marked[mask], labels[mask])
-        changed = (more != picture).any(2)
-        assert not changed[marked != 2].any() and labels.max() == 2
