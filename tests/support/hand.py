@@ -2,6 +2,7 @@
 
 import torch
 
+from kshot.io.tensor_file import Learned
 from kshot.methods.base import FeatureSpec, Support
 from kshot.ops.geometry import FeatureMap, Frame
 
@@ -30,3 +31,20 @@ def random_support(seed: int, cells: int = 60, dim: int = 8) -> Support:
     size = (8, 8 * cells)
     masks = (torch.arange(cells) < cells // 3).float()[None, None]
     return Support(FeatureMap(features, Frame(size, size, 8), "hand"), masks, torch.ones(1, cells))
+
+
+def areas(*of_supports: int, ways: int = 1) -> list[Support]:
+    """Random supports of 60 cells, each with so many cells of the class at its place, the classes by turns."""
+    made = []
+    for index, area in enumerate(of_supports):
+        drawn = random_support(index)
+        masks = torch.zeros(ways, 1, 60)
+        masks[index % ways, 0, :area] = 1
+        made.append(Support(drawn.features, masks, drawn.valid_mask))
+    return made
+
+
+def strange_prior(identity: str = "hand", width: int = 8) -> Learned:
+    """A background prior that no random token resembles, so that it gets no weight: images look alike."""
+    facts = {"method": "density", "identity": identity, "backbone": "hand"}
+    return Learned(facts, {"means": torch.full((4, width), -1e-3), "shares": torch.full((4,), 0.25)})

@@ -14,12 +14,12 @@ from torch import Tensor
 from kshot.io.tensor_file import Learned
 from kshot.methods._support_tokens import DENSITY_FLOOR, log_ratios, soft_ious, top_k_log_ratio
 from kshot.methods.base import FeatureSpec, Support, Task
-from kshot.ops.geometry import coverage
+from kshot.ops.geometry import coverage, near_pairs
 
 CANDIDATE_THRESHOLDS = torch.tensor([-2.0, -1.5, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0])
 _NEIGHBOURHOOD = 2  # rows and columns around a patch whose tokens resemble it only because they lie close
 _MAX_LOG_RATIO = 5.0
-_WEAK_FRACTION, _MIN_SAMPLES = 0.25, 3  # a warning needs so many supports, and an IoU below this part of their median
+_WEAK_FRACTION, _MIN_SAMPLES = 0.25, 3  # a warning needs so many supports, and an IoU below this fraction of the median
 
 
 class EnsembleMember(NamedTuple):
@@ -44,7 +44,7 @@ class HeldOutScores(NamedTuple):
     mask: Tensor
     """(n,) in 0..1, the true soft mask."""
     valid_mask: Tensor
-    """(n,) in 0..1, the labelled part of each patch."""
+    """(n,) in 0..1, the labelled fraction of each patch."""
 
     @property
     def ious(self) -> Tensor:
@@ -213,13 +213,10 @@ def _within_one_support(support: Support, way: int, kappa: float, fraction: floa
 
     Each patch is compared with the patches outside of its neighbourhood.
     """
-    (rows, columns), masks = support.features.grid_hw, support.masks.flatten(1)
+    tokens, masks = support.features.tokens, support.masks.flatten(1)
     inside = masks[way]
     outside = support.background.flatten() + masks.sum(0) - inside
-    row = torch.arange(rows).repeat_interleave(columns)
-    column = torch.arange(columns).repeat(rows)
-    near = ((row[:, None] - row).abs() <= _NEIGHBOURHOOD) & ((column[:, None] - column).abs() <= _NEIGHBOURHOOD)
-    tokens = support.features.tokens
+    near = near_pairs(support.features.grid_hw, _NEIGHBOURHOOD)
     kernel = ((tokens @ tokens.T - 1) * kappa).exp().masked_fill(near, 0.0)
     sides = torch.stack([outside, inside], 1)
     means = kernel @ sides / sides.sum(0).clamp(min=1e-6)

@@ -46,7 +46,7 @@ def base_rates(labels: Tensor) -> Tensor:
 
 
 def soft_ious(found: Tensor, mask: Tensor, valid_mask: Tensor) -> Tensor:
-    """IoU (...) of binary masks (..., n) with a soft mask (n,) over the labelled part (n,) of each patch."""
+    """IoU (...) of binary masks (..., n) with a soft mask (n,) over the labelled fraction (n,) of each patch."""
     shared = found @ mask
     return shared / (found @ valid_mask + mask.sum() - shared).clamp(min=_FLOOR)
 

@@ -91,7 +91,7 @@ def _correct(
     settings: Settings,
 ) -> None:
     """Let candidates that raise the contrast replace patches of class `row`, which won those in `won` (gh, gw)."""
-    part = coverage(frame)
+    inside = coverage(frame)
     others = torch.cat([logits[:row], logits[row + 1 :]]).amax(0)
     margins = logits[row] - others
     patches = won.nonzero()  # (n, 2)
@@ -99,13 +99,13 @@ def _correct(
     masks = _masks(sam_of_image, patch_centres(frame)[picked[:, 0], picked[:, 1]], frame)  # (p, gh, gw)
     nearest = torch.cdist(patches.float(), picked.float()).argmin(1)  # the point that stands for each patch
     shown = won.to(margins)
-    reached = contrast(margins, shown, part)
+    reached = contrast(margins, shown, inside)
     for group in _components(masks, picked, margins):
         candidate = shown.clone()
         explained = patches[torch.isin(nearest, group)]
         candidate[explained[:, 0], explained[:, 1]] = 0
         candidate = torch.maximum(candidate, masks[group].amax(0))
-        value = contrast(margins, candidate, part)
+        value = contrast(margins, candidate, inside)
         if value > reached:
             shown, reached = candidate, value
     _write(logits, row, others, won, shown, settings.strength)

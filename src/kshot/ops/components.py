@@ -86,10 +86,10 @@ def _touching(runs: NDArray[np.int64], width: int, corners: bool) -> coo_array:
 
 
 def _basins(
-    place: tuple[slice, slice], part: NDArray[np.bool_], score: NDArray[np.float32] | None
+    place: tuple[slice, slice], component: NDArray[np.bool_], score: NDArray[np.float32] | None
 ) -> Iterator[Component]:
     """One component split into the basins of its peaks; score: in the component's box."""
-    inside = np.pad(part, 1)  # the image's border is a rim like any other
+    inside = np.pad(component, 1)  # the image's border is a rim like any other
     # Imported here, since most runs split nothing.
     from skimage.morphology import local_maxima, reconstruction
     from skimage.segmentation import watershed

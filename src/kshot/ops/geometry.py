@@ -130,6 +130,14 @@ def patch_centres(frame: Frame) -> Tensor:
     return torch.stack(torch.broadcast_tensors(x[None], y[:, None]), -1)
 
 
+def near_pairs(grid_hw: tuple[int, int], reach: int) -> Tensor:
+    """(n, n) bool: pairs of a grid's patches that are at most `reach` rows and columns apart."""
+    rows, columns = grid_hw
+    row = torch.arange(rows).repeat_interleave(columns)
+    column = torch.arange(columns).repeat(rows)
+    return ((row[:, None] - row).abs() <= reach) & ((column[:, None] - column).abs() <= reach)
+
+
 @lru_cache(maxsize=128)
 def _areas(pixels: int, inner: int, patch: int) -> Tensor:
     """(patches, pixels): the share of each pixel in the image part of a patch; rows sum to 1."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from kshot.io.tensor_file import Learned, read_learned
 from kshot.methods._support_tokens import DENSITY_FLOOR
 from kshot.methods.base import Support
+from kshot.ops.geometry import near_pairs
 from kshot.ops.similarity import vmf_means
 
 IDENTITY_LETTERS = 16  # of a backbone's identity in the name of a prior's file
@@ -58,22 +59,13 @@ def _log_ratio(support: Support, others: Sequence[Support], prior: Learned, kapp
     means = prior.tensor("means").to(tokens)
     by_prior = vmf_means(tokens, means, prior.tensor("shares")[:, None], kappa)[:, 0]
     if others:
-        known = torch.cat([other.features.tokens for other in others])
+        others_tokens = torch.cat([other.features.tokens for other in others])
         weights = torch.cat([other.background.flatten() for other in others])
-        own = vmf_means(tokens, known, weights[:, None], kappa)[:, 0]
+        own = vmf_means(tokens, others_tokens, weights[:, None], kappa)[:, 0]
     else:
-        far = _far_pairs(support.features.grid_hw)
+        grid_hw = support.features.grid_hw
+        far = (~near_pairs(grid_hw, max(1, int(_NEAR * max(grid_hw))))).float()
         kernel = ((tokens @ tokens.T - 1) * kappa).exp() * far
         own = (kernel @ background) / (far @ background).clamp(min=1e-6)
     ratios = own.clamp(min=DENSITY_FLOOR).log() - by_prior.clamp(min=DENSITY_FLOOR).log()
     return (ratios @ background) / background.sum()
-
-
-def _far_pairs(grid_hw: tuple[int, int]) -> Tensor:
-    """(n, n) 1.0 for pairs of patches that lie far from each other."""
-    rows, columns = grid_hw
-    row = torch.arange(rows).repeat_interleave(columns)
-    column = torch.arange(columns).repeat(rows)
-    reach = max(1, int(_NEAR * max(grid_hw)))
-    near = ((row[:, None] - row).abs() <= reach) & ((column[:, None] - column).abs() <= reach)
-    return (~near).float()

@@ -100,7 +100,7 @@ def _std_error(samples: Tensor) -> Tensor:
 def fit_inv_temperature(ensemble: Ensemble, left_out: LeaveOneOut, default: float, penalty: float) -> float:
     """The factor on the logits with the least log loss on left-out patches, every sample alike.
 
-    penalty: log loss that a factor e times the default, or a part of it, costs.
+    penalty: log loss that a factor e times higher or lower than the default costs.
     """
     losses = [
         _log_losses(ensemble.held_out_logits(scores, way), scores)

@@ -1,4 +1,4 @@
-"""The universal background: what it does to densities by hand, when it is believed, and how it travels."""
+"""The background prior: what it does to densities by hand, its weight, and how it is saved."""
 
 import math
 from pathlib import Path
@@ -28,8 +28,8 @@ def background(*means: tuple[float, float], shares: list[float] | None = None, m
     return Learned(facts, {"means": torch.tensor(means).half(), "shares": told})
 
 
-def test_the_universal_background_counts_as_so_many_supports() -> None:
-    """Cosines of the query (1, 0): 1 with the class, 0 with the own background, 0.5 and -0.25 with the universal."""
+def test_the_prior_counts_as_so_many_supports() -> None:
+    """Cosines of the query (1, 0): 1 with the class, 0 with the own background, 0.5 and -0.25 with the prior."""
     shown, query = support(row((1, 0), (0, 1)), [1, 0]), row((1, 0))
     beside = background((0.5, 0.0), (-0.25, 0.0), shares=[0.75, 0.25])
     universal = 0.75 * math.exp(-0.5) + 0.25 * math.exp(-1.25)
@@ -42,7 +42,7 @@ def test_the_universal_background_counts_as_so_many_supports() -> None:
         assert float(task.score(query)[1, 0, 0]) == pytest.approx(expected, abs=1e-4)
 
 
-def test_without_any_background_the_universal_one_is_all_of_it() -> None:
+def test_without_any_background_the_prior_is_all_of_it() -> None:
     whole, query = support(row((1, 0)), [1]), row((1, 0), (0, 1))
     task = density.Task(("a",), (whole,), SPEC, PLAIN, background((0.0, 1.0)))
     assert task.score(query)[1, 0].tolist() == pytest.approx([1.0, -1.0])
@@ -58,7 +58,7 @@ def lone(columns: int, turned: bool) -> Support:
     return Support(FeatureMap(features, Frame(size, size, 8), "hand"), mask, torch.ones(1, columns))
 
 
-def test_it_is_believed_where_backgrounds_are_of_many_places() -> None:
+def test_it_has_weight_where_backgrounds_are_of_many_places() -> None:
     everything = background((0.1, 0.0), (0.0, 0.1), (-0.1, 0.0), (0.0, -0.1))
     assert prior_weight([lone(40, turned=True)], everything, 20.0) > 0.99
     assert prior_weight([lone(40, turned=False)], everything, 20.0) < 0.01
@@ -69,7 +69,7 @@ def test_it_is_believed_where_backgrounds_are_of_many_places() -> None:
     assert prior_weight([support(row((1, 0)), [1])], everything, 20.0) == 1
 
 
-def test_a_query_moves_the_threshold_as_far_as_it_is_believed() -> None:
+def test_a_query_moves_the_threshold_as_far_as_the_prior_has_weight() -> None:
     shown, beside = lone(40, turned=True), background((0.1, 0.0), (0.0, 0.1), (-0.1, 0.0), (0.0, -0.1))
     still, moved = (
         auto.Task(
@@ -155,13 +155,13 @@ def test_what_is_not_for_this_method_or_backbone_is_refused(tmp_path: Path) -> N
         density.Task(("a",), (shown,), SPEC, density.Settings(), shares_alone)
 
 
-def test_belief_hangs_on_the_supports_and_not_on_their_order() -> None:
+def test_the_weight_does_not_depend_on_the_order_of_supports() -> None:
     supports = [lone(columns, turned=columns % 2 == 0) for columns in range(12, 21)]
     everything = background((0.1, 0.0), (0.0, 0.1), (-0.1, 0.0), (0.0, -0.1))
     assert prior_weight(supports, everything, 20.0) == prior_weight(supports[::-1], everything, 20.0)
 
 
-def test_what_is_not_believed_costs_nothing() -> None:
+def test_a_prior_without_weight_costs_nothing() -> None:
     shown = support(row((1, 0), (0, 1)), [1, 0])
     settings = density.Settings(background_prior_weight=0.0)
     assert len(density.fit([shown], settings, background((0.5, 0.0))).tokens) == 2

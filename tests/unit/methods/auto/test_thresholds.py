@@ -1,4 +1,4 @@
-"""The way back from a query's mask to the supports, on cells few enough to count."""
+"""Cycle consistency from a query's mask to the support, on patches few enough to count."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ PLAIN = density.Settings(affinity_sharpness=0.0, self_support_weight=0.0, pool=1
 
 
 def cycle(mask: list[int], inv_temperature: float = 1e3, penalty: float = 0.0) -> CycleConsistency:
-    """To a support whose cells are A, A, B, B."""
+    """With a support whose tokens are A, A, B, B."""
     return CycleConsistency(support(row(A, A, B, B), mask), 0, inv_temperature, penalty, PLAIN)
 
 
@@ -25,7 +25,7 @@ def cycle(mask: list[int], inv_temperature: float = 1e3, penalty: float = 0.0) -
         ([0, 0, 0, 0], 0.0),  # finds nothing
     ],
 )
-def test_what_a_mask_finds_back_is_counted(mask: list[int], iou: float) -> None:
+def test_what_a_mask_finds_in_the_support_is_counted(mask: list[int], iou: float) -> None:
     found = cycle([1, 1, 0, 0]).ious(row(A, A, B, B), torch.tensor(mask)[:, None])
     assert found.tolist() == pytest.approx([iou])
 
@@ -40,7 +40,7 @@ def test_the_threshold_is_the_mean_of_the_best() -> None:
     assert float(dear) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_masks_that_find_half_back_move_half_as_far() -> None:
+def test_masks_that_find_half_move_half_as_far() -> None:
     """All four cells are the object, and the query's mask is A up to 0.5 and nothing above: two of four are found."""
     moved = cycle([1, 1, 1, 1]).threshold(row(A, A, B, B), torch.tensor([[0.6, 0.6, -2.0, -2.0]]))
     assert float(moved) == pytest.approx(float(_CYCLE_THRESHOLDS[_CYCLE_THRESHOLDS <= 0.5].mean()) / 2)
