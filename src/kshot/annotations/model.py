@@ -42,6 +42,9 @@ class Export:
             check_method(self.instances)
 
 
+DEFAULT_EXPORT = Export()
+
+
 @dataclass(frozen=True, eq=False)
 class Annotation:
     """The pixels of one object, or of a whole class in an image."""

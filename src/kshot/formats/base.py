@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot import _plugins
-from kshot.annotations.model import AnnotationSet, Export
+from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export
 from kshot.annotations.pairing import MASK_ENDING
 from kshot.annotations.shots import annotations_of, class_order, only_classes, shots_of
 from kshot.errors import SettingError, SupportError
@@ -84,7 +84,7 @@ class AnnotationWriter(Format, ABC):
     only `kshot convert` can write it and no run, which has other files there."""
 
     @abstractmethod
-    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write labels below `out`; returns the path of what `read_annotations` reads. Raises `OutputError`."""
 
 

@@ -21,7 +21,7 @@ from kshot.annotations.checked_json import (
     size_of,
     the_only,
 )
-from kshot.annotations.model import Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
+from kshot.annotations.model import DEFAULT_EXPORT, Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
 from kshot.annotations.pairing import ImageFinder, path_below
 from kshot.annotations.polygons import polygons
 from kshot.annotations.rle import Rle
@@ -54,7 +54,7 @@ class Coco(AnnotationReader, AnnotationWriter, PredictionWriter):
         ]
         save(AnnotationSet(prediction.classes, [LabelledImage(path.stem, prediction.size_hw, tuple(found))]), path)
 
-    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/coco.json; polygons lose by their tolerance, RLE loses nothing. Returns its path."""
         save(annotations, out / self.output, export)
         return out / self.output
@@ -84,7 +84,7 @@ class Coco(AnnotationReader, AnnotationWriter, PredictionWriter):
         return shots_of(AnnotationSet(file.used, [_of_support(image, finder) for image in kept]))
 
 
-def save(annotations: AnnotationSet, path: Path, export: Export | None = None) -> None:
+def save(annotations: AnnotationSet, path: Path, export: Export = DEFAULT_EXPORT) -> None:
     """Write labels as one file; what is neither of a class nor a crowd of it is left out. Raises `OutputError`."""
     ids = {name: index for index, name in enumerate(annotations.classes, start=1)}
     images: list[dict[str, Any]] = []
@@ -95,7 +95,7 @@ def save(annotations: AnnotationSet, path: Path, export: Export | None = None) -
         for one in image.annotations:
             if one.label in ids:
                 named = {"id": len(written) + 1, "image_id": image_id, "category_id": ids[one.label]}
-                written.append(named | _written(one, export or Export()))
+                written.append(named | _written(one, export))
     data = {
         "info": {"description": "Segmentation masks written by kshot", "version": "1.0"},
         "licenses": [],

@@ -16,7 +16,7 @@ from defusedxml.ElementTree import parse
 
 from kshot.annotations import rle
 from kshot.annotations.checked_json import Entry, documents, polygon, size_of, the_only
-from kshot.annotations.model import Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
+from kshot.annotations.model import DEFAULT_EXPORT, Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
 from kshot.annotations.pairing import ImageFinder
 from kshot.annotations.polygons import ellipse_corners, polygons
 from kshot.annotations.rle import Rle
@@ -37,7 +37,7 @@ class Cvat(AnnotationReader, AnnotationWriter):
     )
     output = "cvat.xml"
 
-    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/cvat.xml, an image at a time; returns its path.
 
         Masks lose nothing but scores and ignored pixels; holes of polygons are bridged to their outline. Raises
@@ -48,7 +48,7 @@ class Cvat(AnnotationReader, AnnotationWriter):
             file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
             file.write(_text(path, _meta(annotations.classes)))
             for number, image in enumerate(annotations.images):
-                file.write(_text(path, _element(number, image, export or Export())))
+                file.write(_text(path, _element(number, image, export)))
             file.write("</annotations>\n")
         return path
 

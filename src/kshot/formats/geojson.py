@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kshot.annotations.model import AnnotationSet, Export, LabelledImage
+from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export, LabelledImage
 from kshot.formats.base import AnnotationWriter
 from kshot.formats.geotiff import load_rasterio, place_of
 from kshot.io.atomic import write_text
@@ -25,7 +25,7 @@ class Geojson(AnnotationWriter):
         """Raise `OutputError` when rasterio is missing."""
         load_rasterio()
 
-    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/geojson/<stem>.geojson; returns the folder.
 
         Coordinates are WGS 84, as RFC 7946 wants them; of an image without a place on earth they are pixels, and the

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.annotations.model import AnnotationSet, Export
+from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export
 from kshot.errors import OutputError
 from kshot.formats.base import AnnotationWriter, RowWriter
 from kshot.formats.png import palette
@@ -34,7 +34,7 @@ class Geotiff(AnnotationWriter, RowWriter):
         """Where the file of an image lies, relative to the output folder."""
         return f"{self.output}/{stem}.tif"
 
-    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/geotiff/<stem>.tif; returns the folder.
 
         An image without a place on earth gives a plain TIFF. Lossless but for scores. Raises `OutputError`.

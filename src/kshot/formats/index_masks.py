@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.annotations.checked_json import check_class_names, read_json, read_text_lines
-from kshot.annotations.model import Annotation, AnnotationSet, Export, LabelledImage, LazyImages
+from kshot.annotations.model import DEFAULT_EXPORT, Annotation, AnnotationSet, Export, LabelledImage, LazyImages
 from kshot.annotations.pairing import ImageAndMask, in_two_folders
 from kshot.errors import MaskError, SupportError
 from kshot.formats.base import AnnotationReader, AnnotationWriter
@@ -71,14 +71,14 @@ class IndexMasks(MaskFolders, AnnotationWriter):
             raise SupportError(f"{folder}: both classes.json and classes.txt; keep one")
         return read_classes(found[0]) if found else None
 
-    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/masks, `out`/images and `out`/classes.json; returns `out`.
 
         Lossless but for scores and for where one object ends and the next of its class begins. Raises `OutputError`.
         """
         for image in annotations.images:
             save_labels(image.labels(annotations.classes), out / "masks" / f"{image.stem}.png")
-            image.place_in(out / "images", export or Export())
+            image.place_in(out / "images", export)
         names = {str(label): name for label, name in enumerate(annotations.classes, start=1)}
         write_text(out / "classes.json", json.dumps(names, indent=2) + "\n")
         return out

@@ -30,7 +30,7 @@ from kshot.annotations.checked_json import (
     size_of,
     the_only,
 )
-from kshot.annotations.model import Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
+from kshot.annotations.model import DEFAULT_EXPORT, Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
 from kshot.annotations.pairing import ImageFinder
 from kshot.annotations.polygons import ellipse_corners, polygons
 from kshot.annotations.rle import Rle
@@ -59,13 +59,13 @@ class LabelStudio(AnnotationReader, AnnotationWriter):
     )
     output = "label_studio.json"
 
-    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/label_studio.json, an image at a time, and the labelling set-up beside it; returns the path.
 
         Images are named as local files below the storage's root, by their path in the folder of images. Brush strokes
         lose ignored pixels alone; holes of polygons are bridged to their outline. Raises `OutputError`.
         """
-        path, export = out / self.output, export or Export()
+        path = out / self.output
         with atomic_path(path) as beside, beside.open("w", encoding="utf-8") as file:
             for number, image in enumerate(annotations.images, start=1):
                 task = json.dumps(_task(number, image, export), allow_nan=False)

@@ -17,7 +17,15 @@ from PIL import Image
 
 from kshot.annotations import rle
 from kshot.annotations.checked_json import Entry, points_of, polygon, read_json, score_of, size_of
-from kshot.annotations.model import Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage, LazyImages
+from kshot.annotations.model import (
+    DEFAULT_EXPORT,
+    Annotation,
+    AnnotationSet,
+    Export,
+    ImageBuilder,
+    LabelledImage,
+    LazyImages,
+)
 from kshot.annotations.pairing import ImageFinder
 from kshot.annotations.polygons import ellipse_corners, polygons
 from kshot.annotations.rle import Rle
@@ -39,13 +47,13 @@ class Labelme(AnnotationReader, AnnotationWriter):
     layout = "labelme: x.json of labelme beside each image"
     output = "labelme"
 
-    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/labelme/<stem>.json beside its image, since labelme lists a folder's images. Returns the folder.
 
         Masks lose nothing. Polygons have no holes in labelme: a hole is bridged to its outline by a cut of no width.
         Ignored pixels are called __ignore__. Raises `OutputError`.
         """
-        folder, export = out / self.output, export or Export()
+        folder = out / self.output
         for image in annotations.images:
             objects = enumerate(image.annotations, start=1)
             data: dict[str, Any] = {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kshot.annotations.checked_json import check_class_names, read_text_lines
-from kshot.annotations.model import AnnotationSet, Export, LabelledImage, paint
+from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export, LabelledImage, paint
 from kshot.errors import SupportError
 from kshot.formats.base import AnnotationWriter
 from kshot.formats.index_masks import MaskFolders
@@ -36,7 +36,7 @@ class Voc(MaskFolders, AnnotationWriter):
     layout = "VOC: JPEGImages/x.jpg and SegmentationClass/x.png with the 20 VOC classes, or those of labelmap.txt"
     output = "voc"
 
-    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/voc with its images; returns its path. SegmentationObject only where annotations are objects.
 
         Lossless but for scores and overlaps; an image of more than 254 objects keeps its classes alone. Images keep
@@ -48,7 +48,7 @@ class Voc(MaskFolders, AnnotationWriter):
             save_labels(image.labels(annotations.classes), folder / CLASS_MASKS / f"{image.stem}.png")
             if annotations.objects:
                 _save_objects(image, folder / OBJECT_MASKS / f"{image.stem}.png")
-            image.place_in(folder / IMAGES, export or Export())
+            image.place_in(folder / IMAGES, export)
         listed = "".join(f"{stem}\n" for stem in stems)
         for name in ("trainval", "train", "val"):
             write_text(folder / LISTS / f"{name}.txt", listed)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kshot.annotations import rle
 from kshot.annotations.checked_json import Entry, check_class_names, read_text_lines, read_yaml
 from kshot.annotations.model import (
+    DEFAULT_EXPORT,
     Annotation,
     AnnotationSet,
     Export,
@@ -40,13 +41,13 @@ class Yolo(AnnotationReader, AnnotationWriter):
     layout = "YOLO: images/x.jpg, labels/x.txt with polygons or boxes, and data.yaml that names the classes"
     output = "yolo"
 
-    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/yolo with its images; returns the path of its data.yaml.
 
         Without a tolerance the polygons follow every pixel, and nothing is lost but scores and ignored pixels. An image
         without objects gets an empty file, which says so. Raises `OutputError`.
         """
-        folder, export = out / self.output, export or Export()
+        folder = out / self.output
         objects = annotations if annotations.objects else split_into_instances(annotations, "components")
         for image in objects.images:
             image.place_in(folder / "images", export)

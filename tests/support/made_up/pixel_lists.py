@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kshot.annotations.checked_json import Entry, read_json
-from kshot.annotations.model import Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
+from kshot.annotations.model import DEFAULT_EXPORT, Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
 from kshot.annotations.pairing import ImageFinder
 from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.io.atomic import write_text
@@ -27,7 +27,7 @@ class PixelLists(AnnotationReader, AnnotationWriter):
         read = [_image(Entry(f"{path}: {name}", about), name, finder) for name, about in data["images"].items()]
         return AnnotationSet(tuple(data["classes"]), read)
 
-    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export | None = None) -> Path:
+    def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/pixels.json; returns its path. Raises `OutputError`."""
         images = {
             image.name: {"height": image.size_hw[0], "width": image.size_hw[1]}
