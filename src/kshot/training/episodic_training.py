@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from kshot.training.augment import Augmenter
 from kshot.training.class_splits import EpochSampler, base_view, facts_of, novel_view, split_classes
 from kshot.training.distributed import is_main_process, rank_and_world_size
 from kshot.training.episode_batches import Example, Examples
-from kshot.training.episodic_heads import PatchLogits, cross_entropy, make_head
+from kshot.training.episodic_heads import Head, PatchLogits, cross_entropy, make_head
 from kshot.training.episodic_recipes import RECIPES, Recipe
 from kshot.training.schedule import Progress
 from kshot.training.trainer import train
@@ -114,7 +114,9 @@ def episodic(
         device=torch.device(segmenter.backbone.device),
         facts=facts,
     )
-    epoch_steps = steps_of(episodes_per_epoch or learner.sampler.pairs, recipe)
+    # All processes share the episodes of an epoch.
+    step_episodes = recipe.batch_size * recipe.grad_accumulation_steps * rank_and_world_size()[1]
+    epoch_steps = max(1, math.ceil((episodes_per_epoch or learner.sampler.pairs) / step_episodes))
     choices = {
         "method": method,
         "start": start,
@@ -153,12 +155,6 @@ def episodic(
     return result
 
 
-def steps_of(episodes: int, recipe: Recipe) -> int:
-    """Steps of an epoch of so many episodes, which all processes share."""
-    together = recipe.batch_size * recipe.grad_accumulation_steps * rank_and_world_size()[1]
-    return max(1, math.ceil(episodes / together))
-
-
 @dataclass(eq=False)
 class EpisodicLearner:
     """Episodes to a trained head."""
@@ -190,7 +186,7 @@ class EpisodicLearner:
 
     def losses(self, batch: Sequence[Example]) -> dict[str, Tensor]:
         """Weighted cross-entropies by name; "loss" adds the alignment loss with its weight."""
-        head: Any = self.model
+        head = cast(Head, self.model)
         parts: dict[str, list[PatchLogits]] = {}
         for example in batch:
             for name, predictions in head.predict(example.to(self.device), self.recipe).items():
@@ -211,7 +207,7 @@ class EpisodicLearner:
 
     def learned(self, tensors: Mapping[str, Tensor]) -> Learned:
         """What inference reads: the weights, and facts of the backbone that they belong to."""
-        head: Any = self.model
+        head = cast(Head, self.model)
         origin = self.runner.segmenter.feature_spec
         facts = {"method": head.method, "backbone": origin.backbone, "identity": origin.identity, "size": origin.size}
         kept = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
