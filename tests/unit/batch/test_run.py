@@ -21,6 +21,7 @@ from kshot.errors import InputError, OutputError, SettingError, UnknownNameError
 from kshot.io.images import read_mask
 from kshot.types import Shot
 from tests.support.drawing import draw
+from tests.support.runs import contents
 
 ALL = ("png", "overlay", "scores", "coco")
 
@@ -28,12 +29,6 @@ ALL = ("png", "overlay", "scores", "coco")
 @pytest.fixture
 def task(toy: kshot.Segmenter, shots: list[Shot]) -> kshot.Task:
     return toy.fit(shots)
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    files = {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
-    files.pop("timing.jsonl")
-    return files
 
 
 def test_outputs_mirror_the_inputs(toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path) -> None:

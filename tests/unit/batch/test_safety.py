@@ -15,6 +15,7 @@ from kshot.batch import label_folder, read_manifest
 from kshot.batch.run_folder import RunFolder
 from kshot.errors import InputError, OutputError, SettingError
 from kshot.types import Shot
+from tests.support.runs import contents
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -22,11 +23,6 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture
 def task(toy: kshot.Segmenter, shots: list[Shot]) -> kshot.Task:
     return toy.fit(shots)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in files.items() if not name.startswith("timing")}
 
 
 def test_killed_at_random_moments_and_resumed_equals_undisturbed() -> None:
