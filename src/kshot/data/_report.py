@@ -1,6 +1,6 @@
 """What a data set has and what it lacks, in words."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -65,6 +65,17 @@ def check_problems(root: Path, strict: bool, problems: Iterable[Problem]) -> tup
     if real and strict:
         raise DatasetError(f"{root}: {'; '.join(map(str, real))}; add what is missing, or go on without strict")
     return real
+
+
+def split_samples(
+    lists: Mapping[str, Sequence[str]], samples: Collection[str]
+) -> tuple[dict[str, tuple[str, ...]], list[Problem]]:
+    """{split: the ids of its list that are among the samples}, and the ids that are not."""
+    absent = [
+        Problem(f"images of {name}.txt without a file or a mask", tuple(i for i in ids if i not in samples))
+        for name, ids in lists.items()
+    ]
+    return {name: tuple(i for i in ids if i in samples) for name, ids in lists.items()}, absent
 
 
 def read_list(path: Path) -> list[str]:

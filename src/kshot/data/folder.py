@@ -9,7 +9,7 @@ import numpy as np
 
 from kshot.annotations.pairing import MASK_ENDING, by_stem
 from kshot.data import fss1000
-from kshot.data._report import Problem, check_problems, read_list
+from kshot.data._report import Problem, check_problems, read_list, split_samples
 from kshot.data.base import Dataset, Labels, LabelType, Sample, label_type
 from kshot.errors import DatasetError, SupportError
 from kshot.formats.index_masks import CLASS_FILES, read_classes
@@ -162,8 +162,4 @@ def _splits(root: Path, samples: Mapping[str, Sample]) -> tuple[dict[str, tuple[
     lists = {name: read_list(root / f"{name}.txt") for name in _SPLITS if (root / f"{name}.txt").is_file()}
     if not lists:
         return {"all": tuple(samples)}, []
-    absent = [
-        Problem(f"images of {name}.txt without a file or a mask", tuple(i for i in ids if i not in samples))
-        for name, ids in lists.items()
-    ]
-    return {name: tuple(i for i in ids if i in samples) for name, ids in lists.items()}, absent
+    return split_samples(lists, samples)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from kshot.data._report import Problem, check_problems, read_list
+from kshot.data._report import Problem, check_problems, read_list, split_samples
 from kshot.data.base import Dataset, Sample
 from kshot.errors import DatasetError, SettingError
 from kshot.formats.voc import CLASS_MASKS, CLASSES, IMAGES, LISTS
@@ -39,8 +39,7 @@ def load(
     if masks not in {"auto", *_MASKS}:
         raise SettingError(f"expected masks as auto, {' or '.join(_MASKS)}, got {masks!r}")
     samples, lost = _samples(home, _MASKS if masks == "auto" else (masks,))
-    lists, problems = _lists(home, samples)
-    splits = {name: tuple(image for image in ids if image in samples) for name, ids in lists.items()}
+    splits, problems = _splits(home, samples)
     tested = next((name for name in ("val", "trainval", "train") if name in splits), next(iter(splits)))
     return Dataset(
         name="voc",
@@ -86,24 +85,15 @@ def _samples(home: Path, folders: Iterable[str]) -> tuple[dict[str, Sample], tup
     return samples, tuple(sorted(masks.keys() - images.keys()))
 
 
-def _lists(home: Path, samples: dict[str, Sample]) -> tuple[dict[str, list[str]], list[Problem]]:
-    """{split: ids as listed}, and what they name in vain; without lists every mask is in `val`."""
+def _splits(home: Path, samples: dict[str, Sample]) -> tuple[dict[str, tuple[str, ...]], list[Problem]]:
+    """{split: its ids}, and what is missing; without lists every mask is in `val`."""
     paths = sorted((home / LISTS).glob("*.txt"))
     if not paths:
-        return {"val": list(samples)}, [
-            Problem("list of ImageSets/Segmentation is missing; val is every mask", ("val",))
-        ]
-    lists = {path.stem: _plain(read_list(path)) for path in paths}
-    problems = [
-        Problem(f"images of {name}.txt without a file or a mask", tuple(i for i in ids if i not in samples))
-        for name, ids in lists.items()
-    ]
-    return lists, problems
-
-
-def _plain(entries: list[str]) -> list[str]:
-    """Ids; some lists of the augmented set give paths (/JPEGImages/2007_000033.jpg) instead."""
-    return list(dict.fromkeys(Path(entry).stem for entry in entries))
+        missing = Problem("list of ImageSets/Segmentation is missing; val is every mask", ("val",))
+        return {"val": tuple(samples)}, [missing]
+    # Some lists of the augmented set give paths (/JPEGImages/2007_000033.jpg) instead of ids.
+    lists = {path.stem: list(dict.fromkeys(Path(entry).stem for entry in read_list(path))) for path in paths}
+    return split_samples(lists, samples)
 
 
 def _folders_used(samples: dict[str, Sample]) -> str:
