@@ -138,7 +138,6 @@ class EpisodeRunner:
             path.read_bytes(),
             segmenter.backbone,
             segmenter.size,
-            segmenter.backbone.spec.patch,
             lambda: segmenter.features(read_image(path, max_pixels=segmenter.max_pixels)),
         )
 

@@ -42,13 +42,13 @@ class FeatureCache:
         self._written = max_bytes
         self.writable = folder is not None
 
-    def get(self, data: bytes, backbone: Backbone, size: int, patch: int, make: Callable[[], FeatureMap]) -> FeatureMap:
+    def get(self, data: bytes, backbone: Backbone, size: int, make: Callable[[], FeatureMap]) -> FeatureMap:
         """Features from the folder, or from `make` when they are not there.
 
-        data: the bytes of an image file, followed by what was done to the image, if anything. patch: of the backbone.
+        data: the bytes of an image file, followed by what was done to the image, if anything.
         """
         path = self.path(data, backbone, size)
-        found = self._read(path, backbone.identity, patch) if path else None
+        found = self._read(path, backbone) if path else None
         if found is not None:
             self.hits += 1
             return found
@@ -65,13 +65,15 @@ class FeatureCache:
         key = hashlib.sha256(data + f"{backbone.identity} {size} {backbone.dtype}".encode()).hexdigest()
         return self.folder / key[:2] / f"{key}.safetensors"
 
-    def _read(self, path: Path, identity: str, patch: int) -> FeatureMap | None:
+    def _read(self, path: Path, backbone: Backbone) -> FeatureMap | None:
         try:
             # A clone is aligned as torch aligns tensors: sums over memory that is not may differ in the last bits.
             tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
             height, width, inner_height, inner_width = tensors["frame"].tolist()
-            frame = Frame((height, width), (inner_height, inner_width), patch)
-            found = FeatureMap(tensors["features"], frame, identity, tensors.get("token"), tensors.get("objectness"))
+            frame = Frame((height, width), (inner_height, inner_width), backbone.spec.patch)
+            found = FeatureMap(
+                tensors["features"], frame, backbone.identity, tensors.get("token"), tensors.get("objectness")
+            )
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, KeyError, ValueError) as error:

@@ -87,7 +87,6 @@ class Augmenter:
             changed.tobytes() + repr(changed.shape).encode(),
             segmenter.backbone,
             segmenter.size,
-            segmenter.backbone.spec.patch,
             lambda: segmenter.features(changed),
         )
         return Augmented(features, labels)

@@ -23,8 +23,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def get(cache: FeatureCache, image: Path, toy: kshot.Segmenter, size: int = 96) -> FeatureMap:
-    data, patch = image.read_bytes(), toy.backbone.spec.patch
-    return cache.get(data, toy.backbone, size, patch, lambda: extract(toy.backbone, draw(0)[0], size))
+    return cache.get(image.read_bytes(), toy.backbone, size, lambda: extract(toy.backbone, draw(0)[0], size))
 
 
 def test_kept_and_found_again(tmp_path: Path, image: Path, toy: kshot.Segmenter) -> None:
