@@ -87,10 +87,10 @@ def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
         sam_models.load(str(tmp_path))
 
 
-def test_without_the_picture_sam_graph_says_what_it_needs(sam_folder: Path) -> None:
+def test_without_the_image_sam_graph_says_what_it_needs(sam_folder: Path) -> None:
     chosen = sam_graph.Settings(model=str(sam_folder))
     task = sam_graph.Task(("c",), (support(row((1, 0), (0, 1)), [1, 0]),), SPEC, chosen)
-    with pytest.raises(SettingError, match="picture"):
+    with pytest.raises(SettingError, match="image itself"):
         task.score(row((1, 0)))
 
 

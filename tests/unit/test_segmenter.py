@@ -229,9 +229,10 @@ def test_damaged_task_files_are_refused(toy: kshot.Segmenter, shots: list[Shot],
 
 def test_a_task_of_another_layout_is_refused(toy: kshot.Segmenter, shots: list[Shot], tmp_path: Path) -> None:
     header, tensors = read_task(toy.fit(shots).save(tmp_path / "t.kshot"))
-    write_task(tmp_path / "new.kshot", header | {"layout": 99}, tensors)
-    with pytest.raises(TaskVersionError, match="layout 99"):
-        kshot.load_task(tmp_path / "new.kshot")
+    for layout in (1, 99):  # of an older version, and of a newer one
+        write_task(tmp_path / "other.kshot", header | {"layout": layout}, tensors)
+        with pytest.raises(TaskVersionError, match=f"layout {layout}, this kshot reads layout 2; fit again"):
+            kshot.load_task(tmp_path / "other.kshot")
     write_task(tmp_path / "odd.kshot", header | {"frames": "none"}, tensors)
     with pytest.raises(TaskFileError, match="damaged header"):
         kshot.load_task(tmp_path / "odd.kshot")

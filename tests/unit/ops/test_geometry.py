@@ -69,7 +69,7 @@ def test_flipping_commutes_where_nothing_is_padded() -> None:
     torch.testing.assert_close(to_pixels(planes.flip(-1), frame), to_pixels(planes, frame).flip(-1))
 
 
-def test_cell_of_names_the_patch_under_a_point() -> None:
+def test_patch_at_names_the_patch_under_a_point() -> None:
     frame = Frame((100, 200), (64, 128), 16)
     assert frame.patch_at(0, 0) == (0, 0)
     assert frame.patch_at(199.9, 99.9) == (3, 7)
