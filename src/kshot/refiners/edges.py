@@ -41,7 +41,7 @@ def refine(logits: Tensor, frame: Frame, image: NDArray[np.uint8], settings: Set
     if not bool(near.any()):
         return plain
     small_hw = fit_size(frame.size_hw, settings.side)
-    # The background's logits are zero and stay so: a filter of nothing is nothing.
+    # The background's logits are zero, and the filter would leave them so.
     coarse = to_pixels(logits[1:].clamp(-settings.limit, settings.limit), frame, small_hw)  # (n, sh, sw)
     patch = frame.patch * (small_hw[0] / frame.inner_hw[0] * small_hw[1] / frame.inner_hw[1]) ** 0.5
     radius = max(1, round(settings.radius * patch))
