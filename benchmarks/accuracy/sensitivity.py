@@ -65,10 +65,10 @@ def main() -> None:
         report = json.loads(options.out.read_text())
     segmenter = Segmenter(backbone=options.backbone, size=options.size, refiner="none")
     name = segmenter.feature_spec.backbone.rpartition("/")[2]
-    done = {(row["backbone"], row["data"], row["shot"]) for row in report["rows"]}
+    done = {(row["backbone"], row["size"], row["data"], row["shot"]) for row in report["rows"]}
     for data in options.sets:
         for shot in options.shots:
-            if (name, data, shot) in done:
+            if (name, segmenter.size, data, shot) in done:
                 continue
             mious = _measured(segmenter, data, shot, values(options.settings), options)
             row = {"backbone": name, "size": segmenter.size, "data": data, "shot": shot, "episodes": options.episodes}

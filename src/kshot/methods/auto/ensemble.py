@@ -20,6 +20,10 @@ NO_SHIFT = 1e6  # a penalty that keeps every threshold where it is
 _INV_TEMPERATURES = torch.tensor([0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.5, 0.7, 1.0, 1.4])
 _ZERO = int((CANDIDATE_THRESHOLDS == 0).nonzero())
 _MIN_IOU = 0.02  # mean IoUs below this are too small to compare
+# Halved or doubled, these three move no development set by half a point (benchmarks/results/sensitivity.json).
+_MIN_WEIGHT = 0.05  # members below it are left out, to save their time
+DEFAULT_INV_TEMPERATURE = 0.7  # where nothing could be left out; it changes scores and no mask
+_TEMPERATURE_PENALTY = 0.01  # log loss, times the squared log ratio to the default
 
 
 class Weighting(NamedTuple):
@@ -28,7 +32,6 @@ class Weighting(NamedTuple):
     ensemble_inv_temperature: float
     base_method_margin: float
     std_error_penalty: float
-    min_member_weight: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,7 @@ class Ensemble:
     """(members,), sums to 1."""
     thresholds: Tensor
     """(members, N) logits."""
-    inv_temperature: float = 1.0
+    inv_temperature: float = DEFAULT_INV_TEMPERATURE
     """Factor on the combined logits."""
 
     @property
@@ -76,7 +79,7 @@ def fit_ensemble(
     margin = weighting.base_method_margin + std_error_penalty * _std_error(torch.cat(gains))
     gain = torch.stack([samples.mean(0) for samples in gains]).mean(0) - margin * (1 - weights)
     weights = (weighting.ensemble_inv_temperature * gain).softmax(0)
-    weights = torch.where(weights < weighting.min_member_weight, 0.0, weights)
+    weights = torch.where(weights < _MIN_WEIGHT, 0.0, weights)
     return Ensemble(weights / weights.sum(), thresholds)
 
 
@@ -97,19 +100,17 @@ def _std_error(samples: Tensor) -> Tensor:
     return samples.std(0) / len(samples) ** 0.5 if len(samples) > 1 else torch.zeros_like(samples[0])
 
 
-def fit_inv_temperature(ensemble: Ensemble, left_out: LeaveOneOut, default: float, penalty: float) -> float:
-    """The factor on the logits with the least log loss on left-out patches, every sample alike.
-
-    penalty: log loss that a factor e times higher or lower than the default costs.
-    """
+def fit_inv_temperature(ensemble: Ensemble, left_out: LeaveOneOut) -> float:
+    """The factor on the logits with the least log loss on left-out patches, every sample alike."""
     losses = [
         _log_losses(ensemble.held_out_logits(scores, way), scores)
         for way, samples in enumerate(left_out.scores)
         for scores in samples
     ]
     if not losses:
-        return default
-    costs = torch.stack(losses).mean(0) + penalty * (_INV_TEMPERATURES / default).log() ** 2
+        return DEFAULT_INV_TEMPERATURE
+    deviation = (_INV_TEMPERATURES / DEFAULT_INV_TEMPERATURE).log()
+    costs = torch.stack(losses).mean(0) + _TEMPERATURE_PENALTY * deviation**2
     return float(_INV_TEMPERATURES[costs.argmin()])
 
 

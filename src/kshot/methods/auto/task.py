@@ -74,10 +74,6 @@ class Settings:
     """Relative IoU that a threshold costs, times its square; IoU itself in cycle consistency."""
     threshold_penalty_one_shot: float = 0.15
     """The same for a class with one support, whose halves tell less."""
-    min_member_weight: float = 0.05
-    """Weight below which a member is left out."""
-    cycle_inv_temperature: float = 20.0
-    """Inverse temperature of the softmax over the IoUs of cycle consistency."""
     max_loo_supports: int = 5
     """Supports of a class that are left out in turn, at most."""
     presence_threshold: float = 0.2
@@ -92,10 +88,6 @@ class Settings:
     """Largest log ratio with even odds of presence."""
     competitor_margin_weight: float = 0.45
     """Log odds of presence for each unit of log ratio over the strongest competing class."""
-    inv_temperature: float = 0.7
-    """Factor on the logits where nothing could be left out; it changes scores and no mask."""
-    temperature_penalty: float = 0.01
-    """Log loss that another factor costs, times its squared log ratio to `inv_temperature`."""
     max_area_ratio: float = 5.0
     """Area of a class in a query relative to its largest support, at most, where images look alike."""
     weights: str = field(default="", repr=False)
@@ -230,16 +222,12 @@ class Task(base.Task):
         if not settings.calibrate_threshold or (weight >= _DIVERSE and not self._one_shot):
             penalties, shift = torch.full_like(penalties, NO_SHIFT), 0.0
         weighting = Weighting(
-            settings.ensemble_inv_temperature,
-            settings.base_method_margin,
-            settings.std_error_penalty,
-            settings.min_member_weight,
+            settings.ensemble_inv_temperature, settings.base_method_margin, settings.std_error_penalty
         )
         ensemble = fit_ensemble(left_out.ious, shift * left_out.midpoints, members, penalties, weighting)
-        factor = settings.inv_temperature
         if settings.calibrate_scores:
-            factor = fit_inv_temperature(ensemble, left_out, factor, settings.temperature_penalty)
-        return replace(ensemble, inv_temperature=factor)
+            return replace(ensemble, inv_temperature=fit_inv_temperature(ensemble, left_out))
+        return ensemble
 
     def _cycles(self) -> tuple[CycleConsistency | None, ...]:
         """For classes with one support; several supports set a threshold better by themselves."""
@@ -247,9 +235,8 @@ class Task(base.Task):
         if not (settings.calibrate_threshold and settings.cycle_consistency):
             return ()
         shown = [supports_showing(self.supports, way) for way in range(len(self.classes))]
-        sharpness, penalty = settings.cycle_inv_temperature, settings.threshold_penalty
         return tuple(
-            CycleConsistency(self.supports[showing[0]], way, sharpness, penalty, density.Settings())
+            CycleConsistency(self.supports[showing[0]], way, settings.threshold_penalty, density.Settings())
             if len(showing) == 1 and len(self.supports[showing[0]].features.tokens) <= _MAX_TOKENS
             else None
             for way, showing in enumerate(shown)

@@ -12,6 +12,8 @@ from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.similarity import vmf_means
 
 _BACKGROUND_QUANTILE = 0.2  # patches of an image below it are taken not to show the class
+# Of the softmax over IoUs; halved or doubled, it moves no development set by half a point (see `ensemble`).
+_CYCLE_INV_TEMPERATURE = 20.0
 _CYCLE_THRESHOLDS = torch.tensor([-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0])
 
 
@@ -41,12 +43,12 @@ class CycleConsistency:
     alignment (Wang et al., ICCV 2019, section 3.3), but at test time. A mask that runs over its object, or holds too
     little of it, does not find the support's mask.
 
-    way: row of the class in the support's masks. inv_temperature: of the softmax over the IoUs reached. penalty: IoU
-    that a threshold costs, times its square. settings: of the densities.
+    way: row of the class in the support's masks. penalty: IoU that a threshold costs, times its square. settings: of
+    the densities.
     """
 
-    def __init__(self, support: Support, way: int, inv_temperature: float, penalty: float, settings: Settings):
-        self.inv_temperature, self.penalty, self.settings = inv_temperature, penalty, settings
+    def __init__(self, support: Support, way: int, penalty: float, settings: Settings):
+        self.penalty, self.settings = penalty, settings
         self.tokens = support.features.tokens.contiguous()
         self.mask, self.valid_mask = support.masks[way].flatten(), support.valid_mask.flatten()
         self.affinity = QueryAffinity(support.features, settings)
@@ -58,7 +60,7 @@ class CycleConsistency:
         """
         candidates = _CYCLE_THRESHOLDS
         ious = self.ious(features, margins.flatten()[:, None] > candidates)
-        mean: Tensor = (self.inv_temperature * (ious - self.penalty * candidates**2)).softmax(0) @ candidates
+        mean: Tensor = (_CYCLE_INV_TEMPERATURE * (ious - self.penalty * candidates**2)).softmax(0) @ candidates
         return ious.max() * mean
 
     def ious(self, features: FeatureMap, masks: Tensor) -> Tensor:

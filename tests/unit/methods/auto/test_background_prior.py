@@ -76,9 +76,7 @@ def test_a_query_moves_the_threshold_as_far_as_the_prior_has_weight() -> None:
             ("a",),
             (shown,),
             SPEC,
-            auto.Settings(
-                query_threshold_shift=lean, support_threshold_shift=0.0, calibrate_scores=False, inv_temperature=1.0
-            ),
+            auto.Settings(query_threshold_shift=lean, support_threshold_shift=0.0, calibrate_scores=False),
             beside,
         )
         for lean in (0.0, 0.5)
@@ -87,7 +85,7 @@ def test_a_query_moves_the_threshold_as_far_as_the_prior_has_weight() -> None:
     best, worst = plane.topk(1).values.mean(), plane.quantile(0.2)  # 40 cells: a fortieth of the image is one
     expected = plane - 0.5 * moved.fitted.prior_weight * (best + worst) / 2
     torch.testing.assert_close(moved.score(shown.features)[1].flatten(), expected, atol=1e-4, rtol=1e-4)
-    two = auto.Task(("a",), (shown, shown), SPEC, auto.Settings(calibrate_scores=False, inv_temperature=1.0), beside)
+    two = auto.Task(("a",), (shown, shown), SPEC, auto.Settings(calibrate_scores=False), beside)
     assert two._query_shifts(shown.features, two.score(shown.features)).tolist() == [0.0]
 
 

@@ -10,9 +10,10 @@ from kshot.methods._leave_one_out import (
     HeldOutScores,
     LeaveOneOut,
 )
+from kshot.methods.auto import ensemble as ensemble_module
 from kshot.methods.auto.ensemble import Ensemble, Weighting, fit_ensemble, fit_inv_temperature
 
-WEIGHTING = Weighting(10.0, base_method_margin=0.0, std_error_penalty=0.0, min_member_weight=0.05)
+WEIGHTING = Weighting(10.0, base_method_margin=0.0, std_error_penalty=0.0)
 FREE, DEAR = torch.zeros(2), torch.full((2,), 10.0)
 
 
@@ -87,12 +88,13 @@ def test_combined_logits_are_the_weighted_mean_of_what_lies_above_the_thresholds
     assert ensemble.combine(planes).flatten().tolist() == [0, 0.25 * 2 + 0.75 * 3]
 
 
-def test_the_temperature_makes_scores_mean_what_they_say() -> None:
+def test_the_temperature_makes_scores_mean_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells at +-2 of which one in eight is wrong: log 7 / 2 = 0.97 says so; where half are wrong, nothing is told."""
     margins = torch.tensor([[2.0] * 8 + [-2.0] * 8])
     one, half = torch.tensor([1.0] * 7 + [0.0] * 8 + [1.0]), torch.tensor([1.0, 0.0] * 8)
     alone = Ensemble(torch.ones(1), torch.zeros(1, 1))
-    for mask, firmness, expected in ((one, 0.0, 1.0), (half, 0.0, 0.05), (half, 1e6, 0.7)):
+    for mask, penalty, expected in ((one, 0.0, 1.0), (half, 0.0, 0.05), (half, 1e6, 0.7)):
         left_out = LeaveOneOut(((),), ((HeldOutScores(margins, mask, torch.ones(16)),),), torch.zeros(1), torch.ones(1))
-        assert fit_inv_temperature(alone, left_out, 0.7, firmness) == pytest.approx(expected)
-    assert fit_inv_temperature(alone, LeaveOneOut(((),), ((),), torch.zeros(1), torch.ones(1)), 0.7, 0.0) == 0.7
+        monkeypatch.setattr(ensemble_module, "_TEMPERATURE_PENALTY", penalty)
+        assert fit_inv_temperature(alone, left_out) == pytest.approx(expected)
+    assert fit_inv_temperature(alone, LeaveOneOut(((),), ((),), torch.zeros(1), torch.ones(1))) == 0.7

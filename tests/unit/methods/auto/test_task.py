@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import kshot
 from kshot.cli import app
 from kshot.methods import density
+from kshot.methods.auto import ensemble
 from kshot.methods.auto import task as auto
 from kshot.methods.base import Support
 from kshot.types import Shot
@@ -21,11 +22,10 @@ from tests.support.hand import SPEC, areas, random_support, row, strange_prior, 
 def test_a_part_that_is_off_leaves_density_as_it_is() -> None:
     supports = tuple(support(row((1, 0), (0.6, 0.8), (0, 1)), [1, 0, 0]) for _ in range(2))
     query = row((1, 0), (0.8, 0.6), (0, 1))
-    off = auto.Settings(
-        calibrate_threshold=False, ensemble=False, presence=False, calibrate_scores=False, inv_temperature=1.0
-    )
+    off = auto.Settings(calibrate_threshold=False, ensemble=False, presence=False, calibrate_scores=False)
     plain = density.Task(("c",), supports, SPEC)
-    torch.testing.assert_close(auto.Task(("c",), supports, SPEC, off).score(query), plain.score(query))
+    expected = ensemble.DEFAULT_INV_TEMPERATURE * plain.score(query)
+    torch.testing.assert_close(auto.Task(("c",), supports, SPEC, off).score(query), expected)
 
 
 def alike(task: auto.Task) -> auto.Task:
@@ -69,9 +69,10 @@ def test_cycle_consistency_moves_the_threshold_of_a_query() -> None:
 
 def test_where_the_prior_has_weight_density_is_alone_and_zero_stays() -> None:
     def task(*shown: int, weight: float, ways: int = 1) -> auto.Task:
-        settings = auto.Settings(min_member_weight=0.0, threshold_penalty=0.0, std_error_penalty=0.0)
+        settings = auto.Settings(threshold_penalty=0.0, std_error_penalty=0.0)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(auto, "prior_weight", lambda *_: weight)
+            patch.setattr(ensemble, "_MIN_WEIGHT", 0.0)
             return auto.Task(tuple("ab"[:ways]), tuple(areas(*shown, ways=ways)), SPEC, settings, strange_prior())
 
     lone, several, apart = task(20, weight=0.9), task(20, 20, weight=0.9), task(20, 20, weight=0.9, ways=2)

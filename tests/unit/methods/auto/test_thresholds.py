@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kshot.methods import density
+from kshot.methods.auto import thresholds
 from kshot.methods.auto.thresholds import _CYCLE_THRESHOLDS, CycleConsistency
 from tests.support.hand import row, support
 
@@ -11,9 +12,14 @@ A, B = (1, 0), (0, 1)
 PLAIN = density.Settings(affinity_sharpness=0.0, self_support_weight=0.0, pool=1)
 
 
-def cycle(mask: list[int], inv_temperature: float = 1e3, penalty: float = 0.0) -> CycleConsistency:
+@pytest.fixture(autouse=True)
+def only_the_best_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thresholds, "_CYCLE_INV_TEMPERATURE", 1e3)
+
+
+def cycle(mask: list[int], penalty: float = 0.0) -> CycleConsistency:
     """With a support whose tokens are A, A, B, B."""
-    return CycleConsistency(support(row(A, A, B, B), mask), 0, inv_temperature, penalty, PLAIN)
+    return CycleConsistency(support(row(A, A, B, B), mask), 0, penalty, PLAIN)
 
 
 @pytest.mark.parametrize(
