@@ -1,12 +1,18 @@
 """Which image a mask, or an entry of an annotation file, belongs to: the rules that all layouts share."""
 
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from kshot.errors import SupportError
 from kshot.io.paths import image_files, walk
 
 ImageAndMask = tuple[Path, Path]
 MASK_ENDING = "_mask"  # x_mask.png is the mask of x.jpg
+_DRIVE = re.compile("[A-Za-z]:")
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts this before the names of uploaded files
 
 
 def in_two_folders(images: Path, masks: Path) -> list[ImageAndMask]:
@@ -69,7 +75,11 @@ def by_stem(root: Path) -> dict[str, Path]:
 
 
 class ImageFinder:
-    """Finds the images that an annotation file speaks of: beside it, in images/, or below when it names no folder."""
+    """Finds the images that an annotation file speaks of: beside it, in images/, or below.
+
+    A name may be a path of another machine, an address (`/data/local-files/?d=a.jpg`), percent-coded,
+    or have what Label Studio puts before uploads (eight hex digits and a dash). It counts as it is first.
+    """
 
     def __init__(self, where: Path, images: Path | None = None):
         self.root = where.parent if where.is_file() else where
@@ -77,37 +87,81 @@ class ImageFinder:
         self.below: dict[str, list[Path]] | None = None
 
     def find(self, name: str, first: Path | None = None) -> Path | None:
-        """The path of an image; None when there is none, or when several in other folders have its name.
+        """The path of an image; None when there is none, or when several fit equally well.
 
         first: a folder where the name counts before all others, wherever it leads from there.
         """
         if first and is_file(first / name):
             return first / name
-        relative = path_below(name)
-        if relative is None:
-            return self._by_name(PurePosixPath(name.replace("\\", "/")).name)
-        # train/a.jpg is not val/a.jpg: only a name that says no folder is looked for in all of them.
-        return self.beside(relative) or (self._by_name(relative.name) if len(relative.parts) == 1 else None)
+        names = list(readings(name))
+        there = (self.beside(relative) for text in names if (relative := path_below(text)))
+        return next((path for path in there if path), None) or next(
+            (path for text in names if (path := self._by_end(text, first))), None
+        )
 
     def beside(self, relative: PurePosixPath) -> Path | None:
         """The path of an image that lies where its name says."""
         return next((path for path in (place / relative for place in self.places) if is_file(path)), None)
 
-    def _by_name(self, name: str) -> Path | None:
+    def _by_end(self, name: str, first: Path | None) -> Path | None:
+        """The one file whose path ends most like the name: its case and its accents' encoding count last."""
+        named = tuple(part for part in name.split("/") if part not in ("", "."))
+        if not named or "\0" in name:
+            return None
+        ranks: dict[Path, tuple[bool, int, int]] = {}
+        for path in self._called(named[-1]):
+            home = next((place for place in [first, *self.places] if place and path.is_relative_to(place)), self.root)
+            parts = path.relative_to(home).parts
+            shared = _shared_end(named, parts)
+            # train/a.jpg is not val/a.jpg: below this folder, a name and a path may only differ in what one leaves out.
+            if shared == min(len(named), len(parts)) or path_below(name) is None:
+                alike = sum(a == b for a, b in zip(reversed(named), reversed(parts), strict=False))
+                ranks[path] = (path.parent == first, shared, alike)
+        best = [path for path, rank in ranks.items() if rank == max(ranks.values())]
+        return best[0] if len(best) == 1 else None
+
+    def _called(self, name: str) -> list[Path]:
+        """All images below of a name, whatever its case."""
         if self.below is None:
             self.below = {}
             place = self.places[0]
-            for path in walk(place) if place.is_dir() else ():
-                self.below.setdefault(path.name, []).append(path)
-        found = self.below.get(name, [])
-        return found[0] if len(found) == 1 else None
+            for path in sorted(walk(place)) if place.is_dir() else ():
+                self.below.setdefault(_folded(path.name), []).append(path)
+        return self.below.get(_folded(name), [])
+
+
+def readings(name: str) -> Iterator[str]:
+    """What an image's name may mean, most literal first, with / between folders."""
+    plain = name.replace("\\", "/")
+    said = [plain]
+    if "?d=" in plain or "&d=" in plain:  # a local file of Label Studio
+        said.append(unquote(re.split(r"[?&]d=", plain, maxsplit=1)[1].partition("&")[0]))
+    elif "://" in plain:
+        said.append(unquote(re.split("[?#]", plain, maxsplit=1)[0].partition("://")[2]))
+    elif "%" in plain:
+        said.append(unquote(plain))
+    yield from (text.replace("\\", "/") for text in said)
+    for text in said:
+        folder, slash, file = text.replace("\\", "/").rpartition("/")
+        if _UPLOADED.match(file):
+            yield folder + slash + _UPLOADED.sub("", file)
 
 
 def path_below(name: str) -> PurePosixPath | None:
     """The path that a name says, with either slash; None when it is empty or leads out of the folder."""
     relative = PurePosixPath(name.replace("\\", "/"))
-    outside = relative.is_absolute() or ".." in relative.parts or not relative.parts or "\0" in name
-    return None if outside else relative
+    outside = relative.is_absolute() or _DRIVE.match(name) or ".." in relative.parts
+    return None if outside or not relative.parts or "\0" in name else relative
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _shared_end(first: Sequence[str], second: Sequence[str]) -> int:
+    """How many parts two paths have in common at their ends."""
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if _folded(a) != _folded(b)), min(len(first), len(second)))
 
 
 def is_file(path: Path) -> bool:

@@ -121,10 +121,11 @@ def _place(task: Entry, finder: ImageFinder) -> tuple[str, Path | None]:
 def _names(address: str) -> Iterator[str]:
     try:
         parts = urlsplit(address)
-        given = parse_qs(parts.query).get("d", [parts.path])[0]
+        # A query is decoded as it is parsed.
+        given = parse_qs(parts.query).get("d") or [unquote(parts.path)]
     except ValueError:
         return
-    name = unquote(given).replace("\\", "/").lstrip("/")
+    name = given[0].replace("\\", "/").lstrip("/")
     pure = PurePosixPath(name)
     if pure.suffix.lower() not in SUFFIXES or ".." in pure.parts or "\0" in name:
         return

@@ -69,7 +69,7 @@ def test_components_are_those_of_skimage(mask: np.ndarray, corners: bool, at_onc
 @settings(deadline=None)
 def test_run_lengths_of_columns_are_those_of_the_whole(tmp_path_factory: pytest.TempPathFactory, labels) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "_AT_ONCE", 20)
+        patch.setattr(images, "_STRIP_PIXELS", 20)
         patch.setattr(rle, "_AT_ONCE", 20)
         (image,) = run_of(tmp_path_factory.mktemp("run"), labels, ("one", "two")).images
         crops = [Annotation(part.label, rle.encode_crop(*_cropped(part))) for part in image.annotations]
@@ -113,7 +113,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> AnnotationSet:
 def test_a_large_mask_takes_a_few_bytes_a_pixel(
     large: AnnotationSet, writer, export: Export, bytes_a_pixel: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (polygons, images, components, rle):
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 2**17)
+    for module in (polygons, components, rle):
         monkeypatch.setattr(module, "_AT_ONCE", 2**17)
     tracemalloc.start()
     try:
