@@ -1,7 +1,8 @@
 """Features on disk, found by their contents: the same image, backbone and size never pass the encoder twice.
 
 A key is the hash of the image file's bytes, the backbone's identity, the working size and the dtype; so runs share a
-cache, and a changed image or model never gets stale features.
+cache, and a changed image or model never gets stale features. A file says its key, and a checksum over the key and its
+tensors' names, types, shapes and bytes; where any of it does not fit, the features are computed again.
 """
 
 import contextlib
@@ -9,12 +10,14 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from kshot.backbones.base import Backbone
 from kshot.errors import OutputError
@@ -24,6 +27,7 @@ from kshot.ops.geometry import FeatureMap, Frame
 log = logging.getLogger(__name__)
 MAX_BYTES = 20 * 2**30
 _ABANDONED_SECONDS = 3600
+_KEY, _CHECKSUM = "kshot-key", "kshot-checksum"
 _warned: set[Path | None] = set()
 
 
@@ -67,8 +71,15 @@ class FeatureCache:
 
     def _read(self, path: Path, backbone: Backbone) -> FeatureMap | None:
         try:
-            # A clone is aligned as torch aligns tensors: sums over memory that is not may differ in the last bits.
-            tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+            with safe_open(path, framework="pt") as file:
+                facts = file.metadata() or {}
+                # A clone is aligned as torch aligns tensors: sums over memory that is not may differ in the last bits.
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it is no dict
+            if _CHECKSUM not in facts and tensors.keys() >= {"features", "frame"}:
+                log.info("%s: of an older kshot, without a checksum, so the features are computed again", path)
+                return None
+            if (facts.get(_KEY), facts.get(_CHECKSUM)) != (path.stem, _checksum(path.stem, tensors)):
+                raise ValueError("its contents do not match its key and checksum")
             height, width, inner_height, inner_width = tensors["frame"].tolist()
             frame = Frame((height, width), (inner_height, inner_width), backbone.spec.patch)
             found = FeatureMap(
@@ -76,7 +87,7 @@ class FeatureCache:
             )
         except FileNotFoundError:
             return None
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             log.warning("%s: damaged, so the features are computed again (%s)", path, error)
             return None
         # Another user's cache can be read but not touched.
@@ -93,7 +104,7 @@ class FeatureCache:
         tensors |= {name: tensor.contiguous() for name, tensor in extra.items() if tensor is not None}
         try:
             with atomic_path(path) as beside:
-                save_file(tensors, beside)
+                save_file(tensors, beside, {_KEY: path.stem, _CHECKSUM: _checksum(path.stem, tensors)})
         except (OutputError, SafetensorError) as error:
             self.writable = False
             if self.folder not in _warned:
@@ -122,6 +133,15 @@ class FeatureCache:
             total -= size
             if total <= 0.75 * self.max_bytes:
                 return
+
+
+def _checksum(key: str, tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 over the key and all that the tensors are. It finds damage, which is all that is asked of it."""
+    total = zlib.crc32(key.encode())
+    for name, tensor in sorted(tensors.items()):
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.numpy().data, total)
+    return f"{total:08x}"
 
 
 def _used(path: Path) -> tuple[float, int]:

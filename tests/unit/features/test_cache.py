@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 import kshot
 from kshot.features import FeatureCache, extract
@@ -44,8 +47,6 @@ def test_kept_and_found_again(tmp_path: Path, image: Path, toy: kshot.Segmenter)
 def test_a_damaged_file_is_made_anew(
     damage: bytes | None, tmp_path: Path, image: Path, toy: kshot.Segmenter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from safetensors.torch import save_file
-
     made = get(FeatureCache(tmp_path / "cache"), image, toy)
     path = next((tmp_path / "cache").glob("*/*.safetensors"))
     if damage is None:
@@ -57,6 +58,47 @@ def test_a_damaged_file_is_made_anew(
         assert torch.equal(get(cache, image, toy).features, made.features)
     assert cache.misses == 1 and "damaged" in caplog.text
     assert get(FeatureCache(tmp_path / "cache"), image, toy).frame == made.frame
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), cut=st.booleans())
+def test_no_byte_of_a_file_is_believed_unchecked(
+    place: float, flip: int, cut: bool, tmp_path: Path, image: Path, toy: kshot.Segmenter
+) -> None:
+    folder = tmp_path / "cache"
+    made = extract(toy.backbone, draw(0)[0], 96)
+    get(FeatureCache(folder), image, toy)
+    (path,) = folder.glob("*/*.safetensors")
+    data = bytearray(path.read_bytes())
+    head = 8 + int.from_bytes(data[:8], "little")
+    # As many flips in the header as in the numbers, which are most of the file.
+    at = int(place * 2 * head) if place < 0.5 else int(head + (place - 0.5) * 2 * (len(data) - head))
+    data[at] ^= flip
+    path.write_bytes(data[:at] if cut else data)
+    logging.disable()  # a warning for each
+    found = get(FeatureCache(folder), image, toy)
+    logging.disable(logging.NOTSET)
+    assert torch.equal(found.features, made.features) and found.frame == made.frame
+    assert found.identity == made.identity and torch.equal(found.token, made.token)
+
+
+def test_features_of_another_image_or_an_older_version_are_made_anew(
+    tmp_path: Path, image: Path, toy: kshot.Segmenter, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = get(FeatureCache(tmp_path), image, toy)
+    (path,) = tmp_path.glob("*/*.safetensors")
+    other = tmp_path / "ff" / ("f" * 64 + ".safetensors")
+    FeatureCache(tmp_path)._write(other, extract(toy.backbone, 255 - draw(0)[0], 96))
+    tensors = load_file(other)
+    other.replace(path)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(get(FeatureCache(tmp_path), image, toy).features, made.features)
+    assert "key and checksum" in caplog.text
+    caplog.clear()
+    save_file(tensors, path)  # as files were before they had a checksum
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(get(FeatureCache(tmp_path), image, toy).features, made.features)
+    assert not caplog.text
 
 
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path, image: Path, toy: kshot.Segmenter) -> None:
