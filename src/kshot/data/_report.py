@@ -30,7 +30,7 @@ class ClassCount(NamedTuple):
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """What is there and what is missing. shortfalls: why a score on it is no score on the published benchmark."""
+    """What is there and what is missing. shortfalls: what to know of a score on it."""
 
     name: str
     family: str

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from kshot.data.base import load_dataset
 from kshot.episodes.sampler import draw_episodes
@@ -78,6 +79,30 @@ def test_a_damaged_mask_is_named(tmp_path):
     (root / "class_0000" / "1.png").write_bytes(b"no picture")
     with pytest.raises(DatasetError, match=r"1\.png: not a readable mask"):
         load_dataset("fss1000", root).truth("class_0000/1")
+
+
+def test_a_mask_of_another_size_is_brought_to_its_image_and_said(tmp_path):
+    root = make_fss(tmp_path / "fss", 2)
+    (root / "fss_test.txt").write_text("class_0000\nclass_0001\n")
+    before = load_dataset("fss1000", root).truth("class_0001/8")
+    mask = root / "class_0001" / "8.png"
+    large = np.asarray(Image.open(mask)).repeat(2, axis=0).repeat(2, axis=1)
+    mask.unlink()  # a link that all classes share
+    save(mask, large)
+    dataset = load_dataset("fss1000", root, strict=True)
+    assert np.array_equal(dataset.truth("class_0001/8"), before)
+    told = "1 masks of another size than their image, brought to its size (nearest): class_0001/8.png"
+    assert dataset.report().shortfalls[-1] == told and told in dataset.report().lines()
+
+
+def test_extra_jpeg_files_are_counted_and_stop_nothing(tmp_path):
+    root = make_fss(tmp_path / "fss", 2)
+    for name in ("3.jpeg", "other.jpeg"):
+        save_picture(root / "class_0000" / name)
+    dataset = load_dataset("auto", root, strict=True)
+    assert dataset.family == "fss1000" and len(dataset.samples) == 20
+    told = "2 .jpeg files beside the numbered images, not read: class_0000/3.jpeg, class_0000/other.jpeg"
+    assert dataset.report().shortfalls[-1] == told
 
 
 def test_it_is_found_in_its_archive_folder_and_told_from_class_folders(tmp_path):
