@@ -49,4 +49,4 @@ def write_areas(path: Path, pairs: Sequence[ImageClassPair]) -> None:
 @cache
 def warn_once(folder: Path, reason: str) -> None:
     """Say that a folder takes no cache, the first time."""
-    _log.warning("the areas of the masks are not cached, and are read again next time: %s", reason)
+    _log.warning("what was read of the masks is not cached, and is read again next time: %s", reason)

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from kshot import _plugins
 from kshot.data._areas import ImageClassPair, read_areas, write_areas
+from kshot.data._file_hashes import FileHash as FileHash
+from kshot.data._file_hashes import hash_files
 from kshot.data._report import ClassCount, DatasetReport, Problem
 from kshot.errors import DatasetError, SettingError, UnknownNameError
 from kshot.io.paths import visible
@@ -76,7 +78,7 @@ class Dataset:
     problems: tuple[Problem, ...] = field(default=(), repr=False)
     """What is missing."""
     shortfalls: Callable[["Dataset"], tuple[str, ...]] = field(default=_no_shortfalls, repr=False)
-    """Says why a score on this copy is none on the published benchmark."""
+    """Says what to know of a score on this copy, such as why it is none on the published benchmark."""
     cache: Path | None = None
     """A folder for the areas of the masks, never inside the data set."""
     _areas: dict[str, tuple[ImageClassPair, ...]] = field(default_factory=dict, init=False, repr=False)
@@ -184,6 +186,18 @@ class Dataset:
         """Hash of the class names and the image ids of some splits: the same copy gives the same 16 letters."""
         ids = sorted({image for split in splits or (self.query_split,) for image in self.ids(split)})
         return _digest([*self.classes, "", *ids])
+
+    def file_hashes(self, splits: Iterable[str], images: Iterable[str]) -> tuple[FileHash, ...]:
+        """The files that a run rests on, sorted by path, with sizes and hashes.
+
+        Of the splits all masks are hashed, because episodes are drawn from them, and of the images those in `images`,
+        which are read; the other images have their size alone. A file is hashed once, where there is a cache folder.
+        Raises `DatasetError` for one that cannot be read.
+        """
+        samples = [self.samples[image] for split in set(splits) for image in self.ids(split)]
+        masks, read = {sample.source for sample in samples}, {self.image_path(image) for image in images}
+        kept = self.cache and self.cache / f"files-{self.family}-{_digest([str(self.root.resolve())])}.csv"
+        return hash_files(self.root, masks | read, {sample.image for sample in samples}, kept)
 
     def report(self, split: str | None = None) -> DatasetReport:
         """What is present and what is missing; reads the masks of the split once."""

@@ -22,7 +22,12 @@ _PARSERS: Mapping[Any, Callable[[str], object]] = {
 
 
 def write_episodes(path: Path, episodes: Episodes) -> None:
-    """Write the settings in comment lines, then a row an episode, classes by name. Raises `OutputError`."""
+    """Write `episodes_text`. Raises `OutputError`."""
+    write_text(path, episodes_text(episodes))
+
+
+def episodes_text(episodes: Episodes) -> str:
+    """The settings in comment lines, then a row an episode, classes by name."""
     settings = asdict(episodes.settings)
     buffer = io.StringIO()
     for line in (_FIRST_LINE, *(f"# {key}: {'' if value is None else value}" for key, value in settings.items())):
@@ -34,7 +39,7 @@ def write_episodes(path: Path, episodes: Episodes) -> None:
         for class_id, present, images in zip(episode.classes, episode.present, episode.supports, strict=True):
             row += [episodes.classes[class_id - 1], int(present), *images]
         writer.writerow(row)
-    write_text(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_episodes(path: Path, dataset: Dataset) -> Episodes:
@@ -48,8 +53,13 @@ def read_episodes(path: Path, dataset: Dataset) -> Episodes:
     head = [line for line in lines if line.startswith("# ")]
     settings = _settings(path, dict(line[2:].split(": ", 1) for line in head[1:] if ": " in line))
     _check_dataset(path, settings, dataset)
-    columns, *rows = list(csv.reader(lines[len(head) :])) or [[]]
-    if columns != _columns(settings) or len(rows) != settings.count:
+    try:
+        columns, *rows = list(csv.reader(lines[len(head) :])) or [[]]
+    except csv.Error as error:
+        raise DatasetError(f"{path}: no CSV of episodes ({error})") from error
+    # Their number first: a head may ask for more columns than fit the memory.
+    fits = min(settings.way, settings.shot) >= 1 and len(columns) == 2 + settings.way * (settings.shot + 2)
+    if not fits or columns != _columns(settings) or not 1 <= len(rows) == settings.count:
         raise DatasetError(
             f"{path}: {len(rows)} rows, or columns, do not fit its head; it should have {settings.count}"
         )

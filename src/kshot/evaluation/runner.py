@@ -14,18 +14,15 @@ import torch
 from kshot import _plugins
 from kshot._version import __version__
 from kshot.data.base import Dataset
-from kshot.episodes.csv import write_episodes
 from kshot.episodes.sampler import Episodes, draw_episodes
 from kshot.errors import SettingError
-from kshot.evaluation.records import read_rows
+from kshot.evaluation.records import RowRules, read_rows
 from kshot.evaluation.result import Result
+from kshot.evaluation.run_file import RUN, check_same_run, read_run, write_run
 from kshot.evaluation.workers import EvaluationJob, Progress, rank_and_world_size, run_job
 from kshot.features.cache import MAX_BYTES
-from kshot.io.atomic import write_text
 from kshot.io.tensor_file import Learned, read_learned
 from kshot.segmenter import Segmenter
-
-RUN, EPISODES = "run.json", "episodes.csv"
 
 
 def evaluate(
@@ -53,7 +50,8 @@ def evaluate(
     at this square size in pixels instead of the query's own. workers: processes. cache: folder of features, shared by
     runs. cache_bytes: its bound. out: folder of the run; a run that was stopped there goes on, one that is done is
     read. progress: called with episodes done, episodes in all, and the mIoU so far.
-    Raises `SettingError` (also when `out` holds another run), `DatasetError` and `OutputError`.
+    Raises `SettingError` (also when `out` holds another run, a damaged one, or one over other files of the data set),
+    `DatasetError` and `OutputError`.
     """
     if not isinstance(episodes, Episodes):
         options = {"allow_repeats": allow_repeats, "drop_small": drop_small}
@@ -65,16 +63,15 @@ def evaluate(
         job = EvaluationJob(segmenter, data, episodes, folder, Path(cache) if cache else None, cache_bytes, score_size)
         run = _open(job)
         forwards = run_job(job, workers, progress)
-        return _result(run, folder, len(episodes), forwards)
+        return _result(run, folder, forwards)
 
 
 def load_result(folder: str | Path) -> Result:
-    """The result of a run folder. Raises `SettingError` when it holds none, or an unfinished one."""
+    """The result of a run folder. Raises `SettingError` when it holds none, an unfinished or a damaged one."""
     path = Path(folder) / RUN
     if not path.is_file():
         raise SettingError(f"{folder}: holds no run (no {RUN}); give a folder that `kshot eval` wrote")
-    run = json.loads(path.read_text(encoding="utf-8"))
-    return _result(run, Path(folder), int(run["settings"]["episodes"]), 0)
+    return _result(read_run(path), Path(folder), 0)
 
 
 def versions() -> dict[str, str]:
@@ -84,18 +81,12 @@ def versions() -> dict[str, str]:
 
 
 def _open(job: EvaluationJob) -> dict[str, Any]:
-    """Write down what the run is, or check that the folder's run is the same."""
+    """Write down what the run is, or check that the folder's run is the same, over the same data."""
     run: dict[str, Any] = json.loads(json.dumps(_facts(job)))
-    path = job.folder / RUN
-    if path.exists():
-        differ = _differences(run, json.loads(path.read_text(encoding="utf-8")))
-        if differ:
-            raise SettingError(
-                f"{job.folder}: holds a run with other settings ({', '.join(differ)}); choose another folder"
-            )
+    if (job.folder / RUN).exists():
+        check_same_run(job.folder, run, job.data, job.episodes)
     else:
-        write_episodes(job.folder / EPISODES, job.episodes)
-        write_text(path, json.dumps(run, indent=2) + "\n")
+        write_run(job.folder, run, job.data, job.episodes)
     return run
 
 
@@ -147,21 +138,9 @@ def _learned(segmenter: Segmenter) -> Learned | None:
     return read_learned(place) if place else None
 
 
-def _differences(one: dict[str, Any], two: dict[str, Any]) -> list[str]:
-    """Settings on which two runs disagree; the same weights and data may lie in another place."""
-
-    def facts(run: dict[str, Any]) -> dict[str, Any]:
-        settings = dict(run.get("settings", {}))
-        settings["backbone"] = settings.get("backbone", {}) | {"backbone": ""}
-        return settings | {"kshot version": run.get("versions", {}).get("kshot")}
-
-    mine, theirs = facts(one), facts(two)
-    return [key for key in mine | theirs if mine.get(key) != theirs.get(key)]
-
-
-def _result(run: dict[str, Any], folder: Path, expected: int, forwards: int) -> Result:
-    rows = read_rows(folder)
-    missing = sum(index not in rows for index in range(expected))
+def _result(run: dict[str, Any], folder: Path, forwards: int) -> Result:
+    rows, expected = read_rows(folder, RowRules.of(run)), run["settings"]["episodes"]
+    missing = expected - len(rows)
     if missing:
         raise SettingError(f"{folder}: {missing} of {expected} episodes are not done; run the same command to go on")
     ordered = tuple(rows[index] for index in range(expected))

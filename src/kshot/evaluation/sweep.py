@@ -16,7 +16,8 @@ from kshot.episodes.protocols import PROTOCOLS
 from kshot.episodes.sampler import Episodes, draw_episodes
 from kshot.errors import SettingError
 from kshot.evaluation.result import Result, plain
-from kshot.evaluation.runner import RUN, evaluate, load_result, versions
+from kshot.evaluation.run_file import RUN, damaged, read_json_object
+from kshot.evaluation.runner import evaluate, load_result, versions
 from kshot.evaluation.workers import Progress
 from kshot.io.atomic import write_text
 from kshot.io.manifest import MANIFEST
@@ -198,7 +199,9 @@ def load_results(out: Path) -> dict[str, Result]:
         return {out.name: load_result(out)}
     if not (out / RESULTS).is_file():
         raise SettingError(f"{out}: holds no finished evaluation (no {RESULTS}); give a folder that `kshot eval` wrote")
-    names = json.loads((out / RESULTS).read_text(encoding="utf-8"))["runs"]
+    names = read_json_object(out / RESULTS).get("runs")
+    if not isinstance(names, dict) or not names or not all(Path(name).name == name != ".." for name in names):
+        raise damaged(out / RESULTS, "expected 'runs' by the names of their folders")
     return {name: load_result(out / name) for name in names}
 
 

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from kshot.data.base import Dataset
 from kshot.episodes.sampler import Episodes
 from kshot.errors import KshotError
 from kshot.evaluation.episode import EpisodeRunner
-from kshot.evaluation.records import Row, RowReader, read_rows, row_file
+from kshot.evaluation.records import Row, RowReader, RowRules, read_rows, row_file
 from kshot.features import FeatureCache
 from kshot.metrics import EpisodeCounts
 from kshot.metrics.scores import mean_of_ratios
@@ -47,6 +48,12 @@ class EvaluationJob:
     """Bound of that folder."""
     score_size: int | None
     """Side of the square at which masks are scored, in pixels; None is the query's own size."""
+
+    @cached_property
+    def rules(self) -> RowRules:
+        """What a row of the run has to be."""
+        classes = frozenset(class_id for episode in self.episodes for class_id in episode.classes)
+        return RowRules(len(self.episodes), self.episodes.settings.way, classes)
 
     def runner(self) -> EpisodeRunner:
         """Who runs the episodes."""
@@ -79,7 +86,7 @@ def run_job(job: EvaluationJob, workers: int, progress: Progress | None) -> int:
         forwards = _work(job, rank, world, None)
         _wait(job, lambda: True, progress)
         return forwards
-    missing = len(job.episodes) - len(read_rows(job.folder))
+    missing = len(job.episodes) - len(read_rows(job.folder, job.rules))
     if missing <= 0:
         return 0
     workers = min(workers, -(-missing // _WORTH_A_PROCESS))
@@ -102,7 +109,7 @@ def _work(
     if rank > 0:  # a cache that cannot be written is said once, by the first
         logging.getLogger("kshot.features.cache").setLevel(logging.ERROR)
     try:
-        runner, file, done = job.runner(), row_file(job.folder, rank, world), read_rows(job.folder)
+        runner, file, done = job.runner(), row_file(job.folder, rank, world), read_rows(job.folder, job.rules)
         if world > 1 and job.cache:
             _encode_share(job, runner, rank, world, done)
             meet()
@@ -157,7 +164,7 @@ def _share(job: EvaluationJob, rank: int, world: int, count: Any, encoded: Any) 
 
 def _wait(job: EvaluationJob, alive: Callable[[], bool], progress: Progress | None) -> None:
     """Until every episode has its row, or nobody is left to write one."""
-    reader, running = RowReader(job.folder), _RunningMiou(job)
+    reader, running = RowReader(job.folder, job.rules), _RunningMiou(job)
     while True:
         working = alive()
         fresh = reader.read()

@@ -18,7 +18,7 @@ from kshot.episodes.csv import read_episodes, write_episodes
 from kshot.episodes.sampler import draw_episodes
 from kshot.errors import DatasetError, SettingError
 from kshot.evaluation import Result, evaluate, load_result
-from kshot.evaluation.records import read_rows
+from kshot.evaluation.records import RowRules, read_rows
 from tests.support.disc_folders import make_discs
 
 COUNT = 12
@@ -71,14 +71,15 @@ def test_a_killed_run_goes_on(toy: kshot.Segmenter, data: Dataset, root: Path, t
     out = tmp_path / "out"
     command = [sys.executable, "-m", "kshot", "eval", "folder", "--root", root, "-o", out, "--episodes", "400"]
     command += ["--backbone", "toy", "--size", "96", "--device", "cpu", "--workers", "1", "--cache", tmp_path / "cache"]
+    rules = RowRules(400, 1, frozenset({1, 2}))
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     run = out / "1way-1shot"
     deadline = time.monotonic() + 60
-    while len(read_rows(run)) < 5 and process.poll() is None and time.monotonic() < deadline:
+    while len(read_rows(run, rules)) < 5 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert 5 <= len(read_rows(run)) < 400
+    assert 5 <= len(read_rows(run, rules)) < 400
     with next(run.glob("rows-*.jsonl")).open("a") as file:
         file.write('{"episode":399,"ta')
     with pytest.raises(SettingError, match="episodes are not done"):
