@@ -16,6 +16,7 @@ from kshot.errors import BackboneMismatchError, SettingError, TaskFileError, Tas
 from kshot.io.atomic import atomic_path
 
 LAYOUT = 2
+_UNREADABLE = (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError)
 
 
 def write_task(path: Path, header: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -28,10 +29,11 @@ def write_task(path: Path, header: Mapping[str, Any], tensors: dict[str, Tensor]
 def read_task(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors. Raises `TaskFileError` (missing, no task, damaged) and `TaskVersionError`."""
     try:
-        header, tensors = _read(path, "kshot")
+        metadata, tensors = _read(path)
+        header = _object(metadata["kshot"])
     except FileNotFoundError as error:
         raise TaskFileError(f"{path}: no such file; `kshot fit SUPPORT -o {path}` makes one") from error
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except _UNREADABLE as error:
         raise TaskFileError(f"{path}: not a kshot task, or damaged ({error}); fit it again") from error
     if header.get("layout") != LAYOUT:
         raise TaskVersionError(
@@ -53,7 +55,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 FILE = "head.safetensors"
-_LEARNED_FACTS = "kshot-learned"
+_LEARNED_FACTS, _LEARNED_CHECKSUM = "kshot-learned", "kshot-checksum"
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +101,9 @@ def write_learned(path: Path, learned: Learned) -> None:
     """Write atomically; raises `OutputError`."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in learned.tensors.items()}
     with atomic_path(path) as beside:
-        save_file(tensors, beside, {_LEARNED_FACTS: json.dumps(dict(learned.facts))})
+        facts = json.dumps(dict(learned.facts))
+        written = Learned(json.loads(facts), tensors)
+        save_file(tensors, beside, {_LEARNED_FACTS: facts, _LEARNED_CHECKSUM: _checksum(written)})
 
 
 def read_learned(place: str | Path) -> Learned:
@@ -118,18 +122,34 @@ def read_learned(place: str | Path) -> Learned:
 @lru_cache(maxsize=8)
 def _read_learned(path: Path, changed: int, size: int) -> Learned:
     try:
-        facts, tensors = _read(path, _LEARNED_FACTS)
-        missing = {"method", "identity", "backbone"} - set(facts)
-        if missing:
-            raise KeyError(f"its facts lack {', '.join(sorted(missing))}")
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        metadata, tensors = _read(path)
+        learned = Learned(_object(metadata[_LEARNED_FACTS]), tensors)
+        wrong = [key for key in ("method", "identity", "backbone") if not isinstance(learned.facts.get(key), str)]
+        if wrong:
+            raise KeyError(f"its facts lack {', '.join(wrong)}")
+        # Files of the first versions have no checksum, nor have the priors inside the package.
+        if metadata.get(_LEARNED_CHECKSUM, _checksum(learned)) != _checksum(learned):
+            raise ValueError("its contents do not match its checksum")
+    except _UNREADABLE as error:
         raise SettingError(f"{path}: no weights of a method ({error}); give RUN/{FILE} of a training run") from error
-    return Learned(facts, tensors)
+    return learned
 
 
-def _read(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The JSON that lies under a key of the header, and all tensors."""
+def _checksum(learned: Learned) -> str:
+    """sha256 over facts and tensors, and over the tensors' types and shapes, which their bytes do not tell."""
+    kinds = [f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in sorted(learned.tensors.items())]
+    return hashlib.sha256("\n".join([learned.digest, *kinds]).encode()).hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The texts of the header, and all tensors."""
     with safe_open(path, framework="pt") as file:
-        facts: dict[str, Any] = json.loads((file.metadata() or {})[key])
         # Cloned to where torch puts tensors: sums over memory that is not aligned may end in other bits.
-        return facts, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it is no dict
+        return file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("its header holds no object")
+    return value

@@ -1,0 +1,54 @@
+"""Learned weights: as written, or refused by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from kshot.errors import SettingError
+from kshot.io.tensor_file import Learned, read_learned, write_learned
+
+LEARNED = Learned(
+    {"method": "prototype", "identity": "a" * 64, "backbone": "tiny", "base": ["cat"], "lr": 0.5},
+    {"projection.weight": torch.arange(12.0).reshape(3, 4), "shares": torch.ones(5).half()},
+)
+
+
+def test_they_come_back(tmp_path: Path) -> None:
+    write_learned(tmp_path / "head.safetensors", LEARNED)
+    found = read_learned(tmp_path)
+    assert found.facts == LEARNED.facts and found.digest == LEARNED.digest
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in LEARNED.tensors.items())
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(0, 10**4), flip=st.integers(1, 255), cut=st.booleans())
+def test_no_byte_is_believed_unchecked(at: int, flip: int, cut: bool, tmp_path: Path) -> None:
+    path = tmp_path / "head.safetensors"
+    write_learned(path, LEARNED)
+    data = bytearray(path.read_bytes())
+    data[at % len(data)] ^= flip
+    path.write_bytes(data[: at % len(data)] if cut else data)
+    try:
+        found = read_learned(path)
+    except SettingError as error:
+        assert str(path) in str(error)
+    else:  # a blank of the header, or the name of its checksum
+        assert found.facts == LEARNED.facts and found.digest == LEARNED.digest
+        assert {n: t.dtype for n, t in found.tensors.items()} == {n: t.dtype for n, t in LEARNED.tensors.items()}
+
+
+@pytest.mark.parametrize("facts", ["[]", "1", '["method", "identity", "backbone"]', "[" * 100_000, "{}", "\\u"])
+def test_facts_of_another_shape_are_refused(facts: str, tmp_path: Path) -> None:
+    path = tmp_path / "head.safetensors"
+    save_file(dict(LEARNED.tensors), path, {"kshot-learned": facts})
+    with pytest.raises(SettingError, match="no weights of a method"):
+        read_learned(path)
+    facts = json.dumps({"method": 1, "identity": "a", "backbone": "tiny"})
+    save_file(dict(LEARNED.tensors), path, {"kshot-learned": facts})
+    with pytest.raises(SettingError, match="lack method"):
+        read_learned(path)
