@@ -25,8 +25,9 @@ from kshot.io.bit_depth import converter, extremes
 from kshot.io.rasters import BandSelection
 from kshot.types import ImageLike, MaskLike, check_same_size
 
-_COMMON = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-SUFFIXES = frozenset(_COMMON | {".ppm", ".pgm", ".pbm", ".jp2", ".tga", ".heic", ".heif"})
+_JPEG, _TIFF = {".jpg", ".jpeg", ".jpe", ".jfif"}, {".tif", ".tiff"}
+_OTHERS = {".png", ".bmp", ".dib", ".gif", ".webp", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".heic", ".heif"}
+SUFFIXES = frozenset(_JPEG | _TIFF | _OTHERS | {".jp2", ".j2k", ".jpx"})
 MAX_PIXELS = 200_000_000
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError)
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}

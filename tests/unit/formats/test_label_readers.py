@@ -212,3 +212,67 @@ def test_yolo_sets_of_roboflow_with_boxes_and_polygons(tmp_path):
         "train/images/a",
         "valid/images/a",
     ]
+
+
+def yolo_folder(root, lines, **data):
+    """A folder of YOLO with one image."""
+    picture(root / "images/a.jpg", (H, W))
+    text(root / "labels/a.txt", lines)
+    text(root / "data.yaml", json.dumps({"names": ["cat", "dog"], **data}))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("shape", "key_points"),
+    [([2, 3], "0.6 0.3 2 0.7 0.6 1"), ([3, 3], "0.6 0.3 2 0 0 0 0.7 0.6 1"), ([2, 2], "0.6 0.3 0.7 0.6")],
+)
+def test_yolo_poses_are_boxes_with_points_and_never_polygons(shape, key_points, tmp_path):
+    yolo_folder(tmp_path, f"1 0.625 0.5 0.25 0.5 {key_points}\n0 0.2 0.5 0.1 0.5 {key_points} 0.9", kpt_shape=shape)
+    (image,) = yolo.FORMAT.read_annotations(tmp_path).images
+    assert image.annotations == ()
+    assert image.prompts.boxes == {"dog": [[20, 5, 30, 15]], "cat": [[6, 5, 10, 15]]}
+    np.testing.assert_allclose(image.prompts.points["dog"], [[24, 6], [28, 12]])
+
+
+def test_yolo_key_points_without_their_number_are_refused(tmp_path):
+    yolo_folder(tmp_path, "0 0.5 0.5 0.4 0.5 0.4 0.3 1 0.6 0.7 2")
+    with pytest.raises(SupportError, match=r"a\.txt: line 1: .*box and key points; .*kpt_shape in data\.yaml"):
+        list(yolo.FORMAT.read_annotations(tmp_path).images)
+    yolo_folder(tmp_path, "0 0.5 0.5 0.4 0.5 0.4 0.3 0.6 0.7 0.1", kpt_shape=[2, 3])
+    with pytest.raises(SupportError, match=r"expected a box and 2 key points of 3 numbers \(kpt_shape\), got 9"):
+        list(yolo.FORMAT.read_annotations(tmp_path).images)
+    yolo_folder(tmp_path, "", kpt_shape="many")
+    with pytest.raises(SupportError, match="expected kpt_shape as"):
+        yolo.FORMAT.read_annotations(tmp_path)
+
+
+def test_a_yolo_polygon_over_the_whole_image_is_no_pose(tmp_path):
+    yolo_folder(tmp_path, "0 0 0 0.5 0 1 0 1 1 0 1\n")
+    (image,) = yolo.FORMAT.read_annotations(tmp_path).images
+    assert image.annotations[0].area == H * W
+
+
+def test_yolo_lines_may_end_with_a_confidence(tmp_path, caplog):
+    yolo_folder(tmp_path, "0 0.1 0.1 0.25 0.1 0.25 0.4 0.1 0.4 0.87\n1 0.625 0.5 0.25 0.5 0.61\n1 0.2 0.5 0.1 0.5 0.5")
+    (image,) = yolo.FORMAT.read_annotations(tmp_path).images
+    np.testing.assert_array_equal(image.annotations[0].mask, square() > 0)
+    assert image.annotations[0].score == 0.87
+    assert image.prompts.boxes["dog"][0] == [20, 5, 30, 15]
+    assert caplog.text.count("a box with a confidence of 0.61; boxes keep none") == 1 == len(caplog.records)
+
+
+def test_yolo_labels_without_an_image_are_named(tmp_path, caplog):
+    yolo_folder(tmp_path, "0 0.625 0.5 0.25 0.5\n")
+    for name in ("b.txt", "deep/c.txt", "classes.txt"):
+        text(tmp_path / "labels" / name, "0 0.625 0.5 0.25 0.5\n")
+    assert len(yolo.FORMAT.read_annotations(tmp_path).images) == 1
+    assert "2 files of labels without an image are left out: labels/b.txt, labels/deep/c.txt" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "JPE", "jpg", "png", "bmp", "dib", "webp", "avif", "pnm", "j2k", "tif"])
+def test_yolo_images_of_every_known_suffix_are_found(suffix, tmp_path, caplog):
+    yolo_folder(tmp_path, "0 0.625 0.5 0.25 0.5\n")
+    (tmp_path / "images/a.jpg").unlink()
+    picture(tmp_path / f"images/a.{suffix}", (H, W))
+    (image,) = yolo.FORMAT.read_annotations(tmp_path).images
+    assert image.size_hw == (H, W) and image.prompts and not caplog.records
