@@ -42,9 +42,7 @@ _BEYOND = 0.001  # rounding leads labels this far outside of 0..1
 class Yolo(AnnotationReader, AnnotationWriter):
     """A .txt per image, with a class number and fractions of the image's width and height per line."""
 
-    layout = (
-        "YOLO: images/x.jpg, labels/x.txt with polygons, boxes or key points, and data.yaml that names the classes"
-    )
+    layout = "YOLO: images/x.jpg, labels/x.txt with polygons, boxes or key points, and data.yaml that names the classes"
     output = "yolo"
 
     def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
