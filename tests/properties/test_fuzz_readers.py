@@ -20,7 +20,7 @@ from kshot.errors import KshotError, SupportError
 from kshot.formats import base, coco, cvat, label_studio, labelme, voc, yolo
 from kshot.formats.scores import read as read_scores
 from kshot.io.images import read_image, read_mask
-from kshot.io.paths import unique_stems
+from kshot.io.stems import unique_stems
 from tests.support.annotation_sets import annotation_set
 from tests.support.files import mask, picture, square, text
 

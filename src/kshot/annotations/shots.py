@@ -10,7 +10,7 @@ import numpy as np
 from kshot.annotations.model import Annotation, AnnotationSet, ImageBuilder, LabelledImage, LazyImages
 from kshot.errors import SupportError
 from kshot.io.images import image_size, read_mask
-from kshot.io.paths import unique_stems
+from kshot.io.stems import unique_stems
 from kshot.types import IGNORE, Shot
 
 

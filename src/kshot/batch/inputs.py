@@ -2,12 +2,14 @@
 
 import time
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kshot.errors import InputError, KshotError, SettingError
-from kshot.io.paths import list_images, may_hold_several, root_of, unique_stems
+from kshot.io.names import odd_characters, printable
+from kshot.io.paths import list_images, may_hold_several, root_of
+from kshot.io.stems import unique_stems
 from kshot.io.tiff import pages
 from kshot.io.videos import SUFFIXES as VIDEOS
 from kshot.io.videos import VideoFrame, check_every, frames, is_video
@@ -63,8 +65,8 @@ class Inputs:
     """The images of a run as they come; with `watch` there is always a next one to wait for.
 
     skip: resolved paths of images to leave out. every: of a video each `every`-th frame is an image. Pages and frames
-    are found out when their file comes, so the length grows. Raises `InputError` when there is no image, except with
-    `watch`, and `SettingError`.
+    are found out when their file comes, so the length grows. given: stems of images of earlier runs.
+    Raises `InputError` when there is no image, except with `watch`, and `SettingError`.
     """
 
     def __init__(
@@ -77,11 +79,13 @@ class Inputs:
         shard: Shard | None = None,
         skip: Collection[Path] = (),
         every: int = 1,
+        given: Mapping[str, str] | None = None,
     ):
         check_every(every)
+        self._given = dict(given or {})
         self.images, self.out, self.limit, self.watch = images, out, limit, watch
         self.shard, self.skip, self.every = shard, skip, every
-        self.files = [] if watch else self._wanted(plan(images, out))
+        self.files = [] if watch else self._wanted(plan(images, out, self._given))
         self.given, self.left = 0, len(self.files)
 
     def __len__(self) -> int:
@@ -120,8 +124,9 @@ class Inputs:
         return [file for file in ours if file.path.resolve() not in self.skip] if self.skip else ours
 
     def _new(self) -> list[Input]:
+        self._given |= {file.name: file.stem for file in self.files}
         try:
-            files = self._wanted(plan(self.images, self.out))
+            files = self._wanted(plan(self.images, self.out, self._given))
         except InputError:  # an empty folder may fill
             return []
         before, settled = {file.name for file in self.files}, time.time() - _WATCH_SECONDS
@@ -129,10 +134,11 @@ class Inputs:
         return [file for file in files if file.name not in before and file.path.stat().st_mtime < settled]
 
 
-def plan(images: str | Path, out: Path) -> list[Input]:
+def plan(images: str | Path, out: Path, given: Mapping[str, str] | None = None) -> list[Input]:
     """The files that a run over `images` will read, in order; what lies in `out` itself is left out.
 
-    Raises `InputError` when there is no image, or when all of them lie in `out`.
+    given: stems of images of earlier runs, which no other image gets. A name that some format or report could not hold
+    is a problem, and escaped. Raises `InputError` when there is no image, or when all of them lie in `out`.
     """
     inside, found = out.resolve(), list_images(images, VIDEOS)
     paths = [path for path in found if inside not in path.resolve().parents]
@@ -140,9 +146,15 @@ def plan(images: str | Path, out: Path) -> list[Input]:
         raise InputError(f"{images}: lies in the output folder {out}, where results are written; give another -o")
     root = root_of(Path(images))
     names = [path.relative_to(root).as_posix() for path in paths]
-    # a.jpg beside a.png: both keep their suffix, so that neither overwrites the other's results.
-    stems = unique_stems(names)
-    return [Input(name, path, stems[name]) for name, path in zip(names, paths, strict=True)]
+    problems = {name: _problem(odd) for name in names if (odd := odd_characters(name))}
+    shown = [printable(name) if name in problems else name for name in names]
+    stems = unique_stems(shown, given)
+    each = zip(names, shown, paths, strict=True)
+    return [Input(name, path, stems[name], problem=problems.get(real)) for real, name, path in each]
+
+
+def _problem(odd: str) -> InputError:
+    return InputError(f"its name has {odd}, which files of results cannot hold; rename it and --resume")
 
 
 def count_images(images: str | Path, out: Path) -> tuple[int, int]:
@@ -157,6 +169,9 @@ def split(file: Input, every: int = 1) -> Iterator[Input]:
 
     A video that cannot be decoded, or not to its end, gives one with a problem.
     """
+    if file.problem:
+        yield file
+        return
     if is_video(file.path):
         try:
             for frame in frames(file.path, every):

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -21,7 +22,7 @@ from kshot.features.tiles import Tiling
 from kshot.formats.base import AnnotationWriter, Format, RowWriter, load_format
 from kshot.formats.kshot_run import OBJECTS, ObjectWriter, annotations_of_run
 from kshot.io.jsonl import LineWriter
-from kshot.io.manifest import EMPTY, FAILED, Record
+from kshot.io.manifest import EMPTY, FAILED, Record, is_begun, read_manifest, stem_of
 from kshot.io.paths import root_of
 from kshot.io.rasters import BandSelection
 from kshot.methods.base import Task
@@ -108,7 +109,8 @@ def label_folder(
         raise SettingError(f"{workers} workers; expected 0 or more")
     export = export or Export()
     writers = _writers(formats, export)
-    inputs = Inputs(images, out, limit=limit, watch=watch, shard=shard, skip=skip, every=every)
+    given = {} if overwrite else _stems_of(out)
+    inputs = Inputs(images, out, limit=limit, watch=watch, shard=shard, skip=skip, every=every, given=given)
     settings = _settings(segmenter, task, writers, export) | {
         "images": str(root_of(Path(images)).resolve()),
         "tiling": tiling and asdict(tiling),
@@ -124,7 +126,8 @@ def label_folder(
 
         def todo() -> Iterator[Input | None]:
             for source in inputs:
-                if source and source.name in done and _is_there(out, done[source.name]):
+                ours = source and source.name in done and given.get(source.name) == source.stem
+                if source and ours and _is_there(out, done[source.name]):
                     records[source.name] = done[source.name]
                     summary.skipped += 1
                 else:
@@ -216,6 +219,14 @@ def _keeping() -> Iterator[None]:
         raise OutputError(
             f"{error}; the images that are done are kept: when there is room, continue with --resume (resume=True)"
         ) from error
+
+
+def _stems_of(out: Path) -> dict[str, str]:
+    """What the results of images of earlier runs are called, where no two have one name; none in a new folder."""
+    records = read_manifest(out) if is_begun(out) else []
+    stems = {record["input"]: stem for record in records if (stem := stem_of(record))}
+    counts = Counter(stems.values())
+    return {name: stem for name, stem in stems.items() if counts[stem] == 1}
 
 
 def _is_there(out: Path, record: Record) -> bool:

@@ -29,7 +29,7 @@ from kshot.annotations.shots import shots_of
 from kshot.errors import SupportError
 from kshot.formats.base import AnnotationReader, AnnotationWriter, PredictionWriter
 from kshot.io.atomic import write_text
-from kshot.io.paths import unique_stems
+from kshot.io.stems import unique_stems
 from kshot.types import MAX_CLASSES, Prediction, Shot
 
 _KEYS = {"images", "annotations", "categories"}

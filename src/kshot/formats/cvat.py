@@ -24,7 +24,7 @@ from kshot.errors import OutputError, SupportError
 from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.formats.overlay import hex_colour_of
 from kshot.io.atomic import atomic_path
-from kshot.io.paths import unique_stems
+from kshot.io.stems import unique_stems
 
 _SHAPES = {"mask", "polygon", "ellipse", "box", "points", "polyline"}
 

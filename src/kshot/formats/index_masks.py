@@ -18,7 +18,7 @@ from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.formats.png import save_labels
 from kshot.io.atomic import write_text
 from kshot.io.images import read_mask
-from kshot.io.paths import unique_stems
+from kshot.io.stems import unique_stems
 from kshot.types import IGNORE, ImageLike, Shot, check_same_size
 
 CLASS_FILES = ("classes.json", "classes.txt")

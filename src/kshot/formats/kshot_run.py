@@ -22,9 +22,10 @@ from kshot.formats.base import AnnotationReader, ImageWriter
 from kshot.formats.index_masks import shots_of_masks
 from kshot.io.images import MAX_PIXELS, image_size, label_columns
 from kshot.io.jsonl import read_object
-from kshot.io.manifest import FAILED, MANIFEST, SETTINGS, Record
+from kshot.io.manifest import FAILED, MANIFEST, SETTINGS, Record, stem_of
+from kshot.io.names import leads_out
 from kshot.io.pages_and_frames import read_images
-from kshot.io.paths import file_of, unique_stems, walk
+from kshot.io.paths import file_of, walk
 from kshot.io.rasters import MOST_PIXELS, BandSelection
 from kshot.ops.components import split
 from kshot.types import IGNORE, ImageLike, Prediction, Shot, check_same_size
@@ -112,7 +113,6 @@ def annotations_of_run(
     last = {record["input"]: record for record in records}
     kept = [last[name] for name in sorted(last) if last[name]["status"] != FAILED]
     kept = [record for record in kept if without not in record.get("outputs", {})]
-    stems = unique_stems(last)
     finder = ImageFinder(out, images or _images_of(out))
 
     def read(record: Record) -> LabelledImage:
@@ -120,7 +120,7 @@ def annotations_of_run(
         height, width = (int(side) for side in record["size_hw"])
         written = record.get("outputs", {}).get(OBJECTS)
         found = read_objects(out / written, (height, width)) if written else _masks(out, record, classes)
-        return LabelledImage(name, (height, width), tuple(found), finder.find(name), stems[name])
+        return LabelledImage(name, (height, width), tuple(found), finder.find(name), stem_of(record))
 
     objects = bool(kept) and all(OBJECTS in record.get("outputs", {}) for record in kept)
     return AnnotationSet(tuple(classes), LazyImages(kept, read), objects)
@@ -174,10 +174,11 @@ def _record(where: Path, record: Any) -> Record:
     """A line of a manifest that somebody may have edited, with the keys and kinds that reading it needs."""
     try:
         fine = isinstance(record["input"], str) and isinstance(record["status"], str)
+        fine = fine and not leads_out(record["input"])
         if fine and record["status"] != FAILED:
             scores = [about["score"] for about in record["classes"].values()]
             paths = [record["mask"], *record["outputs"].values()]
-            fine = all(isinstance(path, str) and ".." not in Path(path).parts for path in paths)
+            fine &= all(isinstance(path, str) and not leads_out(path) for path in paths)
             fine &= len(record["size_hw"]) == 2 and all(type(score) in (int, float) for score in scores)
     except (KeyError, TypeError, AttributeError):
         fine = False

@@ -39,7 +39,7 @@ from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.formats.overlay import hex_colour_of
 from kshot.io.atomic import atomic_path, write_text
 from kshot.io.images import SUFFIXES, image_size
-from kshot.io.paths import unique_stems
+from kshot.io.stems import unique_stems
 
 CONFIG = "label_studio.xml"
 MODEL_VERSION = "kshot"

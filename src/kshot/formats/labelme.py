@@ -33,7 +33,8 @@ from kshot.errors import InputError
 from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.io.atomic import write_text
 from kshot.io.images import image_size, read_mask
-from kshot.io.paths import unique_stems, walk
+from kshot.io.paths import walk
+from kshot.io.stems import unique_stems
 
 _VERSION = "5.5.0"  # labelme warns about files of a newer version than its own
 _KEYS = {"shapes", "imagePath"}

@@ -33,7 +33,8 @@ from kshot.errors import SupportError
 from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.io.atomic import write_text
 from kshot.io.images import image_size
-from kshot.io.paths import unique_stems, visible, walk
+from kshot.io.paths import visible, walk
+from kshot.io.stems import unique_stems
 
 log = logging.getLogger(__name__)
 _BEYOND = 0.001  # rounding leads labels this far outside of 0..1

@@ -4,11 +4,12 @@ A shard (one part of a folder) writes manifest-I-of-N.jsonl, and manifest.jsonl 
 """
 
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict, cast
 
 from kshot.errors import SettingError
 from kshot.io.jsonl import read_lines, read_object, write_lines
+from kshot.io.names import leads_out
 
 MANIFEST, SETTINGS = "manifest.jsonl", "settings.json"
 SHARD_MANIFESTS = "manifest-*-of-*.jsonl"
@@ -56,15 +57,27 @@ def read_manifest(out: Path) -> list[Record]:
 
     A line that a crash cut off is left out with a warning. Raises `SettingError` when there is no manifest.
     """
-    shards = sorted(out.glob(SHARD_MANIFESTS))
-    if not shards and not (out / MANIFEST).is_file():
+    if not is_begun(out):
         raise SettingError(f"{out}: no {MANIFEST} in it; give a folder that `kshot label` wrote")
-    return _last([record for path in (out / MANIFEST, *shards) for record in read_records(path)])
+    return _last(
+        [record for path in (out / MANIFEST, *sorted(out.glob(SHARD_MANIFESTS))) for record in read_records(path)]
+    )
+
+
+def is_begun(out: Path) -> bool:
+    """Whether a folder holds the manifest of a run or of a shard."""
+    return (out / MANIFEST).is_file() or any(out.glob(SHARD_MANIFESTS))
 
 
 def read_records(path: Path) -> list[Record]:
     """The records of one file, the last one of each image; none when there is no such file."""
     return _last(cast(list[Record], read_lines(path, _is_record)))
+
+
+def stem_of(record: Record) -> str:
+    """What the files of an image are called, below the folder of each format and without suffix; "" without a mask."""
+    parts = PurePosixPath(record.get("mask", "")).parts[1:]
+    return PurePosixPath(*parts).with_suffix("").as_posix() if parts else ""
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
@@ -82,4 +95,10 @@ def _last(records: Iterable[Record]) -> list[Record]:
 
 
 def _is_record(line: dict[str, Any]) -> bool:
-    return isinstance(line.get("input"), str) and line.get("status") in STATUSES
+    """Whether a line is a record all of whose paths stay below their folders."""
+    outputs = line.get("outputs", {})
+    if not isinstance(outputs, dict) or line.get("status") not in STATUSES:
+        return False
+    paths = [line.get("input"), *outputs.values()]
+    paths += [line["mask"]] if "mask" in line else []
+    return all(isinstance(path, str) and not leads_out(path) for path in paths)

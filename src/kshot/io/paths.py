@@ -1,13 +1,12 @@
-"""Which files a folder, pattern or name means, and what the results of each are called."""
+"""Which files a folder, pattern or name means."""
 
 import glob
 import os
 import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from kshot.errors import InputError
 from kshot.io.images import SUFFIXES
@@ -99,24 +98,6 @@ def may_hold_several(name: str) -> bool:
 def file_of(name: str) -> str:
     """The file that a page or frame is of; any other name as it is."""
     return PAGE_OR_FRAME.sub(r"\1", name)
-
-
-def unique_stems(names: Iterable[str]) -> dict[str, str]:
-    """{name: stem}: without the suffix, unless a.jpg stands beside a.png and both have to keep theirs.
-
-    Of a page or frame, such as a.tif#page0002 or a.mp4#000010, it is a/page0002 or a/000010; what may hold several
-    keeps its suffix beside a folder of its name too.
-    """
-    named = list(names)
-    files = {name: file_of(name) for name in named}
-    stems = {file: PurePosixPath(file).with_suffix("").as_posix() for file in files.values()}
-    counts = Counter(stems.values())
-    folders = {parent.as_posix() for file in stems for parent in PurePosixPath(file).parents}
-    kept = {file for file, stem in stems.items() if counts[stem] > 1 or (stem in folders and may_hold_several(file))}
-    return {
-        name: (file if file in kept else stems[file]) + name.removeprefix(file).replace("#", "/")
-        for name, file in files.items()
-    }
 
 
 def user_cache() -> Path:

@@ -127,6 +127,31 @@ def test_the_same_stem_twice_keeps_both(
     assert (tmp_path / "out/masks/a.jpg.png").is_file() and (tmp_path / "out/masks/a.png.png").is_file()
 
 
+def test_images_that_come_later_take_no_mask_of_those_before(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    label_folder(toy, task, image_folder, out)
+    before = contents(out)
+    for name in ("a.png", "a.jpg.png", "A.JPG"):  # a.jpg was alone, and its mask is a.png
+        Image.fromarray(draw(7)[0]).save(image_folder / name)
+    label_folder(toy, task, image_folder, out, resume=True)
+    masks = [record["mask"] for record in read_manifest(out)]
+    assert len({mask.casefold() for mask in masks}) == len(masks) == 7
+    assert all(contents(out)[name] == data for name, data in before.items() if name.startswith("masks/"))
+
+
+def test_masks_that_an_older_version_gave_to_two_images_are_made_again(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    label_folder(toy, task, image_folder, out)
+    shared = [record | {"mask": "masks/a.png"} for record in read_manifest(out)]  # type: ignore[operator]
+    (out / "manifest.jsonl").write_text("".join(json.dumps(record) + "\n" for record in shared))
+    assert label_folder(toy, task, image_folder, out, resume=True).processed == 4
+    assert len({record["mask"] for record in read_manifest(out)}) == 4
+
+
 def test_what_lies_in_the_output_is_no_input(toy: kshot.Segmenter, task: kshot.Task, image_folder: Path) -> None:
     label_folder(toy, task, image_folder, image_folder / "out")
     assert label_folder(toy, task, image_folder, image_folder / "out", overwrite=True).total == 4

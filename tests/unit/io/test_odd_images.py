@@ -14,8 +14,8 @@ from PIL import Image
 from kshot.errors import ImageReadError, ImageTooLargeError, SettingError, ShapeError
 from kshot.io import rasters, tiff
 from kshot.io.images import image_size, read_image
-from kshot.io.paths import unique_stems
 from kshot.io.rasters import BandSelection
+from kshot.io.stems import unique_stems
 
 
 def tif(path: Path, bands: np.ndarray, **more) -> Path:
