@@ -17,6 +17,7 @@ from kshot.annotations.rle import Rle
 from kshot.errors import SupportError
 from kshot.io.atomic import place_image
 from kshot.io.images import image_size
+from kshot.io.names import below
 from kshot.ops.components import check_method, split
 from kshot.types import IGNORE, MAX_CLASSES, check_same_size
 
@@ -149,7 +150,7 @@ class LabelledImage:
         if self.path is None:
             return None
         name = f"{self.stem}{self.path.suffix or PurePosixPath(self.name).suffix}"
-        place_image(self.path, folder / name, copy=export.copy_images)
+        place_image(self.path, below(folder.parent, folder / name), copy=export.copy_images)
         return PurePosixPath(name).name
 
     @property

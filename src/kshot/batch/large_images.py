@@ -20,6 +20,7 @@ from kshot.formats.base import Format, ImageWriter, RowWriter
 from kshot.formats.kshot_run import OBJECTS
 from kshot.io import rasters
 from kshot.io.manifest import Record
+from kshot.io.names import below
 from kshot.io.rasters import MOST_PIXELS, Raster
 from kshot.io.tiff import Page, pages
 from kshot.methods.base import Task
@@ -105,7 +106,7 @@ class LargeImages:
             scores_of = partial(_no_scores, len(classes))
         with ExitStack() as stack:
             sinks = [
-                stack.enter_context(writers[name].open_rows(self.out / where, raster, classes))
+                stack.enter_context(writers[name].open_rows(below(self.out, self.out / where), raster, classes))
                 for name, where in outputs.items()
             ]
             for scores in _blended(self.tiling, raster.size_hw, len(classes), scores_of):

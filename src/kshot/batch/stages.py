@@ -22,6 +22,7 @@ from kshot.errors import KshotError, OutputError
 from kshot.formats.base import Format, ImageWriter
 from kshot.io.images import read_image
 from kshot.io.manifest import FAILED, Record
+from kshot.io.names import below
 from kshot.io.rasters import BandSelection
 from kshot.io.tiff import Page
 from kshot.types import Prediction
@@ -116,7 +117,7 @@ class Stages:
         for name, writer in self.writers.items():
             if isinstance(writer, ImageWriter):
                 outputs[name] = writer.path_of(source.stem)
-                writer.write(prediction, self.out / outputs[name])
+                writer.write(prediction, below(self.out, self.out / outputs[name]))
         return record_of(prediction, outputs)
 
 

@@ -11,6 +11,7 @@ from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export, Label
 from kshot.formats.base import AnnotationWriter
 from kshot.formats.geotiff import load_rasterio, place_of
 from kshot.io.atomic import write_text
+from kshot.io.names import below
 from kshot.ops.components import connected_components
 
 _DECIMALS = 9  # of a degree: a tenth of a millimetre
@@ -39,7 +40,7 @@ class Geojson(AnnotationWriter):
                 "coordinates": "WGS 84 longitude, latitude" if crs else "pixels x, y",
                 "features": list(_features(image, crs, transform)),
             }
-            write_text(folder / f"{image.stem}.geojson", json.dumps(data, allow_nan=False) + "\n")
+            write_text(below(out, folder / f"{image.stem}.geojson"), json.dumps(data, allow_nan=False) + "\n")
         return folder
 
 

@@ -18,6 +18,7 @@ from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.formats.png import save_labels
 from kshot.io.atomic import write_text
 from kshot.io.images import read_mask
+from kshot.io.names import below
 from kshot.io.stems import unique_stems
 from kshot.types import IGNORE, ImageLike, Shot, check_same_size
 
@@ -77,7 +78,7 @@ class IndexMasks(MaskFolders, AnnotationWriter):
         Lossless but for scores and for where one object ends and the next of its class begins. Raises `OutputError`.
         """
         for image in annotations.images:
-            save_labels(image.labels(annotations.classes), out / "masks" / f"{image.stem}.png")
+            save_labels(image.labels(annotations.classes), below(out, out / "masks" / f"{image.stem}.png"))
             image.place_in(out / "images", export)
         names = {str(label): name for label, name in enumerate(annotations.classes, start=1)}
         write_text(out / "classes.json", json.dumps(names, indent=2) + "\n")

@@ -33,6 +33,7 @@ from kshot.errors import InputError
 from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.io.atomic import write_text
 from kshot.io.images import image_size, read_mask
+from kshot.io.names import below
 from kshot.io.paths import walk
 from kshot.io.stems import unique_stems
 
@@ -66,7 +67,7 @@ class Labelme(AnnotationReader, AnnotationWriter):
                 "imageHeight": image.size_hw[0],
                 "imageWidth": image.size_hw[1],
             }
-            write_text(folder / f"{image.stem}.json", dumps(data, indent=2, allow_nan=False) + "\n")
+            write_text(below(out, folder / f"{image.stem}.json"), dumps(data, indent=2, allow_nan=False) + "\n")
         return folder
 
     def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:

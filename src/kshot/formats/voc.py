@@ -14,6 +14,7 @@ from kshot.formats.base import AnnotationWriter
 from kshot.formats.index_masks import MaskFolders
 from kshot.formats.png import palette, save_labels
 from kshot.io.atomic import write_text
+from kshot.io.names import below
 from kshot.types import IGNORE
 
 log = logging.getLogger(__name__)
@@ -45,9 +46,9 @@ class Voc(MaskFolders, AnnotationWriter):
         folder, stems = out / self.output, []
         for image in annotations.images:
             stems.append(image.stem)
-            save_labels(image.labels(annotations.classes), folder / CLASS_MASKS / f"{image.stem}.png")
+            save_labels(image.labels(annotations.classes), below(out, folder / CLASS_MASKS / f"{image.stem}.png"))
             if annotations.objects:
-                _save_objects(image, folder / OBJECT_MASKS / f"{image.stem}.png")
+                _save_objects(image, below(out, folder / OBJECT_MASKS / f"{image.stem}.png"))
             image.place_in(folder / IMAGES, export)
         listed = "".join(f"{stem}\n" for stem in stems)
         for name in ("trainval", "train", "val"):

@@ -33,6 +33,7 @@ from kshot.errors import SupportError
 from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.io.atomic import write_text
 from kshot.io.images import image_size
+from kshot.io.names import below
 from kshot.io.paths import visible, walk
 from kshot.io.stems import unique_stems
 
@@ -57,7 +58,7 @@ class Yolo(AnnotationReader, AnnotationWriter):
         for image in objects.images:
             image.place_in(folder / "images", export)
             lines = "".join(_written(image, annotations.classes, export))
-            write_text(folder / "labels" / f"{image.stem}.txt", lines)
+            write_text(below(out, folder / "labels" / f"{image.stem}.txt"), lines)
         # Without a path Ultralytics takes the folder of the file. It wants both sets; whoever trains splits them.
         data = {"train": "images", "val": "images", "names": dict(enumerate(annotations.classes))}
         write_text(folder / "data.yaml", yaml.safe_dump(data, allow_unicode=True, sort_keys=False))

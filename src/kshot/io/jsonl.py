@@ -26,6 +26,8 @@ class LineWriter:
 
     def __init__(self, path: Path, *, compact: bool = False):
         self.path, self.compact = path, compact
+        if path.is_symlink():
+            raise OutputError(f"{path}: a link, through which nothing is written; remove it")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _cut_half_line(path)

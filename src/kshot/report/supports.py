@@ -13,6 +13,7 @@ from kshot.formats.overlay import colour_of
 from kshot.io.atomic import atomic_path, write_text
 from kshot.io.images import read_mask
 from kshot.io.jsonl import read_object
+from kshot.io.names import below
 from kshot.methods.base import Support, Task
 from kshot.ops.geometry import to_pixels
 from kshot.prompts import ShotReader
@@ -35,7 +36,7 @@ def save_supports(out: Path, support: SupportSet, task: Task, reader: ShotReader
     images = reader.by_image(support, lambda pixels, name: (*_small(pixels), name))
     for index, (((small, scale, image), shots), encoded) in enumerate(zip(images, task.supports, strict=False)):
         name = f"{FOLDER}/{index}.jpg"
-        with atomic_path(out / name) as beside:
+        with atomic_path(below(out, out / name)) as beside:
             drawn = _drawn(small, scale, shots, encoded, task.classes, reader.max_pixels)
             drawn.save(beside, "JPEG", quality=90, subsampling=0)
         lines.append({"image": _name(image, shots[0]), "overlay": name, "marks": _marks(shots)})
