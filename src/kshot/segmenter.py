@@ -78,10 +78,17 @@ class Segmenter:
 
     @classmethod
     def for_task(cls, task: Task, **settings: Any) -> "Segmenter":
-        """The Segmenter that a saved task was fitted with; keyword settings override."""
+        """The Segmenter that a saved task was fitted with; keyword settings override.
+
+        Raises `BackboneMismatchError` where they make another backbone of it.
+        """
         spec = task.feature_spec
-        made = {"backbone": spec.backbone, "layers": spec.layers or None, "size": spec.size}
-        return cls(**(made | {"method": task.method} | settings))
+        made = {"backbone": spec.backbone, "layers": spec.layers or None, "size": spec.size, "method": task.method}
+        if settings.get("backbone", spec.backbone) != spec.backbone:
+            del made["layers"]  # another model may have the same weights, or none of these layers
+        segmenter = cls(**(made | settings))
+        task.check_backbone(segmenter.feature_spec.identity)
+        return segmenter
 
     def __getstate__(self) -> dict[str, Any]:
         # Modules do not pickle; their names do, and worker processes load them again.

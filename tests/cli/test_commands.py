@@ -105,6 +105,7 @@ def test_dry_run_touches_nothing(support_folder: Path, image_folder: Path) -> No
         ["--box", "disc=s.png:{box}"],
         ["--point", "disc=s.png:{x},{y}", "--point", "disc=s.png:1,1,-"],
         ["--support", "disc=s.png"],
+        ["--scribble", "disc=s.png:{x},{y};{x},{y}", "--scribble", "disc=s.png:1,1;9,1;-"],
     ],
 )
 def test_supports_on_the_command_line(prompts: list[str], image_folder: Path) -> None:
@@ -126,10 +127,18 @@ def test_supports_on_the_command_line(prompts: list[str], image_folder: Path) ->
         (["--box", "s.png:1,2,3"], "expected IMAGE:x0,y0,x1,y1"),
         (["--box", "s.png"], "expected IMAGE:x0,y0,x1,y1"),
         (["--point", "s.png:1"], "expected IMAGE:x,y"),
+        (["--point", "s.png:1,2;3,4"], "expected IMAGE:x,y"),
+        (["--scribble", "s.png:1,2"], "expected IMAGE:x,y;x,y"),
+        (["--scribble", "s.png:1,2;3"], "expected IMAGE:x,y;x,y"),
         (["--support", "s.png", "--class", "a", "--class", "b"], "NAME="),
         (["--text", "a dog"], "backbone toy reads no words; these do: clip-dinoiser"),
-        (["--support", "gone.png:m.png"], "gone.png: no such file"),
         (["--support", "s.png", "--layers", "last"], "block numbers"),
+        (["--support", "s.png", "--set", "method.kapa=1"], "has no setting kapa"),
+        (["--support", "s.png", "--dtype", "float12"], "no dtype 'float12'"),
+        (["--support", "s.png", "--device", "gpu"], "no device is called 'gpu'"),
+        (["--support", "s.png", "--method", "atuo"], "Did you mean 'auto'"),
+        (["--support", "s.png", "--engine", "moon"], "choices: local, ray"),
+        (["--support", "s.png", "--shard", "3"], "expected I/N"),
         (["--support", "s.png", "--format", "bmp"], "no format is called 'bmp'"),
         (["--support", "s.png", "--format", "support-yaml"], "no format is called 'support-yaml'; choices: coco"),
         (["--support", "s.png", "--backbone", "clasic"], "Did you mean 'classic'"),
@@ -147,7 +156,7 @@ def test_wrong_options_say_what_they_want(
     monkeypatch.setattr(sys, "argv", ["kshot", "label", str(image_folder), *arguments, "-o", "out", *backbone])
     with pytest.raises(SystemExit) as stopped:
         main()
-    assert stopped.value.code == 1
+    assert stopped.value.code == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
 
 
@@ -179,6 +188,82 @@ def test_bands_and_stretch_hold_for_supports_and_images(tmp_path: Path) -> None:
     for wrong in (("--bands", "red"), ("--bands", "1,2"), ("--stretch", "9,1"), ("--stretch", "low")):
         refused = CliRunner().invoke(app, ["predict", "disc.kshot", "scenes", "-o", "no", *wrong])
         assert isinstance(refused.exception, SettingError) and wrong[1].split(",")[0] in str(refused.exception)
+
+
+def test_a_missing_file_is_no_usage_error(image_folder: Path) -> None:
+    done = as_process("label", image_folder, "--support", "gone.png:m.png", "-o", "out", *TOY)
+    assert done.returncode == 1 and "gone.png: no such file" in done.stderr
+    assert not Path("out").exists()
+
+
+def test_images_that_the_shell_lists(support_folder: Path, image_folder: Path) -> None:
+    images = [image_folder / name for name in ("a.jpg", "sub/a.jpg", "b.png", "a.jpg")]
+    result = run("label", support_folder, *images, "-o", "out", *TOY)
+    assert "3 processed" in result.stdout
+    lines = [json.loads(line) for line in Path("out/manifest.jsonl").read_text().splitlines()]
+    assert [line["input"] for line in lines] == ["a.jpg", "b.png", "sub/a.jpg"]
+    run("label", support_folder, image_folder / "*.jpg", "-o", "pattern", *TOY)
+    run("label", support_folder, *sorted(image_folder.glob("*.jpg")), "-o", "shell", *TOY)
+    assert Path("shell/manifest.jsonl").read_bytes() == Path("pattern/manifest.jsonl").read_bytes()
+    run("fit", support_folder, "-o", "t.kshot", *TOY)
+    assert "3 processed" in run("predict", "t.kshot", *images, "-o", "two").stdout
+
+
+def test_prompts_beside_a_support_folder_are_refused(support_folder: Path, image_folder: Path) -> None:
+    result = run("label", support_folder, image_folder, "--box", "s.png:1,2,3,4", "-o", "out", code=2)
+    assert "IMAGES alone" in result.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize(("limit", "images"), [(2, 2), (9, 4)])
+def test_a_dry_run_counts_what_would_be_done(limit: int, images: int, support_folder: Path, image_folder: Path) -> None:
+    limited = run("label", support_folder, image_folder, "-o", "out", "--dry-run", "--limit", limit, "--json", *TOY)
+    assert json.loads(limited.stdout)["images"] == images
+    shards = [("--shard", f"{number}/2") for number in (1, 2)]
+    told = [run("label", support_folder, image_folder, "-o", "o", "--dry-run", *s, "--json").stdout for s in shards]
+    assert sum(json.loads(plan)["images"] for plan in told) == 4
+
+
+def test_colons_in_names_of_supports(image_folder: Path) -> None:
+    picture, mask = draw(1)
+    Path("input").mkdir()
+    Image.fromarray(picture).save("input/cam 08:15:00.png")
+    Image.fromarray(mask).save("input/mask 08:15.png")
+    pair = "disc=input/cam 08:15:00.png:input/mask 08:15.png"
+    assert "1 processed" in run("label", image_folder / "a.jpg", "--support", pair, "-o", "pair", *TOY).stdout
+    alone = ("--class", "disc", "--support", "input/cam 08:15:00.png")
+    assert "1 processed" in run("label", image_folder / "a.jpg", *alone, "-o", "alone", *TOY).stdout
+    Image.fromarray(mask).save("15.png")
+    for name in ("08", "08:15.png"):
+        Image.fromarray(picture).save(name, format="PNG")
+    told = run("label", image_folder, "--support", "08:15.png:15.png", "-o", "one", *TOY)  # no file is "15.png:15.png"
+    assert "0 failed" in told.stdout
+    Image.fromarray(mask).save("15.png:15.png")
+    twice = run("label", image_folder, "--support", "08:15.png:15.png", "-o", "no2", *TOY, code=1)
+    assert isinstance(twice.exception, SettingError) and "rename one" in str(twice.exception)
+
+
+def test_a_support_yaml_names_its_folder(image_folder: Path) -> None:
+    picture, mask = draw(1)
+    Image.fromarray(picture).save("s.png")
+    Image.fromarray(mask).save("m.png")
+    Path("support.yaml").write_text("- {image: s.png, mask: m.png, label: disc}\n")
+    result = run("label", "support.yaml", image_folder, "-o", "out", *TOY)
+    assert "4 processed" in result.stdout and "disc (1); read from support.yaml" in result.stderr
+
+
+def test_a_task_of_another_backbone_stops_before_the_first_image(support_folder: Path, image_folder: Path) -> None:
+    run("fit", support_folder, "-o", "t.kshot", *TOY)
+    done = as_process("predict", "t.kshot", image_folder, "-o", "out", "--backbone", "classic")
+    assert done.returncode == 1 and "this task was fitted on toy" in done.stderr
+    assert not Path("out").exists()
+
+
+def test_a_failure_is_one_line_in_a_file(support_folder: Path, image_folder: Path) -> None:
+    name = f"{'long ' * 20}name.jpg"
+    (image_folder / name).write_text("no")
+    done = as_process("label", support_folder, image_folder, "-o", "out", *TOY)
+    assert done.returncode == 3
+    assert any(line.startswith("failed ") and name in line and "save it" in line for line in done.stderr.splitlines())
 
 
 def test_usage_errors_exit_with_2(image_folder: Path) -> None:

@@ -1,10 +1,12 @@
 """Which images a run takes, in which order, and what their results are called."""
 
+import os
 import time
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from kshot.errors import InputError, KshotError, SettingError
 from kshot.io.names import odd_characters, printable
@@ -15,6 +17,8 @@ from kshot.io.videos import SUFFIXES as VIDEOS
 from kshot.io.videos import VideoFrame, check_every, frames, is_video
 
 _WATCH_SECONDS = 1.0
+# A folder, a glob pattern or a file, or several of them.
+Images: TypeAlias = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Inputs:
 
     def __init__(
         self,
-        images: str | Path,
+        images: Images,
         out: Path,
         *,
         limit: int | None = None,
@@ -134,34 +138,52 @@ class Inputs:
         return [file for file in files if file.name not in before and file.path.stat().st_mtime < settled]
 
 
-def plan(images: str | Path, out: Path, given: Mapping[str, str] | None = None) -> list[Input]:
+def plan(images: Images, out: Path, given: Mapping[str, str] | None = None) -> list[Input]:
     """The files that a run over `images` will read, in order; what lies in `out` itself is left out.
 
     given: stems of images of earlier runs, which no other image gets. A name that some format or report could not hold
     is a problem, and escaped. Raises `InputError` when there is no image, or when all of them lie in `out`.
     """
-    inside, found = out.resolve(), list_images(images, VIDEOS)
-    paths = [path for path in found if inside not in path.resolve().parents]
+    inside = out.resolve()
+    paths = {name: path for name, path in _named(images).items() if inside not in path.resolve().parents}
     if not paths:
-        raise InputError(f"{images}: lies in the output folder {out}, where results are written; give another -o")
-    root = root_of(Path(images))
-    names = [path.relative_to(root).as_posix() for path in paths]
-    problems = {name: _problem(odd) for name in names if (odd := odd_characters(name))}
-    shown = [printable(name) if name in problems else name for name in names]
+        listed = ", ".join(str(where) for where in _several(images)[:3])
+        raise InputError(f"{listed}: lies in the output folder {out}, where results are written; give another -o")
+    problems = {name: _problem(odd) for name in paths if (odd := odd_characters(name))}
+    shown = [printable(name) if name in problems else name for name in paths]
     stems = unique_stems(shown, given)
-    each = zip(names, shown, paths, strict=True)
-    return [Input(name, path, stems[name], problem=problems.get(real)) for real, name, path in each]
+    each = zip(paths.items(), shown, strict=True)
+    return [Input(name, path, stems[name], problem=problems.get(real)) for (real, path), name in each]
 
 
 def _problem(odd: str) -> InputError:
     return InputError(f"its name has {odd}, which files of results cannot hold; rename it and --resume")
 
 
-def count_images(images: str | Path, out: Path) -> tuple[int, int]:
-    """How many images a run over `images` will do, a page of a TIFF each, and how many videos beside them."""
-    files = plan(images, out)
-    videos = sum(is_video(file.path) for file in files)
-    return sum(len(list(split(file))) for file in files if not is_video(file.path)), videos
+def common_root(images: Images) -> Path:
+    """The folder that the names of a run's images are relative to; of several places, the one that holds them all."""
+    found = [root_of(Path(where)) for where in _several(images)]
+    roots = {os.path.normpath(Path.cwd() / root): root for root in found}
+    return next(iter(roots.values())) if len(roots) == 1 else Path(os.path.commonpath(roots))
+
+
+def count_images(inputs: Inputs) -> tuple[int, int]:
+    """How many images a run will do, a page of a TIFF each, and how many videos it will look at beside them."""
+    videos = sum(is_video(file.path) for file in inputs.files)
+    images = (source for file in inputs.files if not is_video(file.path) for source in split(file))
+    count = sum(inputs.shard is None or inputs.shard.holds(source) for source in images)
+    return (count if inputs.limit is None else min(count, inputs.limit)), videos
+
+
+def _several(images: Images) -> Sequence[str | Path]:
+    return [images] if isinstance(images, str | Path) else images
+
+
+def _named(images: Images) -> dict[str, Path]:
+    """The files of all places by their names: paths relative to `common_root`, in order."""
+    root = common_root(images)
+    found = (path for where in _several(images) for path in list_images(where, VIDEOS))
+    return dict(sorted((Path(os.path.relpath(path, root)).as_posix(), path) for path in found))
 
 
 def split(file: Input, every: int = 1) -> Iterator[Input]:

@@ -12,7 +12,7 @@ from typing import Any
 from kshot import _plugins
 from kshot._version import __version__
 from kshot.annotations.model import Export
-from kshot.batch.inputs import Input, Inputs, Shard
+from kshot.batch.inputs import Images, Input, Inputs, Shard, common_root
 from kshot.batch.large_images import LargeImages, predict_tiled
 from kshot.batch.run_folder import RunFolder
 from kshot.batch.stages import ImageResult, Stages, overlapped
@@ -23,7 +23,6 @@ from kshot.formats.base import AnnotationWriter, Format, RowWriter, load_format
 from kshot.formats.kshot_run import OBJECTS, ObjectWriter, annotations_of_run
 from kshot.io.jsonl import LineWriter
 from kshot.io.manifest import EMPTY, FAILED, Record, is_begun, read_manifest, stem_of
-from kshot.io.paths import root_of
 from kshot.io.rasters import BandSelection
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
@@ -71,7 +70,7 @@ class Summary:
 def label_folder(
     segmenter: Segmenter,
     task: Task,
-    images: str | Path,
+    images: Images,
     out: str | Path,
     *,
     formats: Sequence[str] = ("png", "overlay"),
@@ -89,7 +88,9 @@ def label_folder(
     notes: Mapping[str, Any] | None = None,
     progress: Callable[[Record, int, int], None] | None = None,
 ) -> Summary:
-    """Masks of all images of a folder, glob pattern or file into `out`; pages and frames are images of their own.
+    """Masks of all images of a folder, glob pattern or file, or of several, into `out`.
+
+    Pages and frames are images of their own; names are relative to the folder that holds all images.
 
     formats: names from `kshot.names("formats")`; index masks are always written.
     export: polygons or masks, and whether masks are split into objects. notes: kept in settings.json.
@@ -101,18 +102,19 @@ def label_folder(
     shard: one part of the folder, for several machines that share `out`; the last to end leaves what one run would.
     progress: called after each image with its record, how many are through, and how many there are.
     Broken images become failed lines. Ctrl-C ends the run in order, with `interrupted` set.
-    Raises `SettingError` when `out` holds another run, `InputError` without images, `OutputError` when nothing can be
-    written or another run is writing there.
+    Raises `SettingError` when `out` holds another run, `InputError` without images, `BackboneMismatchError` before the
+    first image, `OutputError` when nothing can be written or another run is writing there.
     """
     out, started = Path(out), time.perf_counter()
     if workers < 0:
         raise SettingError(f"{workers} workers; expected 0 or more")
     export = export or Export()
+    task.check_backbone(segmenter.feature_spec.identity)
     writers = _writers(formats, export)
     given = {} if overwrite else _stems_of(out)
     inputs = Inputs(images, out, limit=limit, watch=watch, shard=shard, skip=skip, every=every, given=given)
     settings = _settings(segmenter, task, writers, export) | {
-        "images": str(root_of(Path(images)).resolve()),
+        "images": str(common_root(images).resolve()),
         "tiling": tiling and asdict(tiling),
         **({"look": asdict(segmenter.band_selection)} if segmenter.band_selection != BandSelection() else {}),
         **({"every": every} if every != 1 else {}),

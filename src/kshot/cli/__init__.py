@@ -26,7 +26,7 @@ from kshot.cli import (
     train_heads,
 )
 from kshot.cli.output import say_error
-from kshot.errors import KshotError, SettingError
+from kshot.errors import KshotError, SettingError, UnknownNameError
 
 app = typer.Typer(
     name="kshot",
@@ -102,12 +102,15 @@ def _commands() -> set[str]:
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 good, 1 failure, 2 usage, 3 some images failed, 130 interrupted."""
+    """Entry point. Exit codes: 0 good, 1 failure, 2 usage, 3 some images failed, 130 interrupted.
+
+    Usage errors are what the parser of the command line refuses and values that no option takes.
+    """
     try:
         app()
     except KshotError as error:
         say_error(error, as_json="--json" in sys.argv)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, SettingError | UnknownNameError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:

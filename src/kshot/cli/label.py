@@ -13,6 +13,7 @@ from kshot.cli.output import answer, described, finish, progress_bar, say, say_w
 from kshot.errors import SettingError
 
 if TYPE_CHECKING:
+    from kshot.batch import Shard
     from kshot.methods.base import Task
     from kshot.segmenter import Segmenter
     from kshot.types import SupportSet
@@ -41,7 +42,10 @@ kshot predict cat.kshot film.mp4 -o out/ --every 10
 @o.grouped()
 def label(
     *,
-    paths: Annotated[list[str], typer.Argument(metavar="[SUPPORT] IMAGES", help="Support folder, then the images.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="[SUPPORT] IMAGES", help="Support folder, then folders, patterns, images or videos."),
+    ],
     out: o.Out,
     format: o.Formats = "png,overlay",
     shapes: o.Shapes,
@@ -50,13 +54,13 @@ def label(
     run: o.Run,
 ) -> None:
     """Label a folder of images from a few supports: fit and predict in one go."""
-    folder, images = _two_paths(paths, bool(prompts))
+    folder, images = _split_paths(paths, bool(prompts))
     how = _keywords(run, format, shapes)
     from kshot.cli.prompts import read_supports
 
     supports = read_supports(folder, prompts)
     if run.dry_run:
-        return _say_plan(supports.classes, len(supports), images, out, how["formats"], run.json)
+        return _say_plan(supports.classes, len(supports), images, out, run, supports, **how)
     segmenter = model.segmenter()
     say(described(supports))
     task = segmenter.fit(supports)
@@ -68,7 +72,7 @@ def label(
 def predict(
     *,
     task_file: Annotated[Path, typer.Argument(metavar="TASK", help="A task file of `kshot fit`.")],
-    images: Annotated[str, typer.Argument(help="Folder, glob pattern, image or video.")],
+    images: Annotated[list[str], typer.Argument(help="Folders, glob patterns, images or videos.")],
     out: o.Out,
     format: o.Formats = "png,overlay",
     shapes: o.Shapes,
@@ -81,34 +85,56 @@ def predict(
 
     task = load_task(task_file)
     if run.dry_run:
-        return _say_plan(task.classes, len(supports_of(task)), images, out, how["formats"], run.json)
+        return _say_plan(task.classes, len(supports_of(task)), images, out, run, None, **how)
     return _label(model.segmenter_of(task), task, images, out, run, None, **how)
 
 
-def _two_paths(paths: list[str], has_prompts: bool) -> tuple[str | None, str]:
-    wanted = 1 if has_prompts else 2
-    if len(paths) != wanted:
-        hint = "IMAGES alone beside --support/--box/--point/--text" if has_prompts else "SUPPORT and IMAGES"
-        raise typer.BadParameter(f"expected {hint}, got {len(paths)}: {' '.join(paths)}")
-    return (None, paths[0]) if has_prompts else (paths[0], paths[1])
+def _split_paths(paths: list[str], has_prompts: bool) -> tuple[str | None, list[str]]:
+    """The support folder, unless prompts stand in for it, and the images; a shell makes many paths of *.jpg."""
+    if has_prompts:
+        if len(paths) > 1 and Path(paths[0]).is_dir():
+            raise typer.BadParameter("expected IMAGES alone beside --support/--box/--point/--scribble/--text")
+        return None, paths
+    if len(paths) < 2:
+        raise typer.BadParameter(f"expected SUPPORT and IMAGES, got {len(paths)}: {' '.join(paths)}")
+    return paths[0], paths[1:]
 
 
 def _say_plan(
-    classes: tuple[str, ...], shots: int, images: str, out: Path, formats: tuple[str, ...], json: bool
+    classes: tuple[str, ...],
+    shots: int,
+    images: list[str],
+    out: Path,
+    run: o.Run,
+    supports: "SupportSet | None",
+    *,
+    formats: tuple[str, ...],
+    shard: "Shard | None",
+    **_: Any,
 ) -> None:
-    from kshot.batch.inputs import count_images
+    from kshot.batch.inputs import Inputs, count_images
 
-    count, videos = count_images(images, out)
+    skip = _annotated(images, supports) if run.only_unannotated else ()
+    count, videos = count_images(Inputs(images, out, limit=run.limit, shard=shard, skip=skip))
     facts = {"classes": classes, "supports": shots, "images": count, "videos": videos}
     counted = f"{count} images" + (f" and {videos} videos" if videos else "")
     told = f"would label {counted} with {len(classes)} classes ({', '.join(classes)}) from {shots} supports"
-    answer(json, facts | {"out": str(out), "formats": formats}, f"{told}, as {', '.join(formats)} in {out}")
+    answer(run.json, facts | {"out": str(out), "formats": formats}, f"{told}, as {', '.join(formats)} in {out}")
+
+
+def _annotated(images: list[str], supports: "SupportSet | None") -> set[Path]:
+    """Resolved paths of the images that have labels beside them, and of those of the supports."""
+    from kshot.batch.inputs import common_root
+    from kshot.formats.base import annotated
+
+    shown = {Path(shot.image).resolve() for shot in supports or () if isinstance(shot.image, str | Path)}
+    return annotated(common_root(images)) | shown
 
 
 def _label(
     segmenter: "Segmenter",
     task: "Task",
-    images: str,
+    images: list[str],
     out: Path,
     run: o.Run,
     supports: "SupportSet | None",
@@ -116,13 +142,10 @@ def _label(
 ) -> None:
     """Label the folder, print the summary and leave with its exit code."""
     from kshot.batch import label_folder
-    from kshot.formats.base import annotated
-    from kshot.io.paths import root_of
     from kshot.report import save_supports, write_report
 
     if run.only_unannotated:
-        shown = {Path(shot.image).resolve() for shot in supports or () if isinstance(shot.image, str | Path)}
-        how["skip"] = annotated(root_of(Path(images))) | shown
+        how["skip"] = _annotated(images, supports)
     # Without --resume, so that a run in several goes leaves the same files as one in one go.
     how["notes"] = {"command": _command_without("--resume")}
     with progress_bar("labelling") as progress:

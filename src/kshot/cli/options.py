@@ -138,13 +138,16 @@ class Prompts:
     support: Annotated[list[str] | None, _prompts("[NAME=]IMAGE:MASK, or IMAGE alone.")] = None
     box: Annotated[list[str] | None, _prompts("[NAME=]IMAGE:x0,y0,x1,y1")] = None
     point: Annotated[list[str] | None, _prompts("[NAME=]IMAGE:x,y; off the class: IMAGE:x,y,-")] = None
+    scribble: Annotated[
+        list[str] | None, _prompts("A line: [NAME=]IMAGE:x,y;x,y;...; off the class: IMAGE:x,y;x,y;-")
+    ] = None
     text: Annotated[list[str] | None, _prompts("[NAME=]words; alone, they name the class.")] = None
     class_: Annotated[
         list[str] | None, _prompts("Name of the class of such supports; with a folder: keep these alone.", "--class")
     ] = None
 
     def __bool__(self) -> bool:
-        return any((self.support, self.box, self.point, self.text))
+        return any((self.support, self.box, self.point, self.scribble, self.text))
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,8 @@ def progress_bar(title: str) -> "Iterator[Callable[[Record, int, int], None]]":
         def step(record: "Record", through: int, total: int) -> None:
             bar.update(task, completed=through, total=total)
             if record["status"] == FAILED:
-                bar.console.print(f"[yellow]failed[/] {_plain(record['input'])}: {_plain(record['reason'])}")
+                failed = f"[yellow]failed[/] {_plain(record['input'])}: {_plain(record['reason'])}"
+                bar.console.print(failed, soft_wrap=True)
 
         yield step
 

@@ -154,8 +154,14 @@ def read_support(folder: Path, classes: Sequence[str] = ()) -> SupportSet:
     Raises `SupportError`: no such folder, nothing in it, no layout known (what was looked for and what is there),
     no shot of a wanted class; what a layout refuses comes from its reader.
     """
+    if folder.name == "support.yaml" and folder.is_file():  # named itself; its layout is the first that is looked for
+        folder = folder.parent
     if not folder.is_dir():
-        problem = "a file, where a support folder was expected" if folder.exists() else "no such folder; check the path"
+        problem = (
+            "a file, where a support folder or its support.yaml was expected"
+            if folder.exists()
+            else "no such folder; check the path"
+        )
         raise SupportError(f"{folder}: {problem}")
     entries = visible(folder)
     if not entries:

@@ -138,14 +138,18 @@ class Task(ABC):
         image: (h, w, 3), from which the features were made; few methods need it. Raises `BackboneMismatchError` for
         features of another backbone, and `SettingError` when a method needs the image and gets none.
         """
-        if features.identity != self.feature_spec.identity:
-            raise BackboneMismatchError(
-                f"this task was fitted on {self.feature_spec.backbone} ({self.feature_spec.identity[:12]}), "
-                f"the features come from another backbone ({features.identity[:12]}); "
-                f"use backbone={self.feature_spec.backbone!r} with the same weights and layers, or fit again"
-            )
+        self.check_backbone(features.identity)
         with torch.inference_mode():
             return self._score(features) if image is None else self._score_with_image(features, image)
+
+    def check_backbone(self, identity: str) -> None:
+        """Raise `BackboneMismatchError` unless the task was fitted on features of the backbone with this identity."""
+        if identity != self.feature_spec.identity:
+            raise BackboneMismatchError(
+                f"this task was fitted on {self.feature_spec.backbone} ({self.feature_spec.identity[:12]}), "
+                f"the features come from another backbone ({identity[:12]}); "
+                f"use backbone={self.feature_spec.backbone!r} with the same weights and layers, or fit again"
+            )
 
     @property
     def presence_threshold(self) -> float:
