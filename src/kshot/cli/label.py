@@ -122,7 +122,7 @@ def _say_plan(
     answer(run.json, facts | {"out": str(out), "formats": formats}, f"{told}, as {', '.join(formats)} in {out}")
 
 
-def _annotated(images: list[str], supports: "SupportSet | None") -> set[Path]:
+def _annotated(images: list[str], supports: "SupportSet | None") -> frozenset[Path]:
     """Resolved paths of the images that have labels beside them, and of those of the supports."""
     from kshot.batch.inputs import common_root
     from kshot.formats.base import annotated
