@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kshot.errors import EmptyMaskError, MaskError, SettingError, SupportError
 from kshot.features.lru import BoundedCache
+from kshot.io.class_masks import read_class_mask
 from kshot.io.images import MAX_PIXELS, name_of, read_image, read_mask
 from kshot.io.rasters import BandSelection
 from kshot.methods.base import Support
@@ -182,10 +183,10 @@ def _check_consistent(masks: Tensor, valid_mask: Tensor, classes: Sequence[str],
 def _shown(shot: Shot, classes: Sequence[str], features: FeatureMap, name: str, max_pixels: int) -> Support:
     """What one shot says of an image."""
     if shot.mask is not None:
-        labels = read_mask(shot.mask, max_pixels=max_pixels)
         if isinstance(shot.label, str):
-            labels = np.where(labels == IGNORE, labels, (labels > 0).astype(np.uint8))
-        wanted = {1: shot.label} if isinstance(shot.label, str) else dict(shot.label)
+            labels, wanted = read_class_mask(shot.mask, max_pixels=max_pixels).pixels, {1: shot.label}
+        else:
+            labels, wanted = read_mask(shot.mask, max_pixels=max_pixels), dict(shot.label)
         return labelled_support(labels, wanted, classes, features, name)
     _check_inside(shot, features.frame.size_hw, name)
     masks = torch.zeros(len(classes), *features.grid_hw)

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -10,52 +10,68 @@ from kshot.errors import SupportError
 from kshot.io.paths import image_files, walk
 
 ImageAndMask = tuple[Path, Path]
-MASK_ENDING = "_mask"  # x_mask.png is the mask of x.jpg
+# x_mask.png is a mask of x.jpg, and so is x_mask_1.png.
+_ENDING = re.compile(r"[_-](?P<kind>cp_masks|masks?|segmentation|seg|labels)(?P<number>[_-]?\d+)?$", re.I)
 _DRIVE = re.compile("[A-Za-z]:")
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts this before the names of uploaded files
 
 
-def in_two_folders(images: Path, masks: Path) -> list[ImageAndMask]:
+def ending_of(stem: str) -> str | None:
+    """What the end of a name says of a mask (`mask`, `labels`, ...); None of other names."""
+    found = _ENDING.search(stem)
+    return found["kind"].lower() if found else None
+
+
+def without_ending(stem: str) -> str:
+    """A name without what marks it as a mask."""
+    return _ENDING.sub("", stem)
+
+
+def owner_of(stem: str, images: Container[str]) -> str:
+    """The stem of the image that a mask belongs to: its own, or without its ending where there is such an image."""
+    shorter = without_ending(stem)
+    return shorter if shorter in images and stem not in images else stem
+
+
+def in_two_folders(images: Path, masks: Path, *, several: bool = False) -> list[ImageAndMask]:
     """Pairs of images/a/x.jpg and masks/a/x.png (or x_mask.png), sorted; images without a mask are left out.
 
+    several: whether an image may have numbered masks, x_mask.png and x_mask_1.png, each a pair of its own.
     Raises `SupportError` for masks without an image, and for two files where one is expected.
     """
-    by_name = by_stem(images)
-    pairs: dict[str, Path] = {}
-    lost = []
+    by_name = {_nfc(stem): path for stem, path in by_stem(images).items()}
+    owned: dict[str, list[Path]] = {}
     for stem, mask in sorted(by_stem(masks).items()):
-        owner = stem if stem in by_name else stem.removesuffix(MASK_ENDING)
-        if owner not in by_name:
-            lost.append(mask)
-        elif owner in pairs:
-            raise SupportError(f"{pairs[owner]} and {mask}: two masks of {by_name[owner]}; keep one")
-        else:
-            pairs[owner] = mask
-    _refuse_lost(lost, f"in {images}")
-    return [(by_name[stem], pairs[stem]) for stem in sorted(pairs)]
+        owned.setdefault(owner_of(_nfc(stem), by_name), []).append(mask)
+    _refuse_lost([path for stem, paths in owned.items() if stem not in by_name for path in paths], f"in {images}")
+    for stem, paths in owned.items():
+        if len(paths) > 1 and not (several and _are_numbered(paths)):
+            raise SupportError(f"{paths[0]} and {paths[1]}: two masks of {by_name[stem]}; keep one")
+    return [(by_name[stem], mask) for stem in sorted(owned) for mask in owned[stem]]
 
 
 def in_one_folder(folder: Path) -> tuple[list[ImageAndMask], list[Path]]:
     """Pairs of x.jpg and x.png, or of x.png and x_mask.png, directly in a folder, and the images without a mask.
 
-    Raises `SupportError` for masks without an image, and for two files where one is expected.
+    Each of several numbered masks, x_mask.png and x_mask_1.png, makes a pair. Raises `SupportError` for masks without
+    an image, and for two files where one is expected.
     """
     groups: dict[str, list[Path]] = {}
     for path in image_files(folder):
-        groups.setdefault(path.stem, []).append(path)
-    # x_mask is the mask of x where there is an x, and a name like any other where there is none.
-    owned = {stem for stem in groups if stem.endswith(MASK_ENDING) and stem.removesuffix(MASK_ENDING) in groups}
+        groups.setdefault(_nfc(path.stem), []).append(path)
     pairs: list[ImageAndMask] = []
     alone: list[Path] = []
-    for stem in groups.keys() - owned:
-        group = groups[stem] + (groups[stem + MASK_ENDING] if stem + MASK_ENDING in owned else [])
-        if len(group) == 1:
-            alone += group
+    # x_mask is the mask of x where there is an x, and a name like any other where there is none.
+    endings = {stem: owner for stem in groups if (owner := without_ending(stem)) != stem and owner in groups}
+    for stem in groups.keys() - endings.keys():
+        masks = [path for ending, owner in sorted(endings.items()) if owner == stem for path in groups[ending]]
+        if len(groups[stem] + masks) == 1:
+            alone += groups[stem]
         else:
-            pairs.append(_as_pair(group, stem))
+            pairs += _as_pairs(groups[stem], masks, stem)
     # Where masks are called like their images, a PNG that is left alone is a mask whose image went missing.
-    same_name = any(image.stem == mask.stem for image, mask in pairs)
-    lost = [p for p in alone if _is_png(p) and (same_name or p.stem.endswith(MASK_ENDING))]
+    same_name = any(_nfc(image.stem) == _nfc(mask.stem) for image, mask in pairs)
+    lost = [p for p in alone if (_is_png(p) and (same_name or ending_of(p.stem))) or ending_of(p.stem) == "mask"]
     _refuse_lost(lost, f"in {folder}")
     return sorted(pairs), sorted(alone)
 
@@ -155,7 +171,7 @@ def path_below(name: str) -> PurePosixPath | None:
 
 
 def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return _nfc(_nfc(name).casefold())
 
 
 def _shared_end(first: Sequence[str], second: Sequence[str]) -> int:
@@ -172,14 +188,28 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _as_pair(group: list[Path], stem: str) -> ImageAndMask:
-    masks = [p for p in group if p.stem != stem] or [p for p in group if _is_png(p)]
-    if len(group) != 2 or len(masks) != 1:
+def _as_pairs(images: list[Path], masks: list[Path], stem: str) -> list[ImageAndMask]:
+    """Pairs of one image and its masks: those marked in their names, else the PNG of two files of one name."""
+    marked = masks or [path for path in images if _is_png(path)]
+    others = images if masks else [path for path in images if path not in marked]
+    if len(others) != 1 or not (len(marked) == 1 or (masks and _are_numbered(masks))):
         raise SupportError(
-            f"{', '.join(str(path) for path in group)}: which is the image and which its mask? "
-            f"keep two, such as {stem}.jpg and {stem}.png"
+            f"{', '.join(str(path) for path in images + masks)}: which is the image and which its mask? "
+            f"keep two, such as {stem}.jpg and {stem}.png, or number the masks: {stem}_mask.png, {stem}_mask_1.png"
         )
-    return next(path for path in group if path != masks[0]), masks[0]
+    return [(others[0], mask) for mask in marked]
+
+
+def _are_numbered(masks: list[Path]) -> bool:
+    """Whether masks of one image are called alike but for a number, which the first may lack."""
+    found = [_ENDING.search(path.stem) for path in masks]
+    numbers = [match["number"] for match in found if match]
+    return len({match and match["kind"].lower() for match in found}) == 1 and len(set(numbers)) == len(masks)
+
+
+def _nfc(name: str) -> str:
+    """One form of letters with accents, which some systems store as two characters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _is_png(path: Path) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from kshot.annotations.model import Annotation, AnnotationSet, ImageBuilder, LabelledImage, LazyImages
 from kshot.errors import SupportError
+from kshot.io.class_masks import read_class_mask
 from kshot.io.images import image_size, read_mask
 from kshot.io.stems import unique_stems
 from kshot.types import IGNORE, Shot
@@ -74,10 +75,9 @@ def _add(builder: ImageBuilder, shot: Shot) -> None:
         builder.prompts.add_points(label, np.asarray(shot.points).tolist())
     if shot.mask is None:
         return
-    mask = read_mask(shot.mask)
+    of_one = isinstance(shot.label, str)
+    mask = read_class_mask(shot.mask).pixels if of_one else read_mask(shot.mask)
     named = {1: shot.label} if isinstance(shot.label, str) else shot.label
-    if isinstance(shot.label, str):
-        mask = np.where(mask == IGNORE, mask, (mask > 0).astype(np.uint8))
     for index, name in named.items():
         builder.add(Annotation.from_mask(mask == index, name))
     builder.add(Annotation.from_mask(mask == IGNORE, "", ignore=True))

@@ -1,17 +1,18 @@
 """One's own data: images/ and masks/ with a list of classes, or a folder per class with pairs of x.jpg and x.png."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from kshot.annotations.pairing import MASK_ENDING, by_stem
+from kshot.annotations.one_class import read_masks
+from kshot.annotations.pairing import by_stem, owner_of, without_ending
 from kshot.data import fss1000
 from kshot.data._report import Problem, check_problems, read_list, split_samples
 from kshot.data.base import Dataset, Labels, LabelType, Sample, label_type
-from kshot.errors import DatasetError, SupportError
+from kshot.errors import DatasetError, MaskError, SupportError
 from kshot.formats.index_masks import CLASS_FILES, read_classes
 from kshot.io.images import read_mask
 from kshot.io.paths import image_files, visible
@@ -70,14 +71,15 @@ def read_index(path: Path, n_classes: int) -> Labels:
     return read_mask(path, drawn=n_classes == 1)
 
 
-def read_drawn(path: Path, class_id: int, kind: LabelType) -> Labels:
-    """(h, w) labels of a mask of one class: black and white, or 0, 1 and 255. Raises `DatasetError`."""
-    mask = read_mask(path)
-    wrong = sorted(set(np.unique(mask).tolist()) - {0, 1, IGNORE})
-    if wrong:
-        raise DatasetError(
-            f"{path}: holds labels outside the class list: {wrong}; expected 0 and 1, or black and white"
-        )
+def read_drawn(masks: Sequence[Path], others: Sequence[Path], class_id: int, kind: LabelType) -> Labels:
+    """(h, w) labels of an image by all its masks of one class; `others` are those of its folder.
+
+    Raises `DatasetError` when a mask shows several classes.
+    """
+    try:
+        mask = read_masks(masks, others)
+    except MaskError as error:
+        raise DatasetError(str(error)) from error
     table = np.zeros(IGNORE + 1, kind)
     table[1] = class_id
     # Beyond 254 classes there is no ignore, and 255 would be a class.
@@ -102,8 +104,7 @@ def _index_masks(root: Path) -> _Parts:
     except SupportError as error:
         raise DatasetError(str(error)) from error
     classes = _without_gaps(path, named)
-    # x_mask is the mask of x where there is an x, and a name like any other where there is none.
-    owned = {stem if stem in images else stem.removesuffix(MASK_ENDING): path for stem, path in masks.items()}
+    owned = {owner_of(stem, images): path for stem, path in masks.items()}
     samples = {
         stem: Sample(images[stem], partial(read_index, owned[stem], len(classes)), owned[stem])
         for stem in sorted(images.keys() & owned.keys())
@@ -118,24 +119,27 @@ def _by_class(root: Path) -> _Parts:
     alone: list[str] = []
     for class_id, folder in enumerate(folders, start=1):
         pairs = _pairs(folder)
-        for stem, (image, mask) in pairs.items():
-            read = partial(read_drawn, mask, class_id, label_type(len(classes)))
-            samples[f"{folder.name}/{stem}"] = Sample(image, read, mask)
-        taken = {path for pair in pairs.values() for path in pair}
+        others = [mask for _, masks in pairs.values() for mask in masks]
+        for stem, (image, masks) in pairs.items():
+            read = partial(read_drawn, masks, others, class_id, label_type(len(classes)))
+            samples[f"{folder.name}/{stem}"] = Sample(image, read, masks[0])
+        taken = {image for image, _ in pairs.values()}.union(others)
         alone += [f"{folder.name}/{path.name}" for path in image_files(folder) if path not in taken]
     return classes, samples, [Problem("images without a mask, or masks without an image", tuple(alone))]
 
 
-def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """{stem: (image, mask)} of x.jpg and x.png, or of x.* and x_mask.png."""
-    masks = {path.stem: path for path in image_files(folder) if path.suffix.lower() == ".png"}
-    pairs = {}
-    for image in image_files(folder):
-        named, drawn = masks.get(image.stem), masks.get(image.stem + MASK_ENDING)
-        mask = drawn or (named if named != image else None)
-        if mask is not None:
-            pairs[image.stem] = (image, mask)
-    return pairs
+def _pairs(folder: Path) -> dict[str, tuple[Path, list[Path]]]:
+    """{stem: (image, masks)} of x.jpg and x.png, or of x.* and x_mask.png, x_mask_1.png."""
+    files = image_files(folder)
+    stems = {path.stem for path in files}
+    marked: dict[str, list[Path]] = {}
+    for path in files:
+        if (owner := without_ending(path.stem)) != path.stem and owner in stems:
+            marked.setdefault(owner, []).append(path)
+    masks = {path.stem: [path] for path in files if path.suffix.lower() == ".png"} | marked
+    drawn = {path for paths in marked.values() for path in paths}
+    found = ((image, masks.get(image.stem, [])) for image in files if image not in drawn)
+    return {image.stem: (image, own) for image, own in found if own and image not in own}
 
 
 def _class_folders(root: Path) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kshot import _plugins
 from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export
-from kshot.annotations.pairing import MASK_ENDING
+from kshot.annotations.pairing import without_ending
 from kshot.annotations.shots import annotations_of, class_order, only_classes, shots_of
 from kshot.errors import SettingError, SupportError
 from kshot.io.paths import visible, walk
@@ -204,7 +204,7 @@ def annotated(where: Path) -> frozenset[Path]:
     """Resolved paths of the images of a folder that have labels there, and of masks beside them; none without labels.
 
     Labels are those of any layout that tells which image they belong to, else a PNG beside an image of its name
-    (x.png or x_mask.png). Raises `SupportError` when labels are damaged.
+    (x.png, x_mask.png). Raises `SupportError` when labels are damaged.
     """
     if not where.is_dir():
         return frozenset()
@@ -216,7 +216,7 @@ def annotated(where: Path) -> frozenset[Path]:
     # Class folders are too strict here: most images have no mask, and lie where they like.
     groups: dict[Path, list[Path]] = {}
     for path in walk(where):
-        groups.setdefault(path.with_name(path.stem.removesuffix(MASK_ENDING)), []).append(path)
+        groups.setdefault(path.with_name(without_ending(path.stem)), []).append(path)
     pairs = [group for group in groups.values() if len(group) > 1 and any(p.suffix.lower() == ".png" for p in group)]
     return frozenset(path.resolve() for group in pairs for path in group)
 

@@ -1,8 +1,10 @@
 """A folder per class: the name of the folder is the class."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from kshot.annotations.pairing import in_one_folder, in_two_folders
+from kshot.annotations.one_class import check_masks
+from kshot.annotations.pairing import ImageAndMask, in_one_folder, in_two_folders
 from kshot.errors import SupportError
 from kshot.formats.base import SupportReader
 from kshot.io.paths import image_files, visible, walk
@@ -16,7 +18,7 @@ class ClassFolders(SupportReader):
     """Images and masks of a class in a folder of its name."""
 
     layout = (
-        "class folders: <class>/x.jpg and <class>/x.png (or x_mask.png), or images/<class>/x.jpg and "
+        "class folders: <class>/x.jpg and <class>/x.png (or x_mask.png, x_mask_1.png), or images/<class>/x.jpg and "
         "masks/<class>/x.png, or pairs of x.jpg and x.png of one class, or <class>/x.jpg alone"
     )
 
@@ -24,7 +26,8 @@ class ClassFolders(SupportReader):
         """Shots of each class folder; None when there is none, and no pair in the folder itself.
 
         A class folder without any mask gives shots without a prompt; where some images have masks, the others are left
-        out. Raises `SupportError` for masks without images, and for images that belong to no class.
+        out. What is white, or has any label but 0, is the class. Raises `SupportError` for masks without images, and
+        for images that belong to no class; and `MaskError` for masks that show several classes.
         """
         if (folder / "images").is_dir() and (folder / "masks").is_dir():
             return _images_and_masks(folder)
@@ -36,14 +39,20 @@ class ClassFolders(SupportReader):
             return [shot for path in classes for shot in _class_shots(path)]
         pairs, _ = in_one_folder(folder)
         label = folder.resolve().name or "object"
-        return [Shot(image, mask=mask, label=label) for image, mask in pairs] or None
+        return _shots(pairs, label, folder) or None
 
 
 def _class_shots(folder: Path) -> list[Shot]:
     pairs, alone = in_one_folder(folder)
     if pairs:
-        return [Shot(image, mask=mask, label=folder.name) for image, mask in pairs]
+        return _shots(pairs, folder.name, folder)
     return [Shot(image, label=folder.name) for image in alone]
+
+
+def _shots(pairs: Sequence[ImageAndMask], label: str, folder: Path) -> list[Shot]:
+    """A shot of each pair; several masks of one image are several shots of it."""
+    check_masks([mask for _, mask in pairs], str(folder))
+    return [Shot(image, mask=mask, label=label) for image, mask in pairs]
 
 
 def _images_and_masks(folder: Path) -> list[Shot]:
@@ -57,8 +66,8 @@ def _images_and_masks(folder: Path) -> list[Shot]:
         )
     shots: list[Shot] = []
     for name in sorted({path.name for root in (images, masks) for path in visible(root) if path.is_dir()}):
-        pairs = in_two_folders(images / name, masks / name)
-        shots += [Shot(image, mask=mask, label=name) for image, mask in pairs]
+        pairs = in_two_folders(images / name, masks / name, several=True)
+        shots += _shots(pairs, name, masks / name)
         if not pairs:
             shots += [Shot(image, label=name) for image in sorted(walk(images / name))]
     return shots

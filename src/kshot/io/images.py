@@ -22,8 +22,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from kshot.errors import ImageReadError, ImageTooLargeError, MaskError, ShapeError
 from kshot.io import rasters, tiff
 from kshot.io.bit_depth import converter, extremes
+from kshot.io.greys import is_soft
 from kshot.io.rasters import BandSelection
-from kshot.types import ImageLike, MaskLike, check_same_size
+from kshot.types import IGNORE, ImageLike, MaskLike, check_same_size
 
 _JPEG, _TIFF = {".jpg", ".jpeg", ".jpe", ".jfif"}, {".tif", ".tiff"}
 _OTHERS = {".png", ".bmp", ".dib", ".gif", ".webp", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".heic", ".heif"}
@@ -32,7 +33,9 @@ MAX_PIXELS = 200_000_000
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError)
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AS_IT_IS = BandSelection()
-_GREY, _INDEX, _LOSSY = {"1", "L"}, {"P", "I", "F"}, {"JPEG", "MPO"}
+_GREY, _INDEX = {"1", "L"}, {"P", "I", "F"}
+LOSSY = {"JPEG", "MPO"}
+"""Formats whose greys are not those that were saved."""
 _STRIP_PIXELS = 2**22  # of a strip of columns
 _pillow_limit = threading.Lock()
 
@@ -56,7 +59,7 @@ def read_image(
     if pages and _many_bands(pages[page - 1], selection):
         return rasters.read(image, pages[page - 1], selection, max_pixels, name_of(image))
     try:
-        with _opened(image, max_pixels, pages[page - 1].directory if pages else 0) as opened:
+        with opened_image(image, max_pixels, pages[page - 1].directory if pages else 0) as opened:
             return _rgb(ImageOps.exif_transpose(opened), name_of(image))
     except ImageReadError as error:
         if not pages or not isinstance(error.__cause__, UnidentifiedImageError):
@@ -73,17 +76,18 @@ def _many_bands(page: tiff.Page, selection: BandSelection) -> bool:
 def read_mask(mask: MaskLike, *, drawn: bool = True, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read a label map into (h, w) uint8: palette indices, grey values or truth values, never colours.
 
-    A grey image that was drawn in black and white, hard or with soft edges, or any JPEG, is cut at 128 into 0 and 1.
-    In palette images and arrays, and in grey images that hold other labels, 255 keeps its meaning, ignore.
+    A grey image that was drawn in black and white, hard or with soft edges (`is_soft`), or any JPEG, is cut at 128 into
+    0 and 1, and so is the alpha channel of an image that is in part transparent. In palette images and arrays, and in
+    grey images that hold other labels, 255 keeps its meaning, ignore.
     drawn: False says that an image is known to hold labels, so that a grey 255 is always ignore.
     Raises `ImageReadError` and `ShapeError`.
     """
     name = name_of(mask)
     if isinstance(mask, np.ndarray):
         return _labels(mask, name)
-    with _opened(mask, max_pixels) as file:
-        lossy = file.format in _LOSSY
-        opened = _index(ImageOps.exif_transpose(file), name)
+    with opened_image(mask, max_pixels) as file:
+        lossy = file.format in LOSSY
+        opened = one_band(ImageOps.exif_transpose(file), name, drawn=drawn)
         labels = _labels(np.asarray(opened), name)
     if lossy and labels.max() < 128 and labels.any():
         raise ShapeError(f"{name}: labels do not survive in a JPEG; save the mask as PNG")
@@ -98,19 +102,19 @@ def label_columns(path: Path, size_hw: tuple[int, int], max_pixels: int) -> Iter
     size_hw: of the mask, or else `MaskError`. Takes one byte a pixel. Raises as `read_mask` does.
     """
     name, step = str(path), max(1, _STRIP_PIXELS // size_hw[0])
-    with _opened(path, max_pixels) as opened:
+    with opened_image(path, max_pixels) as opened:
         ImageOps.exif_transpose(opened, in_place=True)
         check_same_size((opened.height, opened.width), size_hw, name)
-        if opened.format in _LOSSY:
+        if opened.format in LOSSY:
             raise ShapeError(f"{name}: labels do not survive in a JPEG; save the mask as PNG")
         for left in range(0, opened.width, step):
             columns = opened.crop((left, 0, min(left + step, opened.width), opened.height))
-            yield left, _labels(np.asarray(_index(columns, name)), name)
+            yield left, _labels(np.asarray(one_band(columns, name, drawn=False)), name)
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """(h, w) of an image file as displayed, from its header alone."""
-    with _opened(path, MAX_PIXELS) as opened:
+    with opened_image(path, MAX_PIXELS) as opened:
         width, height = opened.size
         turned = opened.getexif().get(0x0112, 1) in {5, 6, 7, 8}
     return (width, height) if turned else (height, width)
@@ -124,7 +128,7 @@ def name_of(image: Any) -> str:
 
 
 @contextmanager
-def _opened(image: Any, max_pixels: int, directory: int = 0) -> Iterator[Image.Image]:
+def opened_image(image: Any, max_pixels: int, directory: int = 0) -> Iterator[Image.Image]:
     """An open PIL image whose size was checked; whatever goes wrong inside is said in kshot's words.
 
     directory: its place in a TIFF with several.
@@ -230,18 +234,38 @@ def _labels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
 
 def _looks_drawn(labels: NDArray[np.uint8]) -> bool:
     """Whether a grey image is black and white, with soft edges or without, rather than labels and 255 for ignore."""
-    between = set(np.unique(labels).tolist()) - {0, 255}
-    # A brush leaves many greys up to the brightest; a list of classes seldom gets to 192, and not in one image.
-    return not between or (len(between) >= 8 and max(between) >= 192)
+    return not set(np.unique(labels).tolist()) - {0, IGNORE} or is_soft(labels)
 
 
-def _index(image: Image.Image, name: str) -> Image.Image:
-    """An image of one band: itself, or the grey one that it is in colours. Raises `ShapeError`."""
+def one_band(image: Image.Image, name: str, *, drawn: bool) -> Image.Image:
+    """The band that holds a mask: an image of one band itself, the alpha where it varies, or greys saved as colours.
+
+    drawn: whether the mask may be a drawing rather than labels. Raises `ShapeError` for colours, and where the alpha
+    and the colours say different things.
+    """
     if image.mode in _GREY | _INDEX or image.mode.startswith("I;"):
         return image
-    bands = np.asarray(image.convert("RGB"))
+    bands, alpha = np.asarray(image.convert("RGB")), alpha_of(image)
+    if alpha is not None and drawn:
+        inside = bands[alpha == alpha.max()]
+        grey = (inside == inside[:, :1]).all() and bool((inside != inside[0]).any())
+        if 2 * int(alpha.min()) >= int(alpha.max()) or grey:
+            raise ShapeError(
+                f"{name}: both its alpha and its colours could be the mask; save it as a grey image without alpha"
+            )
+        return Image.fromarray(np.where(2 * alpha.astype(np.uint16) >= alpha.max(), np.uint8(255), np.uint8(0)))
     if (bands != bands[..., :1]).any():
         raise ShapeError(
             f"{name}: a colour image where a mask was expected; save the mask as an index (palette) or grey image"
         )
+    if alpha is not None and bands[alpha == 0].any():
+        raise ShapeError(f"{name}: labels that are transparent; save the mask as a grey image without alpha")
     return Image.fromarray(np.ascontiguousarray(bands[..., 0]))
+
+
+def alpha_of(image: Image.Image) -> NDArray[np.uint8] | None:
+    """The alpha (h, w) of an image that is not equally transparent everywhere; None of others."""
+    if image.mode not in {"RGBA", "LA"}:
+        return None
+    alpha = np.asarray(image.getchannel("A"))
+    return alpha if alpha.min() < alpha.max() else None

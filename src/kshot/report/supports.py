@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from kshot.formats.overlay import colour_of
 from kshot.io.atomic import atomic_path, write_text
+from kshot.io.class_masks import read_class_mask
 from kshot.io.images import read_mask
 from kshot.io.jsonl import read_object
 from kshot.io.names import below
@@ -18,7 +19,7 @@ from kshot.methods.base import Support, Task
 from kshot.ops.geometry import to_pixels
 from kshot.prompts import ShotReader
 from kshot.report.thumbnails import outlined
-from kshot.types import IGNORE, Shot, SupportSet
+from kshot.types import MaskLike, Shot, SupportSet
 
 FOLDER, LIST = "supports", "supports.json"
 _SIDE = 800  # pixels of the longest side: small images are enlarged so that the marks come out fine
@@ -63,7 +64,7 @@ def _drawn(
     canvas = _filled(np.asarray(small), encoded)
     for shot in shots:
         if shot.mask is not None:
-            labels = _labels(read_mask(shot.mask, max_pixels=max_pixels), shot, classes)
+            labels = _labels(shot, shot.mask, classes, max_pixels)
             resized = Image.fromarray(labels).resize(small.size, Image.Resampling.NEAREST)
             canvas = np.asarray(outlined(canvas, np.asarray(resized), classes, 0.0))
     drawn = Image.fromarray(canvas)
@@ -91,15 +92,16 @@ def _filled(image: NDArray[np.uint8], encoded: Support) -> NDArray[np.uint8]:
     return filled
 
 
-def _labels(mask: NDArray[np.uint8], shot: Shot, classes: Sequence[str]) -> NDArray[np.uint8]:
+def _labels(shot: Shot, mask: MaskLike, classes: Sequence[str], max_pixels: int) -> NDArray[np.uint8]:
     """A mask's own labels as the task's."""
-    labels = np.zeros_like(mask)
     if isinstance(shot.label, str):
-        labels[(mask > 0) & (mask != IGNORE)] = classes.index(shot.label) + 1
-        return labels
+        marked = read_class_mask(mask, max_pixels=max_pixels).pixels == 1
+        return np.where(marked, np.uint8(classes.index(shot.label) + 1), np.uint8(0))
+    own = read_mask(mask, max_pixels=max_pixels)
+    labels = np.zeros_like(own)
     for label, name in shot.label.items():
         if name in classes:
-            labels[mask == label] = classes.index(name) + 1
+            labels[own == label] = classes.index(name) + 1
     return labels
 
 

@@ -95,7 +95,7 @@ def test_a_folder_per_class_with_ignored_pixels(tmp_path):
     save(root / "dog" / "dog0.png", labels({1: HALF, 255: (0, 40, 8, 48)}))
     assert np.array_equal(load_dataset("folder", root).truth("dog/dog0"), labels({2: HALF, 255: (0, 40, 8, 48)}))
     save(root / "dog" / "dog0.png", labels({1: HALF, 7: (0, 40, 8, 48)}))
-    with pytest.raises(DatasetError, match=r"dog0\.png: holds labels outside the class list: \[7\]"):
+    with pytest.raises(DatasetError, match=r"dog0\.png: the labels 1 and 7 in masks of one class"):
         load_dataset("folder", root).truth("dog/dog0")
 
 
@@ -127,3 +127,19 @@ def test_the_development_folders(shared, name, images, classes):
     assert dataset.problems == ()
     if name != "coco-mini":
         assert dataset.report().present == classes
+
+
+def test_all_masks_of_an_image_and_objects_in_them_are_of_its_class(tmp_path):
+    first, second = labels({1: (0, 0, 8, 8)}), labels({3: (0, 40, 8, 48), 4: (8, 40, 16, 48), 255: (60, 60, 64, 64)})
+    root = make_class_folders(tmp_path, {"cat": 1, "dog": 1})
+    (root / "dog" / "dog0.png").unlink()
+    save(root / "dog" / "dog0_mask.png", first)
+    save(root / "dog" / "dog0_mask_1.png", second, palette=False)
+    with pytest.raises(DatasetError, match=r"dog0_mask_1\.png: the labels 3 and 4 in masks of one class"):
+        load_dataset("folder", root).truth("dog/dog0")
+    save_picture(root / "dog" / "x.jpg")
+    save(root / "dog" / "x_mask.png", labels({1: (0, 0, 4, 4), 2: (8, 8, 12, 12), 3: (20, 20, 24, 24)}), palette=False)
+    dataset = load_dataset("folder", root)
+    expected = np.where(second == 255, 255, np.where((first > 0) | (second > 0), 2, 0))
+    assert np.array_equal(dataset.truth("dog/dog0"), expected) and dataset.problems == ()
+    assert (dataset.truth("dog/x") == 2).sum() == 48
