@@ -160,10 +160,14 @@ def _problem(odd: str) -> InputError:
     return InputError(f"its name has {odd}, which files of results cannot hold; rename it and --resume")
 
 
+def roots_of(images: Images) -> list[Path]:
+    """The folder of each place that images are read from."""
+    return [root_of(Path(where)) for where in _several(images)]
+
+
 def common_root(images: Images) -> Path:
     """The folder that the names of a run's images are relative to; of several places, the one that holds them all."""
-    found = [root_of(Path(where)) for where in _several(images)]
-    roots = {os.path.normpath(Path.cwd() / root): root for root in found}
+    roots = {os.path.normpath(Path.cwd() / root): root for root in roots_of(images)}
     return next(iter(roots.values())) if len(roots) == 1 else Path(os.path.commonpath(roots))
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from kshot import _plugins
 from kshot._version import __version__
 from kshot.annotations.model import Export
-from kshot.batch.inputs import Images, Input, Inputs, Shard, common_root
+from kshot.batch.inputs import Images, Input, Inputs, Shard, common_root, roots_of
 from kshot.batch.large_images import LargeImages, predict_tiled
+from kshot.batch.protection import check_replaced, entries_of
 from kshot.batch.run_folder import RunFolder
 from kshot.batch.stages import ImageResult, Stages, overlapped
 from kshot.batch.statistics import MASKS
@@ -85,6 +86,7 @@ def label_folder(
     workers: int = 1,
     engine: Engine = on_this_machine,
     shard: Shard | None = None,
+    keep: Collection[Path] = (),
     notes: Mapping[str, Any] | None = None,
     progress: Callable[[Record, int, int], None] | None = None,
 ) -> Summary:
@@ -100,9 +102,11 @@ def label_folder(
     workers: threads that read, and as many that write, beside the inference; 0 does one thing after another.
     engine: who does it; `ray_engine.on_ray` spreads the images over a cluster, whose actors `workers` counts then.
     shard: one part of the folder, for several machines that share `out`; the last to end leaves what one run would.
+    keep: files and folders beside the images that are read, such as supports, and must not be replaced.
     progress: called after each image with its record, how many are through, and how many there are.
     Broken images become failed lines. Ctrl-C ends the run in order, with `interrupted` set.
-    Raises `SettingError` when `out` holds another run, `InputError` without images, `BackboneMismatchError` before the
+    Raises `SettingError` when `out` holds another run, or files that would be replaced and that no run made (with
+    `overwrite` they are, unless the run reads them), `InputError` without images, `BackboneMismatchError` before the
     first image, `OutputError` when nothing can be written or another run is writing there.
     """
     out, started = Path(out), time.perf_counter()
@@ -122,6 +126,7 @@ def label_folder(
     }
     stages = _stages(segmenter, task, tiling, writers, out.resolve())
     summary = Summary(str(out))
+    check_replaced(out, entries_of(writers.values()), [*roots_of(images), *keep], overwrite=overwrite)
     with RunFolder(out, shard) as folder:
         done = folder.open(settings, resume=resume, overwrite=overwrite)
         records: dict[str, Record] = {}

@@ -9,8 +9,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kshot.batch.inputs import Shard
+from kshot.batch.protection import remove_results
 from kshot.errors import OutputError, SettingError
-from kshot.io.atomic import write_text
+from kshot.io.atomic import is_abandoned, write_text
 from kshot.io.manifest import (
     FAILED,
     MANIFEST,
@@ -23,7 +24,7 @@ from kshot.io.manifest import (
     write_records,
 )
 
-_LOCK, _ABANDONED = ".lock", ".kshot-*"
+_LOCK = ".lock"
 _CLOSING_SECONDS = 600
 # Options that decide the files of a run, and how a person sets them.
 _BINDING = {
@@ -77,8 +78,9 @@ class RunFolder:
             held.enter_context(FileLock(self.out / f"{_LOCK}{manifest.stem.removeprefix('manifest')}", timeout=0))
         if not self.shard:
             # Half-written files of a killed run; nobody else can be writing here now.
-            for path in self.out.rglob(_ABANDONED):
-                path.unlink(missing_ok=True)
+            for path in self.out.rglob(".kshot-*"):
+                if is_abandoned(path):
+                    path.unlink(missing_ok=True)
 
     def open(self, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> dict[str, Record]:
         """Records of earlier runs that count, by input, after refusing to mix two runs. Raises `SettingError`."""
@@ -97,6 +99,8 @@ class RunFolder:
         if begun and not overwrite:
             self._check_same(settings)
         else:
+            if begun:
+                remove_results(self.out)
             self.timing.unlink(missing_ok=True)
             write_text(self.out / SETTINGS, json.dumps(settings, indent=2) + "\n")
         records = read_manifest(self.out) if begun and not overwrite else []

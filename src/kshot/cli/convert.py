@@ -44,7 +44,7 @@ def convert(
     writer = load_format(_ALIASES.get(name, name))
     if not isinstance(writer, AnnotationWriter):
         raise SettingError(f"--to {to}: labels of a folder cannot be written so; choices: {CONVERTED}")
-    _check_out(source, out, overwrite)
+    _check_out(source, images, out, overwrite)
     annotations, found = read_labels(source, images)
     say(f"read {found}")
     path = writer.write_annotations(split_into_instances(annotations, export.instances), out, export)
@@ -52,12 +52,14 @@ def convert(
     answer(json, facts, f"{len(annotations.images)} images, {len(annotations.classes)} classes -> {path}")
 
 
-def _check_out(source: Path, out: Path, overwrite: bool) -> None:
+def _check_out(source: Path, images: Path | None, out: Path, overwrite: bool) -> None:
     inside = (source.parent if source.is_file() else source).resolve()
     if out.resolve() == inside:
         raise SettingError(
             f"-o {out}: holds the labels that are read, which are never written to; choose another folder"
         )
+    if overwrite and any(each and out.resolve() in (each / "x").resolve().parents for each in (source, images)):
+        raise SettingError(f"-o {out}: holds what is read, which is never written to; choose another folder")
     if out.exists() and not out.is_dir():
         raise SettingError(f"-o {out}: a file, where a folder was expected")
     if out.is_dir() and any(out.iterdir()) and not overwrite:

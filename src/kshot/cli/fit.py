@@ -42,9 +42,11 @@ def fit(
 ) -> None:
     """Fit a task from supports and save it: the dear part once, for any number of folders."""
     from kshot.batch.review import effect_of_accepted
+    from kshot.io.tensor_file import check_place
     from kshot.methods.base import load_task
     from kshot.types import SupportSet
 
+    check_place(out)
     accepted = accepted or []
     more = [shot for name in accepted for shot in SupportSet.from_folder(name)]
     supports = _supports(folder, prompts, accepted, more, needed=add is None)

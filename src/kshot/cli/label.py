@@ -65,7 +65,7 @@ def label(
     say(described(supports))
     task = segmenter.fit(supports)
     say_warnings(task)
-    return _label(segmenter, task, images, out, run, supports, **how)
+    return _label(segmenter, task, images, out, run, supports, keep=_files_of(folder, supports), **how)
 
 
 @o.grouped("method", "size", "layers")
@@ -87,6 +87,12 @@ def predict(
     if run.dry_run:
         return _say_plan(task.classes, len(supports_of(task)), images, out, run, None, **how)
     return _label(model.segmenter_of(task), task, images, out, run, None, **how)
+
+
+def _files_of(folder: str | None, supports: "SupportSet") -> list[Path]:
+    """What the supports are read from."""
+    given = [part for shot in supports for part in (shot.image, shot.mask) if isinstance(part, str | Path)]
+    return [Path(part) for part in ([folder] if folder else []) + given]
 
 
 def _split_paths(paths: list[str], has_prompts: bool) -> tuple[str | None, list[str]]:

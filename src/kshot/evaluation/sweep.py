@@ -234,5 +234,8 @@ def _check_folder(out: Path, names: set[str]) -> None:
     other = sorted({path.parent.name for path in out.glob(f"*/{RUN}")} - names)
     if other:
         raise SettingError(f"{out}: holds other settings ({', '.join(other)}); choose another folder")
+    theirs = [name for name in (RESULTS, TABLE, "report.html") if (out / name).exists()]
+    if theirs and not any((out / name / RUN).exists() for name in names):
+        raise SettingError(f"{out}: holds {', '.join(theirs)}, which no run made; choose another folder")
     if (out / MANIFEST).exists():
         raise SettingError(f"{out}: holds a labelling run; choose another folder")

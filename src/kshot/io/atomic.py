@@ -1,13 +1,17 @@
 """Write files so that a killed run leaves the old one or the new one, never half of one."""
 
 import contextlib
+import filecmp
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from kshot.errors import OutputError
+
+_ABANDONED = re.compile(r"\.kshot-[0-9a-f]+(\.[^.]*)?")
 
 
 @contextlib.contextmanager
@@ -35,6 +39,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def is_abandoned(path: Path) -> bool:
+    """Whether a file is half of one that a killed run left."""
+    return _ABANDONED.fullmatch(path.name) is not None and path.is_file()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as beside:
@@ -44,10 +53,10 @@ def write_text(path: Path, text: str) -> None:
 def place_image(source: Path, target: Path, *, copy: bool = False) -> None:
     """A link to an image, or a copy where it is wanted or links are not to be had. Raises `OutputError`.
 
-    What is there already is left when it is the image itself or a copy of its size; another file is not replaced.
+    What is there already is left when it is the image itself or a copy of it; another file is not replaced.
     """
     if target.exists() and not target.is_symlink():
-        if target.samefile(source) or target.stat().st_size == source.stat().st_size:
+        if target.samefile(source) or filecmp.cmp(target, source, shallow=False):
             return
         raise OutputError(f"{target}: another file than {source} is in its place; choose another folder")
     with atomic_path(target) as beside:

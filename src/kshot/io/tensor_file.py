@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kshot.errors import BackboneMismatchError, SettingError, TaskFileError, TaskVersionError
+from kshot.errors import BackboneMismatchError, OutputError, SettingError, TaskFileError, TaskVersionError
 from kshot.io.atomic import atomic_path
 
 LAYOUT = 2
@@ -20,10 +20,20 @@ _UNREADABLE = (SafetensorError, KeyError, ValueError, TypeError, OSError, Recurs
 
 
 def write_task(path: Path, header: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write header and tensors atomically; raises `OutputError`."""
+    """Write header and tensors atomically. Raises `OutputError`, also where a file of another kind is."""
+    check_place(path)
     full = {"layout": LAYOUT, "digest": digest(tensors), **header}
     with atomic_path(path) as beside:
         save_file(tensors, beside, metadata={"kshot": json.dumps(full)})
+
+
+def check_place(path: Path) -> None:
+    """Refuse to replace a file that is no task file; one that is called .kshot may be damaged. Raises `OutputError`."""
+    if path.is_file() and path.stat().st_size and path.suffix.lower() != ".kshot":
+        with path.open("rb") as file:
+            head = file.read(64)
+        if not head[8:].startswith(b'{"__metadata__":{"kshot":'):
+            raise OutputError(f"{path}: a file that is no task file, which is not replaced; choose another name")
 
 
 def read_task(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
