@@ -1,5 +1,6 @@
 """The flow: support images in, a frozen task; a query image in, its masks out."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,11 +19,13 @@ from kshot.io.images import MAX_PIXELS, read_image
 from kshot.io.paths import list_images
 from kshot.io.rasters import BandSelection
 from kshot.io.tensor_file import read_learned
-from kshot.methods.base import FeatureSpec, Support, Task, settings_of
+from kshot.methods.base import FeatureSpec, Support, Task, settings_of, task_of
 from kshot.ops.geometry import FeatureMap
 from kshot.prompts import ShotReader, encode_shots
 from kshot.refiners.base import Refiner
 from kshot.types import ImageLike, Prediction, Shot, SupportSet
+
+log = logging.getLogger(__name__)
 
 
 class Segmenter:
@@ -75,6 +78,7 @@ class Segmenter:
         self.size = backbone.spec.size if size is None else size
         if self.size < backbone.spec.patch:
             raise SettingError(f"size {self.size} is smaller than one patch of {backbone.spec.patch} pixels")
+        log.info("backbone %s on %s, method %s, refiner %s", backbone.spec.name, backbone.device, method, refiner)
 
     @classmethod
     def for_task(cls, task: Task, **settings: Any) -> "Segmenter":
@@ -103,11 +107,20 @@ class Segmenter:
         """A frozen task, fitted on the support set; raises `InputError`s that name the shot."""
         shots = support if isinstance(support, SupportSet) else SupportSet(support)
         supports = self.encode(shots, shots.classes)
+        log.info("fitting %s on %d supports", ", ".join(shots.classes), len(supports))
         task: Task = self.method.Task(shots.classes, supports, self.feature_spec, self.settings)
         return task
 
-    def predict(self, task: Task, image: ImageLike) -> Prediction:
-        """Masks of one image: path, encoded bytes, PIL image or array (h, w, 3)."""
+    def predict(self, task: Task | str | Path, image: ImageLike) -> Prediction:
+        """Masks of one image.
+
+        task: or the path of a task file, which is then read for this image alone.
+        image: path, encoded bytes, PIL image, array (h, w, 3) or torch tensor (h, w, 3) or (3, h, w), in RGB. OpenCV's
+        images are BGR: give `image[..., ::-1]`.
+        Raises the `InputError`s of reading, `TaskError`, and `BackboneMismatchError` for a task of another backbone.
+        """
+        task = task_of(task)
+        task.check_backbone(self.feature_spec.identity)
         pixels = read_image(image, max_pixels=self.max_pixels, selection=self.band_selection)  # (h, w, 3) uint8
         features = self.features(pixels)  # (c, gh, gw)
         return self.decide(task, features, pixels)
@@ -122,11 +135,13 @@ class Segmenter:
         named = dict(zip(task.classes, present.tolist(), strict=True))
         return Prediction.from_scores(scores, task.classes, named, image, task.presence_threshold)
 
-    def predict_many(self, task: Task, images: str | Path | Iterable[ImageLike]) -> Iterator[Prediction]:
+    def predict_many(self, task: Task | str | Path, images: str | Path | Iterable[ImageLike]) -> Iterator[Prediction]:
         """Masks of a folder (with its sub-folders), a glob pattern or any iterable of images, one by one in order.
 
-        A TIFF gives its first page; `kshot.batch.label_folder` does all pages, and videos.
+        task: or the path of a task file. A TIFF gives its first page; `kshot.batch.label_folder` does all pages, and
+        videos.
         """
+        task = task_of(task)
         found = list_images(images) if isinstance(images, str | Path) else images
         for image in found:
             yield self.predict(task, image)

@@ -16,9 +16,10 @@ from kshot.errors import MaskError, ShapeError, SupportError
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
-    ImageLike: TypeAlias = "str | Path | bytes | NDArray[Any] | Image.Image"
-    MaskLike: TypeAlias = "str | Path | bytes | NDArray[Any] | Image.Image"
+    ImageLike: TypeAlias = "str | Path | bytes | NDArray[Any] | Tensor | Image.Image"
+    MaskLike: TypeAlias = "str | Path | bytes | NDArray[Any] | Tensor | Image.Image"
 else:
     ImageLike = MaskLike = Any
 
@@ -35,7 +36,7 @@ class Shot:
     """
 
     image: ImageLike | None = None
-    """Path, encoded bytes, PIL image, or array (h, w[, 1 | 3 | 4]); None only with `text`."""
+    """Path, encoded bytes, PIL image, array (h, w[, 1 | 3 | 4]) or torch tensor, in RGB; None only with `text`."""
     mask: MaskLike | None = None
     """(h, w) truth values or labels, of the image's size, or a path to them; 255 = ignore."""
     label: str | Mapping[int, str] = "object"

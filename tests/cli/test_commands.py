@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 import kshot
-from kshot.cli import app, main, read_config
+from kshot.cli import app, main
+from kshot.cli.config import find_config, read_config
 from kshot.errors import SettingError
 from kshot.io.images import read_mask
 from tests.support import tiny_clip
-from tests.support.commands import TOY, run
+from tests.support.commands import TOY, commands, run
 from tests.support.drawing import draw
 
 
@@ -308,13 +310,81 @@ def test_environment_and_config_rank_below_options(
     assert sizes == [64, 80, 96] and kshot.load_task("a.kshot").method == "prototype"
 
 
-def test_a_wrong_config_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "k.toml").write_text("size = ")
-    with pytest.raises(SettingError, match="not TOML"):
-        read_config(tmp_path / "k.toml", ["fit"])
-    (tmp_path / "k.toml").write_text("[fitt]\nsize = 3")
-    with pytest.raises(SettingError, match="no command is called fitt"):
-        read_config(tmp_path / "k.toml", ["fit"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("size = ", "not TOML"),
+        ("[fitt]\nsize = 3", "no command is called fitt"),
+        ("[fit]\nsice = 3", "fit has no option sice"),
+        ("sice = 3", "no command has an option sice"),
+    ],
+)
+def test_a_wrong_config_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "k.toml").write_text(text)
+    with pytest.raises(SettingError, match=message):
+        read_config(tmp_path / "k.toml", {"fit": ["size"]})
+
+
+def test_a_config_names_options_as_they_are_typed(tmp_path: Path) -> None:
+    (tmp_path / "k.toml").write_text('class = ["a"]\nmax-pixels = 5\n[fit]\nset = ["refiner.band=2"]\n')
+    read = read_config(tmp_path / "k.toml", {"fit": ["class_", "set_"], "label": ["max_pixels"], "train": None})
+    assert read["fit"] == {"class_": ["a"], "set_": ["refiner.band=2"]} and read["label"] == {"max_pixels": 5}
+
+
+def test_a_config_may_lie_in_the_project_or_beside_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, support_folder: Path
+) -> None:
+    work, far = tmp_path / "project" / "a" / "b", tmp_path / "far"
+    for folder in (work, far / "images"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(work)
+    typed = ["label", str(far / "images"), "-o", "out"]
+    assert find_config(typed) is None
+    (far / "kshot.toml").write_text('backbone = "toy"\nsize = 64\n')
+    assert find_config(typed) == far / "kshot.toml"
+    (tmp_path / "project" / "kshot.toml").write_text("")
+    assert find_config(typed) == far / "kshot.toml"  # nothing says that the folders above are one project
+    (tmp_path / "project" / ".git").mkdir()
+    assert find_config(typed) == tmp_path / "project" / "kshot.toml"
+    (work / "kshot.toml").write_text("")
+    assert find_config(typed) == Path("kshot.toml")
+    monkeypatch.chdir(tmp_path)
+    (far / "support").symlink_to(support_folder)
+    result = run("fit", far / "support", "-o", "t.kshot")
+    assert f"settings: {far / 'kshot.toml'}" in result.stderr.replace("\n", "")
+    assert kshot.load_task("t.kshot").feature_spec.size == 64
+
+
+def test_verbose_tells_kshots_own_steps(support_folder: Path, image_folder: Path) -> None:
+    done = as_process("label", support_folder, image_folder, "-o", "out", *TOY, "-v")
+    lines = done.stderr.splitlines()
+    assert "INFO backbone toy on cpu, method auto, refiner edges" in lines
+    assert any(line.startswith("INFO sub/a.jpg: done") for line in lines)
+    assert not [line for line in lines if line.startswith("DEBUG")]  # such as Pillow's, of each chunk
+
+
+def test_quiet_leaves_failures_and_results(support_folder: Path, image_folder: Path) -> None:
+    (image_folder / "bad.jpg").write_text("no")
+    result = run("label", support_folder, image_folder, "-o", "out", *TOY, "--quiet", code=3)
+    assert "5 processed" in result.stdout
+    assert result.stderr.startswith("failed bad.jpg") and "supports:" not in result.stderr
+    assert "supports:" in run("label", support_folder, image_folder, "-o", "two", *TOY, code=3).stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "typed", "offered"),
+    [
+        ("label", "backbone", "dinov2-s", "dinov2-small"),
+        ("label", "method", "dense", "dense-comparison"),
+        ("predict", "refiner", "ed", "edges"),
+        ("label", "format", "png,co", "png,coco"),
+        ("convert", "to", "label-s", "label-studio"),
+    ],
+)
+def test_the_shell_completes_values(command: str, option: str, typed: str, offered: str) -> None:
+    parameter = next(each for each in commands()[command].params if each.name == option)
+    found = [item.value for item in parameter.shell_complete(typer.Context(commands()[command]), typed)]
+    assert offered in found and all(value.startswith(typed) for value in found)
 
 
 def test_models_lists_and_tells() -> None:

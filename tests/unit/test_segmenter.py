@@ -18,7 +18,9 @@ from kshot.errors import (
     ImageReadError,
     MaskError,
     SettingError,
+    ShapeError,
     SupportError,
+    TaskError,
     TaskFileError,
     TaskVersionError,
     UnknownNameError,
@@ -133,6 +135,36 @@ def test_every_prompt_finds_the_disc(toy: kshot.Segmenter, prompt: dict) -> None
     query, truth = draw(3)
     found = toy.predict(toy.fit([shot]), query).mask == 1
     assert (found & truth).sum() / (found | truth).sum() > 0.6
+
+
+def test_a_task_file_is_read_and_anything_else_refused(toy: kshot.Segmenter, shots: list[Shot], tmp_path: Path) -> None:
+    task, query = toy.fit(shots), draw(3)[0]
+    path = task.save(tmp_path / "disc.kshot")
+    whole = toy.predict(task, query)
+    assert np.array_equal(toy.predict(path, query).scores, whole.scores)
+    assert np.array_equal(toy.predict(str(path), query).mask, whole.mask)
+    assert np.array_equal(next(toy.predict_many(path, [query])).mask, whole.mask)
+    with pytest.raises(TaskError, match=r"expected a Task .* got ndarray; the task comes first"):
+        toy.predict(query, task)
+
+
+def test_torch_tensors_are_images_and_masks(toy: kshot.Segmenter) -> None:
+    (picture, mask), query = draw(1), draw(3)[0]
+    expected = toy.predict(toy.fit([Shot(picture, mask=mask)]), query)
+    first, last = torch.from_numpy(picture).permute(2, 0, 1), torch.from_numpy(query)
+    task = toy.fit([Shot(first, mask=torch.from_numpy(mask))])
+    for tensor in (last, last.permute(2, 0, 1), last.permute(2, 0, 1).double() / 255):
+        assert np.array_equal(toy.predict(task, tensor).mask, expected.mask)
+    batch = torch.stack([last, last]).permute(0, 3, 1, 2)
+    assert len(list(toy.predict_many(task, batch))) == 2
+    for wrong, message in (
+        (batch, "is a batch: give one image"),
+        (last[:3], r"channels first or last; .*permute\(1, 2, 0\)"),
+        (last.bfloat16(), "a tensor of torch.bfloat16 cannot be read; give uint8"),
+        (last.float() - 9, "expected pixel values of 8 to 16 bits"),
+    ):
+        with pytest.raises(ShapeError, match=message):
+            toy.predict(task, wrong)
 
 
 def test_a_mask_of_no_patch_is_refused(toy: kshot.Segmenter, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A run over a folder, from the plan to the formats that are one file per folder."""
 
 import contextlib
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -25,9 +26,10 @@ from kshot.formats.kshot_run import OBJECTS, ObjectWriter, annotations_of_run
 from kshot.io.jsonl import LineWriter
 from kshot.io.manifest import EMPTY, FAILED, Record, is_begun, read_manifest, stem_of
 from kshot.io.rasters import BandSelection
-from kshot.methods.base import Task
+from kshot.methods.base import Task, task_of
 from kshot.segmenter import Segmenter
 
+log = logging.getLogger(__name__)
 # Takes images through the stages, with so many workers; results may come back in any order.
 Engine = Callable[[Iterable[Input | None], Stages, int], Generator[ImageResult]]
 
@@ -70,7 +72,7 @@ class Summary:
 
 def label_folder(
     segmenter: Segmenter,
-    task: Task,
+    task: Task | str | Path,
     images: Images,
     out: str | Path,
     *,
@@ -94,7 +96,7 @@ def label_folder(
 
     Pages and frames are images of their own; names are relative to the folder that holds all images.
 
-    formats: names from `kshot.names("formats")`; index masks are always written.
+    task: or the path of a task file. formats: names from `kshot.names("formats")`; index masks are always written.
     export: polygons or masks, and whether masks are split into objects. notes: kept in settings.json.
     tiling: large images are cut into tiles, and TIFFs too large for the memory are read, predicted and written in
     windows. watch: after the last image keep looking for new ones until Ctrl-C.
@@ -113,6 +115,7 @@ def label_folder(
     if workers < 0:
         raise SettingError(f"{workers} workers; expected 0 or more")
     export = export or Export()
+    task = task_of(task)
     task.check_backbone(segmenter.feature_spec.identity)
     writers = _writers(formats, export)
     given = {} if overwrite else _stems_of(out)
@@ -149,6 +152,7 @@ def label_folder(
                     manifest.append(result.record)
                     timing.append({"input": result.record["input"], **result.seconds})
                     summary.count(result.record)
+                    log.info("%s: %s, %s", result.record["input"], result.record["status"], result.seconds)
                     if progress:
                         progress(result.record, len(records), len(inputs))
             except KeyboardInterrupt:

@@ -3,11 +3,11 @@
 import logging
 import os
 import sys
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from kshot._version import __version__
 from kshot.cli import (
@@ -25,11 +25,26 @@ from kshot.cli import (
     train_episodic,
     train_heads,
 )
-from kshot.cli.output import say_error
+from kshot.cli.config import find_config, read_config
+from kshot.cli.output import be_quiet, say, say_error
 from kshot.errors import KshotError, SettingError, UnknownNameError
+
+_EVERYWHERE = {"-v", "--verbose", "-q", "--quiet"}
+_TYPED = "kshot.typed"
+
+
+class _Commands(TyperGroup):
+    """All commands; the options that all of them share may stand before or behind a command's name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        ctx.meta[_TYPED] = [arg for arg in args[:end] if arg not in _EVERYWHERE] + args[end:]
+        return super().parse_args(ctx, [arg for arg in args[:end] if arg in _EVERYWHERE] + ctx.meta[_TYPED])
+
 
 app = typer.Typer(
     name="kshot",
+    cls=_Commands,
     help="Few-shot semantic segmentation: show one to five examples of a class, get its masks in your other images.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -53,8 +68,6 @@ train.app.command("distill", epilog=train_distill.EXAMPLES)(train_distill.distil
 app.add_typer(train.app, name="train")
 app.command("doctor")(doctor.doctor)
 
-_CONFIG = "kshot.toml"
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -65,40 +78,36 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _common(
     context: typer.Context,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say each step on stderr.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors, failures and results.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s"
-    )
+    # Only kshot's own steps: other libraries say a lot on their lower levels.
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
+    logging.getLogger("kshot").setLevel(logging.DEBUG if verbose else logging.WARNING)
+    be_quiet(quiet)
     if context.default_map is None:
-        context.default_map = read_config(Path(_CONFIG), list(_commands()))
+        context.default_map = _defaults(context)
 
 
-def read_config(path: Path, commands: list[str]) -> dict[str, Any]:
-    """Defaults from kshot.toml: top-level keys count for all commands, a [command] table for that one.
-
-    They rank below options and KSHOT_* variables. Raises `SettingError` when the file is not TOML.
-    """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def _defaults(context: typer.Context) -> dict[str, Any]:
+    """Defaults of the options, from kshot.toml."""
+    path = find_config(context.meta.get(_TYPED, ()))
+    if path is None:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"{path}: not TOML ({error})") from error
-    shared = {key.replace("-", "_"): value for key, value in values.items() if not isinstance(value, dict)}
-    tables = {name: table for name, table in values.items() if isinstance(table, dict)}
-    unknown = sorted(set(tables) - set(commands))
-    if unknown:
-        raise SettingError(f"{path}: no command is called {', '.join(unknown)}; there are {', '.join(commands)}")
-    own = {name: {key.replace("-", "_"): value for key, value in table.items()} for name, table in tables.items()}
-    return {name: shared | own.get(name, {}) for name in commands}
+    if path.parent != Path():
+        say(f"settings: {path}")
+    commands: dict[str, Any] = getattr(context.command, "commands", {})
+    return read_config(path, {name: _options_of(command) for name, command in commands.items()})
 
 
-def _commands() -> set[str]:
-    return {command.name for command in app.registered_commands if command.name} | {"models", "train"}
+def _options_of(command: Any) -> list[str] | None:
+    """Names of a command's options; None for a group of commands."""
+    if hasattr(command, "commands"):
+        return None
+    return [option.name for option in command.params if option.param_type_name == "option"]
 
 
 def main() -> None:

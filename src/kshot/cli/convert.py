@@ -24,7 +24,7 @@ _ALIASES = {"png": "index_masks"}
 def convert(
     *,
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of labels, or one annotation file.")],
-    to: Annotated[str, typer.Option("--to", help=f"One of {CONVERTED}.")],
+    to: Annotated[str, typer.Option("--to", help=f"One of {CONVERTED}.", autocompletion=o.complete_converted)],
     out: o.Out,
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of the images, when not beside the labels.")

@@ -65,11 +65,41 @@ def option(panel: str, help: str, *flags: str, env: str = "", **more: Any) -> An
     return typer.Option(*flags, help=help, envvar=f"KSHOT_{env}" if env else None, rich_help_panel=panel, **more)
 
 
+def complete_backbone(incomplete: str) -> list[str]:
+    """Short names of backbones."""
+    from kshot.segmenter import names
+
+    return [name for name in names("backbones") if name.startswith(incomplete)]
+
+
+def complete_method(incomplete: str) -> list[str]:
+    """Names of methods."""
+    return [name for name in _plugins.option_names("methods") if name.startswith(incomplete)]
+
+
+def complete_refiner(incomplete: str) -> list[str]:
+    """Names of refiners."""
+    return [name for name in _plugins.option_names("refiners") if name.startswith(incomplete)]
+
+
+def complete_formats(incomplete: str) -> list[str]:
+    """A list of formats, with each name that its last part may become."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in parsing.WRITTEN.split(", ") if name.startswith(last)]
+
+
+def complete_converted(incomplete: str) -> list[str]:
+    """Names of formats that `convert` writes."""
+    return [name for name in parsing.CONVERTED.split(", ") if name.startswith(incomplete)]
+
+
 _model, _run, _shapes = (partial(option, panel) for panel in ("Model", "Run", "Shapes"))
 _prompts = partial(option, "Supports without a folder (NAME= names the class)")
 _REFINERS = ", ".join(_plugins.option_names("refiners"))
 
-Backbone: TypeAlias = Annotated[str | None, _model("Short name, Hub id or local folder.", env="BACKBONE")]
+Backbone: TypeAlias = Annotated[
+    str | None, _model("Short name, Hub id or local folder.", env="BACKBONE", autocompletion=complete_backbone)
+]
 Size: TypeAlias = Annotated[
     int | None, _model("Side of the working area in pixels. [default: the backbone's]", env="SIZE")
 ]
@@ -77,7 +107,9 @@ Layers: TypeAlias = Annotated[str | None, _model("Layers of the backbone, e.g. 1
 Device: TypeAlias = Annotated[str, _model("auto, cpu, cuda, cuda:1, ...", env="DEVICE")]
 Dtype: TypeAlias = Annotated[str, _model("float32 or bfloat16.", env="DTYPE")]
 Out: TypeAlias = Annotated[Path, _run("Folder for the results.", "--out", "-o")]
-Formats: TypeAlias = Annotated[str, _run(f"Comma-separated: {parsing.WRITTEN}.", env="FORMAT")]
+Formats: TypeAlias = Annotated[
+    str, _run(f"Comma-separated: {parsing.WRITTEN}.", env="FORMAT", autocompletion=complete_formats)
+]
 Resume: TypeAlias = Annotated[bool, _run("Continue a run that was stopped.", "--resume")]
 Overwrite: TypeAlias = Annotated[bool, _run("Replace the results in the folder.", "--overwrite")]
 Json: TypeAlias = Annotated[bool, _run("Print one JSON document on stdout.", "--json")]
@@ -89,8 +121,12 @@ class Model:
     """Backbone, method and refiner, and how images are read for them."""
 
     backbone: Backbone = None
-    method: Annotated[str | None, _model("How classes are told apart.", env="METHOD")] = None
-    refiner: Annotated[str | None, _model(f"How masks meet edges: {_REFINERS}.", env="REFINER")] = None
+    method: Annotated[
+        str | None, _model("How classes are told apart.", env="METHOD", autocompletion=complete_method)
+    ] = None
+    refiner: Annotated[
+        str | None, _model(f"How masks meet edges: {_REFINERS}.", env="REFINER", autocompletion=complete_refiner)
+    ] = None
     set_: Annotated[
         list[str] | None, _model("A setting of the method or refiner: method.presence=false, refiner.band=2.", "--set")
     ] = None

@@ -19,9 +19,23 @@ if TYPE_CHECKING:
     from kshot.methods.base import Support, Task
     from kshot.types import SupportSet
 
+_quiet = False
+
+
+def be_quiet(quiet: bool) -> None:
+    """Whether remarks and progress are left out; errors, failed images and results never are."""
+    global _quiet
+    _quiet = quiet
+
 
 def say(text: str) -> None:
     """A remark for people, on stderr."""
+    if not _quiet:
+        _tell(text)
+
+
+def _tell(text: str) -> None:
+    """What people have to know, on stderr."""
     _stderr(soft_wrap=True).print(text, markup=False)
 
 
@@ -68,7 +82,7 @@ def bars(*columns: Any, shown: bool = True, transient: bool = True) -> "Progress
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     usual = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    hidden = not (shown and sys.stderr.isatty())
+    hidden = _quiet or not (shown and sys.stderr.isatty())
     return Progress(*usual, *columns, console=_stderr(), disable=hidden, transient=transient)
 
 
@@ -99,12 +113,12 @@ def finish(summary: "Summary", as_json: bool, again: str, report: Path) -> None:
         typer.echo(f"{', '.join(parts)} in {summary.seconds:.1f} s -> {summary.out}")
     if summary.interrupted:
         through = summary.processed + summary.skipped
-        say(f"interrupted after {through} of {summary.total} images; continue with: {again}")
+        _tell(f"interrupted after {through} of {summary.total} images; continue with: {again}")
         raise typer.Exit(130)
     if summary.failed:
         one = summary.failed == 1
         failed = "1 image failed; its reason stands" if one else f"{summary.failed} images failed; their reasons stand"
-        say(f"{failed} in {summary.out}/manifest.jsonl")
+        _tell(f"{failed} in {summary.out}/manifest.jsonl")
         raise typer.Exit(3)
 
 

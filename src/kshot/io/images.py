@@ -45,7 +45,9 @@ def read_image(
 ) -> NDArray[np.uint8]:
     """Read a path, encoded bytes, a PIL image or an array into (h, w, 3) uint8 RGB.
 
-    Arrays may be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4); uint8, uint16, bool, or floats in 0..1.
+    Arrays may be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4); uint8, uint16, bool, or floats in 0..1. Torch tensors may
+    also have the channels first. Channels are red, green and blue: images of OpenCV, which are BGR, need
+    `image[..., ::-1]`.
     page: from 1, of a TIFF with several; of other files with several images the first is read. selection: bands and
     stretch of TIFFs.
     Raises `ImageReadError` (missing, not an image, damaged, no such page or band), `ImageTooLargeError` and
@@ -53,6 +55,8 @@ def read_image(
     """
     if isinstance(image, np.ndarray):
         return _from_array(image, name_of(image))
+    if hasattr(image, "detach"):
+        return _from_array(_array_of(image), "the image tensor")
     pages = tiff.pages(image)
     if page != 1 and not 1 <= page <= len(pages):
         raise ImageReadError(f"{name_of(image)}: no page {page}, it has {max(1, len(pages))}")
@@ -85,6 +89,8 @@ def read_mask(mask: MaskLike, *, drawn: bool = True, max_pixels: int = MAX_PIXEL
     name = name_of(mask)
     if isinstance(mask, np.ndarray):
         return _labels(mask, name)
+    if hasattr(mask, "detach"):
+        return _labels(_array_of(mask), "the mask tensor")
     with opened_image(mask, max_pixels) as file:
         lossy = file.format in LOSSY
         opened = one_band(ImageOps.exif_transpose(file), name, drawn=drawn)
@@ -206,6 +212,25 @@ def _rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
     if image.mode.startswith("I") or image.mode == "F":
         return _from_array(np.asarray(image), name)
     return rasters.rgb(image)
+
+
+def _array_of(tensor: Any) -> NDArray[Any]:
+    """A torch tensor as an array whose channels are last; reading images needs no torch. Raises `ShapeError`."""
+    shape = tuple(tensor.shape)
+    if len(shape) == 4:
+        raise ShapeError(f"a tensor of shape {shape} is a batch: give one image of it at a time, such as tensor[0]")
+    try:
+        array = np.asarray(tensor.detach().cpu())
+    except TypeError as error:
+        raise ShapeError(f"a tensor of {tensor.dtype} cannot be read; give uint8, or float32 in 0..1") from error
+    if len(shape) != 3 or shape[0] not in {1, 3, 4}:
+        return array
+    if shape[2] in {1, 3, 4}:
+        raise ShapeError(
+            f"a tensor of shape {shape} may have its channels first or last; give a numpy array, whose are last: "
+            "tensor.permute(1, 2, 0).numpy() or tensor.numpy()"
+        )
+    return np.moveaxis(array, 0, -1)
 
 
 def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:

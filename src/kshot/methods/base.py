@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kshot import _plugins
-from kshot.errors import BackboneMismatchError, SettingError, ShapeError, SupportError, TaskFileError
+from kshot.errors import BackboneMismatchError, SettingError, ShapeError, SupportError, TaskError, TaskFileError
 from kshot.io.tensor_file import Learned, digest, read_learned, read_task, write_task
 from kshot.ops.geometry import FeatureMap, Frame
 from kshot.ops.presence import presence
@@ -234,6 +234,18 @@ def load_task(path: str | Path) -> Task:
         return _build(header, tensors)
     except (KeyError, TypeError, ValueError) as error:
         raise TaskFileError(f"{path}: damaged header ({error}); copy or fit it again") from error
+
+
+def task_of(task: Any) -> Task:
+    """The task itself, or that of a task file. Raises `TaskError` for anything else."""
+    if isinstance(task, str | Path):
+        return load_task(task)
+    if not isinstance(task, Task):
+        raise TaskError(
+            f"expected a Task (from Segmenter.fit or kshot.load_task) or the path of a task file, "
+            f"got {type(task).__name__}; the task comes first: segmenter.predict(task, image)"
+        )
+    return task
 
 
 def settings_of(module: Any, values: Mapping[str, Any]) -> Any:
