@@ -10,7 +10,7 @@ from PIL import ImageOps
 
 from kshot.errors import ShapeError
 from kshot.io.greys import is_soft
-from kshot.io.images import LOSSY, MAX_PIXELS, alpha_of, name_of, one_band, opened_image
+from kshot.io.images import LOSSY, MAX_PIXELS, alpha_of, array_of_tensor, name_of, one_band, opened_image
 from kshot.types import IGNORE, MaskLike
 
 
@@ -47,6 +47,8 @@ def read_class_mask(mask: MaskLike, *, max_pixels: int = MAX_PIXELS) -> ClassMas
     if isinstance(mask, np.ndarray):
         values = _whole(mask, name_of(mask))
         return _of_labels(values, MaskKind.LABELS, drawn=False)
+    if hasattr(mask, "detach"):
+        return _of_labels(_whole(array_of_tensor(mask), "the mask tensor"), MaskKind.LABELS, drawn=False)
     with opened_image(mask, max_pixels) as file:
         lossy = file.format in LOSSY
         turned = ImageOps.exif_transpose(file)

@@ -56,7 +56,7 @@ def read_image(
     if isinstance(image, np.ndarray):
         return _from_array(image, name_of(image))
     if hasattr(image, "detach"):
-        return _from_array(_array_of(image), "the image tensor")
+        return _from_array(array_of_tensor(image), "the image tensor")
     pages = tiff.pages(image)
     if page != 1 and not 1 <= page <= len(pages):
         raise ImageReadError(f"{name_of(image)}: no page {page}, it has {max(1, len(pages))}")
@@ -90,7 +90,7 @@ def read_mask(mask: MaskLike, *, drawn: bool = True, max_pixels: int = MAX_PIXEL
     if isinstance(mask, np.ndarray):
         return _labels(mask, name)
     if hasattr(mask, "detach"):
-        return _labels(_array_of(mask), "the mask tensor")
+        return _labels(array_of_tensor(mask), "the mask tensor")
     with opened_image(mask, max_pixels) as file:
         lossy = file.format in LOSSY
         opened = one_band(ImageOps.exif_transpose(file), name, drawn=drawn)
@@ -214,7 +214,7 @@ def _rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
     return rasters.rgb(image)
 
 
-def _array_of(tensor: Any) -> NDArray[Any]:
+def array_of_tensor(tensor: Any) -> NDArray[Any]:
     """A torch tensor as an array whose channels are last; reading images needs no torch. Raises `ShapeError`."""
     shape = tuple(tensor.shape)
     if len(shape) == 4:
