@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kshot import _plugins
-from kshot.errors import BackboneError, SettingError, UnknownNameError
+from kshot.errors import BackboneError, KshotError, SettingError, UnknownNameError
 from kshot.io import hub
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -164,7 +164,17 @@ def load_backbone(
         raise UnknownNameError("backbones", name, [*known, "a Hub id (owner/name)", "a local folder"])
     module = known[name][0] if name in known else _module_for(hub.find_folder(name, name))
     chosen = tuple(str(layer) for layer in layers) if layers is not None else None
-    return module.load(name, pick_device(device), pick_dtype(dtype), chosen)
+    place, kind = pick_device(device), pick_dtype(dtype)
+    try:
+        return module.load(name, place, kind, chosen)
+    except (KshotError, torch.cuda.OutOfMemoryError):
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError, RuntimeError) as error:
+        # A model's files come from anywhere, and each library that reads them fails in its own way.
+        raise BackboneError(
+            f"{name}: cannot be loaded ({type(error).__name__}: {error}); where its files are damaged, copy or "
+            "download them again"
+        ) from error
 
 
 def _module_for(folder: Path) -> BackboneModule:

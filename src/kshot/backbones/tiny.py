@@ -227,12 +227,26 @@ def reads(folder: Path) -> bool:
 
 def load_packed(data: bytes, where: str, sizes: NetSizes) -> Net:
     """A `Net` from the bytes of a safetensors file; raises `BackboneError` when they are no such thing."""
-    model = Net(sizes)
     try:
-        model.load_state_dict({name: tensor.float() for name, tensor in from_bytes(data).items()})
-    except (SafetensorError, RuntimeError, KeyError) as error:
+        tensors = {name: tensor.float() for name, tensor in from_bytes(data).items()}
+        if min(sizes.dim, sizes.quarter, sizes.eighth, sizes.sixteenth, sizes.heads) < 1:
+            raise KeyError("a size of none")
+        if max(sizes.blocks, *sizes.residuals) > len(tensors):
+            raise KeyError("more blocks than it has tensors")
+        with torch.device("meta"):  # the shapes alone: wrong sizes may ask for any memory
+            expected = {name: tensor.shape for name, tensor in Net(sizes).state_dict().items()}
+        wrong = sorted(name for name in expected.keys() | tensors if not _fits(expected.get(name), tensors.get(name)))
+        if wrong:
+            raise KeyError(f"{wrong[0]} is missing, or of another shape")
+        model = Net(sizes)
+        model.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
         raise BackboneError(f"{where}: no encoder of these sizes ({error}); train or copy it again") from error
     return model
+
+
+def _fits(shape: torch.Size | None, tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.shape == shape
 
 
 def save(model: Net, folder: Path, facts: Mapping[str, Any]) -> Path:

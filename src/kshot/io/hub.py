@@ -81,12 +81,14 @@ def pull(source: str, name: str, instead: str = INSTEAD) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The model's config.json; raises `BackboneError` when it is missing or damaged."""
+    """The model's config.json; raises `BackboneError` when it is missing, damaged, or no object."""
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("expected an object")
     except FileNotFoundError as error:
         raise BackboneError(f"{folder}: no config.json in it; give a folder that transformers can load") from error
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise BackboneError(f"{folder / 'config.json'}: not JSON ({error}); download the model again") from error
     return config
 

@@ -1,8 +1,11 @@
 """The encoder inside the package, encoders of one's own in folders, and the network behind them."""
 
+import contextlib
 import dataclasses
+import json
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -68,6 +71,32 @@ def test_damaged_weights_are_refused(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(BackboneError, match="train or copy it again"):
         load_backbone(str(folder), device="cpu")
+
+
+ODD = st.sampled_from([None, True, -1, 0, 10**9, 10**30, 1.5, "x", [], {}, [1, 2], [[1]], "\ud800"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    key=st.sampled_from(["model_type", "plan", *(field.name for field in dataclasses.fields(SMALL))]),
+    value=ODD,
+    at=st.integers(0, 3000),
+    flip=st.integers(1, 255),
+    of=st.sampled_from(["value", "config.json", "model.safetensors"]),
+)
+def test_damaged_files_are_a_backbones_error(key: str, value: object, at: int, flip: int, of: str) -> None:
+    with TemporaryDirectory() as place:
+        folder = tiny.save(Net(SMALL), Path(place), {})
+        config = json.loads((folder / "config.json").read_text())
+        (config if key in config else config["plan"])[key] = value
+        if of == "value":
+            (folder / "config.json").write_text(json.dumps(config))
+        else:
+            data = bytearray((folder / of).read_bytes())
+            data[at % len(data)] ^= flip
+            (folder / of).write_bytes(data)
+        with contextlib.suppress(BackboneError):
+            load_backbone(str(folder), device="cpu")
 
 
 @settings(max_examples=15, deadline=None)
