@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 and PASCAL-5i.
+"""PASCAL VOC 2012 and PASCAL-5i, and data sets of other classes in VOC's layout, with a labelmap.txt.
 
 Everingham et al. 2012; the folds of Shaban et al. 2017 (OSLSM): fold i tests the 0-based classes 5i..5i+4. The pairs
 of a fold are generated from the masks of the val list: a class counts where it has at least 2 * 32 * 32 pixels
@@ -10,10 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from kshot.data._report import Problem, check_problems, read_list, split_samples
-from kshot.data.base import Dataset, Sample
-from kshot.errors import DatasetError, SettingError
-from kshot.formats.voc import CLASS_MASKS, CLASSES, IMAGES, LISTS
+from kshot.data.base import Dataset, Labels, Sample
+from kshot.errors import DatasetError, MaskError, SettingError, SupportError
+from kshot.formats.index_masks import LabelNames, read_labels
+from kshot.formats.voc import CLASS_MASKS, CLASSES, IMAGES, LABELMAP, LISTS, read_label_names
 from kshot.io.images import read_mask
+from kshot.io.paths import image_files
 
 LOOKS_FOR = (
     "voc: JPEGImages/ and SegmentationClass/ or SegmentationClassAug/, with lists in ImageSets/Segmentation/, "
@@ -38,23 +40,26 @@ def load(
         raise DatasetError(f"{root}: no VOC here; looked for {LOOKS_FOR}")
     if masks not in {"auto", *_MASKS}:
         raise SettingError(f"expected masks as auto, {' or '.join(_MASKS)}, got {masks!r}")
-    samples, lost = _samples(home, _MASKS if masks == "auto" else (masks,))
+    names = _label_names(home)
+    classes = tuple(names.classes[label] for label in sorted(names.classes))
+    published = classes == CLASSES
+    samples, lost = _samples(home, _MASKS if masks == "auto" else (masks,), names)
     splits, problems = _splits(home, samples)
     tested = next((name for name in ("val", "trainval", "train") if name in splits), next(iter(splits)))
     return Dataset(
         name="voc",
         family="voc",
         root=home,
-        layout=f"VOC 2012, masks from {_folders_used(samples)}",
-        classes=CLASSES,
+        layout=f"{'VOC 2012' if published else 'VOC'}, masks from {_folders_used(samples)}",
+        classes=classes,
         samples=samples,
         splits=splits,
         query_split=tested,
         support_split="train" if "train" in splits else tested,
-        folds=_FOLDS,
+        folds=_FOLDS if published else (),
         fold=fold,
-        min_area=MIN_AREA,
-        episodes={"pfenet": 5000},
+        min_area=MIN_AREA if published else 1,
+        episodes={"pfenet": 5000} if published else {},
         problems=check_problems(home, strict, [*problems, Problem("masks without an image", lost)]),
         shortfalls=_shortfalls,
         cache=cache,
@@ -69,18 +74,32 @@ def locate(root: Path) -> Path | None:
     return None
 
 
-def _samples(home: Path, folders: Iterable[str]) -> tuple[dict[str, Sample], tuple[str, ...]]:
+def _label_names(home: Path) -> LabelNames:
+    try:
+        return read_label_names(home / LABELMAP)
+    except SupportError as error:
+        raise DatasetError(str(error)) from error
+
+
+def _read(path: Path, names: LabelNames) -> Labels:
+    """(h, w) labels of a mask of the classes of a labelmap.txt, by indices or colours."""
+    try:
+        return read_labels(path, names)[0]
+    except MaskError as error:
+        raise DatasetError(str(error)) from error
+
+
+def _samples(home: Path, folders: Iterable[str], names: LabelNames) -> tuple[dict[str, Sample], tuple[str, ...]]:
     """Every image with a mask, and the masks without an image; the first folder that has a mask gives it."""
-    images = {path.stem: path for path in sorted((home / IMAGES).glob("*.jpg"))}
+    images = {path.stem: path for path in image_files(home / IMAGES)}
     masks: dict[str, Path] = {}
     for folder in folders:
         for path in sorted((home / folder).glob("*.png")):
             masks.setdefault(path.stem, path)
     # The augmented masks are grey images of indices: a grey 255 is still ignore.
+    read = partial(_read, names=names) if (home / LABELMAP).is_file() else partial(read_mask, drawn=False)
     samples = {
-        stem: Sample(images[stem], partial(read_mask, path, drawn=False), path)
-        for stem, path in sorted(masks.items())
-        if stem in images
+        stem: Sample(images[stem], partial(read, path), path) for stem, path in sorted(masks.items()) if stem in images
     }
     return samples, tuple(sorted(masks.keys() - images.keys()))
 
@@ -101,7 +120,9 @@ def _folders_used(samples: dict[str, Sample]) -> str:
 
 
 def _shortfalls(dataset: Dataset) -> tuple[str, ...]:
-    """Why a score here is no PASCAL-5i score; nothing when the set is whole."""
+    """Why a score here is no PASCAL-5i score; nothing when the set is whole, or has other classes."""
+    if dataset.classes != CLASSES:
+        return ()
     areas = dataset.areas()
     present, size = len({pair.class_id for pair in areas}), len(dataset.ids())
     if present < len(CLASSES):

@@ -3,6 +3,7 @@
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from reprlib import repr as short
 from typing import ClassVar
@@ -17,12 +18,27 @@ from kshot.errors import MaskError, SupportError
 from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.formats.png import save_labels
 from kshot.io.atomic import write_text
+from kshot.io.colour_masks import Colour, read_colours
 from kshot.io.images import read_mask
 from kshot.io.names import below
 from kshot.io.stems import unique_stems
 from kshot.types import IGNORE, ImageLike, Shot, check_same_size
 
 CLASS_FILES = ("classes.json", "classes.txt")
+
+
+@dataclass(frozen=True)
+class LabelNames:
+    """What the labels in masks mean."""
+
+    classes: Mapping[int, str]
+    """{label: class}, without the background."""
+    colours: Mapping[Colour, int] = field(default_factory=dict)
+    """The label of each colour, 0 for the background; empty where masks hold labels alone."""
+    indexed: bool = True
+    """Whether a mask may hold the labels themselves."""
+    source: str = ""
+    """What names the colours, for messages."""
 
 
 class MaskFolders(AnnotationReader):
@@ -36,8 +52,8 @@ class MaskFolders(AnnotationReader):
     """A folder of masks that tell objects apart."""
 
     @abstractmethod
-    def classes_of(self, folder: Path) -> dict[int, str] | None:
-        """{label: class}; None when nothing names the labels. Raises `SupportError`."""
+    def names_of(self, folder: Path) -> LabelNames | None:
+        """The classes of the labels; None when nothing names them. Raises `SupportError`."""
 
     def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:
         """All images with a mask. None without both folders and names of the labels.
@@ -46,16 +62,16 @@ class MaskFolders(AnnotationReader):
         `ImageReadError`.
         """
         folder, masks = images or where / self.images, where / self.masks
-        classes = self.classes_of(where) if folder.is_dir() and masks.is_dir() else None
-        if classes is None:
+        names = self.names_of(where) if folder.is_dir() and masks.is_dir() else None
+        if names is None:
             return None
-        return annotations_of_masks(folder, masks, classes, where / self.objects if self.objects else None)
+        return annotations_of_masks(folder, masks, names, where / self.objects if self.objects else None)
 
     def read_shots(self, folder: Path) -> list[Shot] | None:
-        """Shots of the images whose mask shows a class; each keeps its mask as a path. Raises as `read_annotations`."""
+        """Shots of the images whose mask shows a class; masks of indices stay paths. Raises as `read_annotations`."""
         images, masks = folder / self.images, folder / self.masks
-        classes = self.classes_of(folder) if images.is_dir() and masks.is_dir() else None
-        return None if classes is None else shots_of_masks(in_two_folders(images, masks), classes)
+        names = self.names_of(folder) if images.is_dir() and masks.is_dir() else None
+        return None if names is None else shots_of_masks(in_two_folders(images, masks), names)
 
 
 class IndexMasks(MaskFolders, AnnotationWriter):
@@ -65,12 +81,12 @@ class IndexMasks(MaskFolders, AnnotationWriter):
     images, masks = "images", "masks"
     output = None
 
-    def classes_of(self, folder: Path) -> dict[int, str] | None:
-        """{label: class} of its classes.json or classes.txt; None without either. Raises `SupportError`."""
+    def names_of(self, folder: Path) -> LabelNames | None:
+        """The classes of its classes.json or classes.txt; None without either. Raises `SupportError`."""
         found = [folder / name for name in CLASS_FILES if (folder / name).is_file()]
         if len(found) > 1:
             raise SupportError(f"{folder}: both classes.json and classes.txt; keep one")
-        return read_classes(found[0]) if found else None
+        return LabelNames(read_classes(found[0])) if found else None
 
     def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/masks, `out`/images and `out`/classes.json; returns `out`.
@@ -86,7 +102,7 @@ class IndexMasks(MaskFolders, AnnotationWriter):
 
 
 def annotations_of_masks(
-    images: Path, masks: Path, classes: Mapping[int, str], objects: Path | None = None
+    images: Path, masks: Path, label_names: LabelNames, objects: Path | None = None
 ) -> AnnotationSet:
     """Images with a mask, those that show nothing too. objects: a folder of masks that tell objects apart.
 
@@ -98,50 +114,92 @@ def annotations_of_masks(
     apart = objects if objects and objects.is_dir() else None
 
     def read(pair: ImageAndMask) -> LabelledImage:
-        mask = _mask(pair[1], classes)
+        mask, _ = read_labels(pair[1], label_names)
         found = tuple(_annotations(mask, classes, apart and apart / pair[1].relative_to(masks)))
         return LabelledImage(names[pair], (mask.shape[0], mask.shape[1]), found, pair[0], stems[names[pair]])
 
+    classes = label_names.classes
     ordered = tuple(classes[label] for label in sorted(classes))
     return AnnotationSet(ordered, LazyImages(pairs, read), objects=apart is not None)
 
 
-def shots_of_masks(
-    pairs: Iterable[tuple[ImageLike, Path]], classes: Mapping[int, str], *, empty: bool = False
-) -> list[Shot]:
+def shots_of_masks(pairs: Iterable[tuple[ImageLike, Path]], names: LabelNames, *, empty: bool = False) -> list[Shot]:
     """Shots of index masks; each maps the labels that its mask holds.
 
     empty: whether a mask without any label makes a shot too, which shows where no class is.
-    Raises `MaskError` that names the file and the labels that are not in `classes`.
+    Raises `MaskError` that names the file and the labels or colours that no class has.
     """
     shots = []
     for image, path in pairs:
-        labels = set(np.unique(_mask(path, classes)).tolist()) - {0, IGNORE}
+        mask, indices = read_labels(path, names)
+        labels = sorted(set(np.unique(mask).tolist()) - {0, IGNORE})
         if labels or empty:
-            shots.append(Shot(image, mask=path, label={label: classes[label] for label in sorted(labels)}))
+            shown = {label: names.classes[label] for label in labels}
+            shots.append(Shot(image, mask=path if indices else mask, label=shown))
     return shots
 
 
-def _mask(path: Path, classes: Mapping[int, str]) -> NDArray[np.uint8]:
+def read_labels(path: Path, names: LabelNames) -> tuple[NDArray[np.uint8], bool]:
+    """The labels (h, w) of a mask, and whether they are its own values rather than those of its colours.
+
+    Raises `MaskError` that names the file and the labels or colours that no class has.
+    """
+    by_colour = _by_colour(path, names) if names.colours else None
+    if by_colour is not None:
+        return by_colour, False
+    if not names.indexed:
+        raise MaskError(
+            f"{path}: holds indices or greys, but {names.source} lists colours, and not the background first"
+        )
     # With several classes 255 can but mean ignore; with one it is also how people draw it.
-    mask = read_mask(path, drawn=len(classes) == 1)
-    unknown = sorted(set(np.unique(mask).tolist()) - {0, IGNORE} - classes.keys())
+    mask = read_mask(path, drawn=len(names.classes) == 1)
+    unknown = sorted(set(np.unique(mask).tolist()) - {0, IGNORE} - names.classes.keys())
     if unknown:
-        named = ", ".join(f"{label} = {classes[label]}" for label in sorted(classes)[:5])
+        named = ", ".join(f"{label} = {names.classes[label]}" for label in sorted(names.classes)[:5])
         raise MaskError(f"{path}: holds labels that no class has: {unknown}; the classes are {named}")
-    return mask
+    return mask, True
+
+
+def _by_colour(path: Path, names: LabelNames) -> NDArray[np.uint8] | None:
+    """The labels of a mask by its colours; None where its values are labels."""
+    found = read_colours(path)
+    if found is None:
+        return None
+    table = np.zeros(max(found.colours) + 1, np.uint8)
+    unlisted = []
+    for number, colour in found.colours.items():
+        if colour in names.colours:
+            table[number] = names.colours[colour]
+        elif found.palette and number == IGNORE:
+            table[number] = IGNORE
+        else:
+            unlisted.append(colour)
+    if not unlisted:
+        labels: NDArray[np.uint8] = table[found.numbers]
+        # Where both say the same, as in what the devkit and kshot write, the file itself is the mask.
+        return None if found.palette and names.indexed and np.array_equal(labels, found.numbers) else labels
+    if names.indexed and (found.palette or found.grey):
+        return None
+    some = "; ".join(",".join(map(str, colour)) for colour in unlisted[:5])
+    raise MaskError(f"{path}: colours that {names.source} does not list: {some}")
 
 
 def _annotations(mask: NDArray[np.uint8], classes: Mapping[int, str], objects: Path | None) -> Iterator[Annotation]:
     if (mask == IGNORE).any():
         yield Annotation.from_mask(mask == IGNORE, "", ignore=True)
-    apart = read_mask(objects, drawn=False) if objects and objects.is_file() else None
+    apart = _objects(objects) if objects and objects.is_file() else None
     if apart is not None:
         check_same_size(apart.shape, mask.shape, str(objects))
     for label in (label for label in np.unique(mask).tolist() if label in classes):
         of_class = mask == label
         for number in [0] if apart is None else np.unique(apart[of_class]).tolist():
             yield Annotation.from_mask(of_class if apart is None else of_class & (apart == number), classes[label])
+
+
+def _objects(path: Path) -> NDArray[np.integer]:
+    """A mask (h, w) of which every value, or colour, is another object."""
+    coloured = read_colours(path)
+    return read_mask(path, drawn=False) if coloured is None or coloured.palette else coloured.numbers
 
 
 def read_classes(path: Path) -> dict[int, str]:

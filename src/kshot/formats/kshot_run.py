@@ -19,7 +19,7 @@ from kshot.annotations.pairing import ImageFinder
 from kshot.errors import MaskError, SupportError
 from kshot.formats import coco
 from kshot.formats.base import AnnotationReader, ImageWriter
-from kshot.formats.index_masks import shots_of_masks
+from kshot.formats.index_masks import LabelNames, shots_of_masks
 from kshot.io.images import MAX_PIXELS, image_size, label_columns
 from kshot.io.jsonl import read_object
 from kshot.io.manifest import FAILED, MANIFEST, SETTINGS, Record, stem_of
@@ -208,7 +208,7 @@ def _accepted(folder: Path) -> list[Shot] | None:
     named = {mask: _name_of(mask, folder, inputs) for mask in masks}
     pairs = _pairs(named, {name: _file_of(mask, name, finder) for mask, name in named.items()}, selection)
     # A person who empties a mask says that what was found there is none of it.
-    return shots_of_masks(pairs, dict(enumerate(classes, 1)), empty=True)
+    return shots_of_masks(pairs, LabelNames(dict(enumerate(classes, 1))), empty=True)
 
 
 def _pairs(

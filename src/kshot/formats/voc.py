@@ -1,6 +1,6 @@
 """PASCAL VOC's devkit: JPEGImages, SegmentationClass, SegmentationObject and ImageSets/Segmentation.
 
-Classes other than VOC's own twenty are named in labelmap.txt, as CVAT and datumaro have it.
+Classes other than VOC's own twenty are named in labelmap.txt with their colours, as CVAT and datumaro have it.
 """
 
 import logging
@@ -11,9 +11,10 @@ from kshot.annotations.checked_json import check_class_names, read_text_lines
 from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export, LabelledImage, paint
 from kshot.errors import SupportError
 from kshot.formats.base import AnnotationWriter
-from kshot.formats.index_masks import MaskFolders
+from kshot.formats.index_masks import LabelNames, MaskFolders
 from kshot.formats.png import palette, save_labels
 from kshot.io.atomic import write_text
+from kshot.io.colour_masks import Colour
 from kshot.io.names import below
 from kshot.types import IGNORE
 
@@ -26,7 +27,7 @@ CLASSES = (
 # fmt: on
 IMAGES, CLASS_MASKS, OBJECT_MASKS = "JPEGImages", "SegmentationClass", "SegmentationObject"
 LISTS = "ImageSets/Segmentation"
-_LIST = "labelmap.txt"
+LABELMAP = "labelmap.txt"
 
 
 class Voc(MaskFolders, AnnotationWriter):
@@ -53,12 +54,12 @@ class Voc(MaskFolders, AnnotationWriter):
         listed = "".join(f"{stem}\n" for stem in stems)
         for name in ("trainval", "train", "val"):
             write_text(folder / LISTS / f"{name}.txt", listed)
-        write_text(folder / _LIST, _labelmap(annotations.classes))
+        write_text(folder / LABELMAP, _labelmap(annotations.classes))
         return folder
 
-    def classes_of(self, folder: Path) -> dict[int, str]:
-        """{label: class} of its labelmap.txt, else VOC's own. Raises `SupportError` when that is damaged."""
-        return _classes(folder / _LIST)
+    def names_of(self, folder: Path) -> LabelNames:
+        """The classes and colours of its labelmap.txt, else VOC's own. Raises `SupportError` when that is damaged."""
+        return read_label_names(folder / LABELMAP)
 
 
 def _save_objects(image: LabelledImage, path: Path) -> None:
@@ -78,15 +79,48 @@ def _labelmap(classes: Sequence[str]) -> str:
     return "# label:color_rgb:parts:actions\n" + "".join(lines)
 
 
-def _classes(path: Path) -> dict[int, str]:
+def read_label_names(path: Path) -> LabelNames:
+    """The classes and colours of a labelmap.txt; VOC's own where there is none.
+
+    Labels are numbered in the order of the lines, without the background. Raises `SupportError`.
+    """
+    colours = [_colour(row.tolist()) for row in palette()]
     if not path.is_file():
-        return dict(enumerate(CLASSES, start=1))
+        listed = {colour: label for label, colour in enumerate(colours[: len(CLASSES) + 1])}
+        return LabelNames(dict(enumerate(CLASSES, start=1)), listed | {colours[IGNORE]: IGNORE}, source="VOC")
     # A name may hold colons; what follows it never does.
-    names = [line.rsplit(":", 3)[0].strip() for line in read_text_lines(path) if line.strip() and line[0] != "#"]
-    if not names or names[0].strip("_").lower() != "background" or len(names) > IGNORE or "" in names:
-        raise SupportError(f"{path}: expected lines label:r,g,b:: of background and up to 254 classes")
+    lines = [line.rsplit(":", 3) for line in read_text_lines(path) if line.strip() and line[0] != "#"]
+    names = [line[0].strip() for line in lines]
+    ground = [place for place, name in enumerate(names) if name.strip("_").lower() == "background"]
+    if len(ground) != 1 or len(names) > IGNORE or "" in names:
+        raise SupportError(f"{path}: expected lines label:r,g,b:: of one background and up to 254 classes")
     check_class_names(path, names)
-    return dict(enumerate(names[1:], start=1))
+    labels = [*range(1, ground[0] + 1), 0, *range(ground[0] + 1, len(names))]
+    listed = {}
+    for line, label in zip(lines, labels, strict=True):
+        colour = _colour_of(line)
+        if colour in listed:
+            raise SupportError(f"{path}: the colour {line[1]} stands there twice; give each label its own")
+        if colour is not None:
+            listed[colour] = label
+    if not listed and ground[0]:
+        raise SupportError(f"{path}: without colours the background has to come first; the line number is the label")
+    classes = {label: name for label, name in zip(labels, names, strict=True) if label}
+    whole = {colours[IGNORE]: IGNORE} | listed if listed else {}
+    return LabelNames(classes, whole, indexed=not ground[0], source=str(path))
+
+
+def _colour_of(line: Sequence[str]) -> Colour | None:
+    """The colour r,g,b of a line of a labelmap; None where it gives none."""
+    parts = line[1].split(",") if len(line) > 1 else []
+    if len(parts) != 3 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+        return None
+    return _colour([int(part) for part in parts])
+
+
+def _colour(bands: Sequence[int]) -> Colour:
+    red, green, blue = bands
+    return red, green, blue
 
 
 FORMAT = Voc()
