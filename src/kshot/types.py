@@ -113,8 +113,19 @@ class SupportSet:
     """In the order of their labels 1..N in the masks; by default the order of appearance."""
     source: str = "a list of shots"
     """Where the shots come from, for messages."""
+    remarks: tuple[str, ...] = ()
+    """What a reader of a folder left out or could not read, for people."""
+    failures: int = 0
+    """How many items of the folder could not be read."""
 
-    def __init__(self, shots: Iterable[Shot], classes: Sequence[str] = (), source: str = "a list of shots"):
+    def __init__(
+        self,
+        shots: Iterable[Shot],
+        classes: Sequence[str] = (),
+        source: str = "a list of shots",
+        remarks: Sequence[str] = (),
+        failures: int = 0,
+    ):
         kept = tuple(shots)
         for shot in kept:
             if not isinstance(shot, Shot):
@@ -133,6 +144,8 @@ class SupportSet:
         _replace(self, "shots", kept)
         _replace(self, "classes", ordered)
         _replace(self, "source", source)
+        _replace(self, "remarks", tuple(remarks))
+        _replace(self, "failures", failures)
 
     def __len__(self) -> int:
         return len(self.shots)

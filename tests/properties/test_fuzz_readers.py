@@ -70,12 +70,19 @@ def with_value(document: object, path: tuple, value: object) -> object:
     return again
 
 
+def failed_labels(folder: Path) -> int:
+    """How many items of all labels could not be read."""
+    found, _ = base.read_labels(folder)
+    list(found.images)
+    return len(found.skipped.failures)
+
+
 def refusals(folder: Path) -> int:
-    """How many of two refuse a folder, as supports and as labels to convert; they may in kshot's own words alone."""
+    """How many of two refuse a folder or items of it, as supports and as labels to convert, in kshot's own words."""
     refused = 0
-    for read in (base.read_support, lambda place: list(base.read_labels(place)[0].images)):
+    for read in (lambda place: base.read_support(place).failures, failed_labels):
         try:
-            read(folder)
+            refused += bool(read(folder))
         except KshotError as error:
             assert str(error).strip()
             refused += 1

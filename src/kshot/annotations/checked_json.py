@@ -98,17 +98,20 @@ def the_only(where: Path, found: Iterable[tuple[Path, T]], kind: str) -> tuple[P
     return listed[0] if listed else None
 
 
-def size_of(entry: Entry, keys: tuple[str, str], path: Path | None) -> tuple[int, int]:
+def size_of(entry: Entry, keys: tuple[str, str], image: Path | bytes | None) -> tuple[int, int]:
     """(h, w) by two keys of an entry, which has to be that of the image where there is one. Raises `SupportError`."""
     height, width = entry.whole(keys[0]), entry.whole(keys[1])
-    if path is None:
+    if image is None:
         # Nothing but the file itself vouches for the size, and masks of it are made.
         if height * width > MAX_PIXELS_UNSEEN:
             raise entry.wrong(f"an image of {width} x {height} pixels, over the limit of {MAX_PIXELS_UNSEEN:,}")
         return height, width
-    real = image_size(path)
+    real = image_size(image)
     if (height, width) != real:
-        raise entry.wrong(f"{path} is {real[1]} x {real[0]} pixels as displayed, but the entry says {width} x {height}")
+        called = image if isinstance(image, Path) else "the image in it"
+        raise entry.wrong(
+            f"{called} is {real[1]} x {real[0]} pixels as displayed, but the entry says {width} x {height}"
+        )
     return real
 
 

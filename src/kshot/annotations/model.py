@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from kshot.annotations import rle
 from kshot.annotations.checked_json import Entry
 from kshot.annotations.rle import Rle
+from kshot.annotations.skipped import Skipped
 from kshot.errors import SupportError
-from kshot.io.atomic import place_image
+from kshot.io.atomic import atomic_path, place_image
 from kshot.io.images import image_size
 from kshot.io.names import below
 from kshot.ops.components import check_method, split
@@ -58,6 +59,8 @@ class Annotation:
     """0..1 where it is known."""
     ignore: bool = False
     """Pixels that nobody decided on; with a label they are a crowd of that class."""
+    order: int = 0
+    """Where annotations overlap, the one of the higher order is on top; of one order the smaller is."""
 
     @classmethod
     def from_mask(
@@ -128,6 +131,8 @@ class LabelledImage:
     """What its results are called, unique in the folder; by default the name without suffix."""
     prompts: Prompts = field(default_factory=Prompts)
     """Boxes, points and scribbles of objects without outlines."""
+    data: bytes | None = None
+    """The encoded image, where its annotation file holds it and no file was found."""
 
     def __post_init__(self) -> None:
         # A polygon thinner than a pixel marks none, and an empty mask has no box that could be written.
@@ -136,35 +141,58 @@ class LabelledImage:
             object.__setattr__(self, "stem", PurePosixPath(self.name).with_suffix("").as_posix())
 
     def labels(self, classes: Sequence[str]) -> NDArray[np.uint8]:
-        """(h, w) labels, 1..N = `classes`, 255 = ignore, which lies below; smaller annotations lie on larger ones."""
+        """(h, w) labels, 1..N = `classes`, 255 = ignore, which lies below the others; see `Annotation.order`."""
         return paint(
-            ((one.rle, IGNORE if one.ignore else classes.index(one.label) + 1) for one in self.annotations),
+            ((one.rle, IGNORE if one.ignore else classes.index(one.label) + 1) for one in self.stacked),
             self.size_hw,
+            by_area=False,
         )
+
+    @property
+    def stacked(self) -> tuple[Annotation, ...]:
+        """The annotations from the lowest to the topmost; as they are where none overlaps another."""
+        if not self.annotations:
+            return ()
+        if sum(one.area for one in self.annotations) == rle.area(rle.merge([one.rle for one in self.annotations])):
+            return self.annotations
+        return tuple(sorted(self.annotations, key=lambda one: (not one.ignore, one.order, -one.area)))
 
     def place_in(self, folder: Path, export: Export) -> str | None:
         """Put a link to the image, or a copy, into a folder under its stem; returns its name, None where it has none.
 
         Raises `OutputError`.
         """
-        if self.path is None:
+        suffix = PurePosixPath(self.name).suffix
+        if self.path is not None:
+            name = f"{self.stem}{self.path.suffix or suffix}"
+            place_image(self.path, below(folder.parent, folder / name), copy=export.copy_images)
+        elif self.data is not None:
+            name = f"{self.stem}{suffix}"
+            with atomic_path(below(folder.parent, folder / name)) as beside:
+                beside.write_bytes(self.data)
+        else:
             return None
-        name = f"{self.stem}{self.path.suffix or PurePosixPath(self.name).suffix}"
-        place_image(self.path, below(folder.parent, folder / name), copy=export.copy_images)
         return PurePosixPath(name).name
 
     @property
-    def found(self) -> Path:
-        """Its path. Raises `SupportError` when the image was not found, or has another size than its labels."""
-        if self.path is None:
+    def found(self) -> Path | bytes:
+        """Its path, or the image itself where its annotation file holds it.
+
+        Raises `SupportError` when the image was not found, or has another size than its labels.
+        """
+        image = self.path or self.data
+        if image is None:
             raise SupportError(f"{self.name}: no such image beside its labels or in images/; put it there")
-        check_same_size(self.size_hw, image_size(self.path), f"{self.path}: its labels say that it")
-        return self.path
+        check_same_size(self.size_hw, image_size(image), f"{self.path or self.name}: its labels say that it")
+        return image
 
 
-def paint(masks: Iterable[tuple[Rle, int]], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """(h, w) label map of masks with their labels: 255 first, then from the largest to the smallest, as COCO has it."""
-    layers = sorted(masks, key=lambda layer: (layer[1] != IGNORE, -rle.area(layer[0])))
+def paint(masks: Iterable[tuple[Rle, int]], size_hw: tuple[int, int], *, by_area: bool = True) -> NDArray[np.uint8]:
+    """(h, w) label map of masks with their labels: 255 first, then from the largest to the smallest, as COCO has it.
+
+    by_area: False paints them in the order in which they come.
+    """
+    layers = sorted(masks, key=lambda layer: (layer[1] != IGNORE, -rle.area(layer[0]))) if by_area else masks
     painted = np.zeros(size_hw, np.uint8)
     for mask, label in layers:
         painted[rle.decode(mask)] = label
@@ -178,6 +206,8 @@ class ImageBuilder:
     size_hw: tuple[int, int]
     prompts: Prompts = field(default_factory=Prompts)
     objects: dict[Hashable, Annotation] = field(default_factory=dict)
+    data: bytes | None = None
+    """The encoded image, where the annotation file holds it."""
 
     def add(self, annotation: Annotation, group: Hashable = None) -> None:
         """Add an annotation; those of one label and group are one object, with the score of the first."""
@@ -186,22 +216,38 @@ class ImageBuilder:
             annotation = replace(self.objects[key], rle=rle.merge([self.objects[key].rle, annotation.rle]))
         self.objects[key] = annotation
 
+    def cut(self, hole: Rle) -> None:
+        """Take the pixels of a hole from everything that was added so far."""
+        for key, one in self.objects.items():
+            self.objects[key] = replace(one, rle=rle.subtract(one.rle, hole))
+
     def build(self, name: str, path: Path | None, stem: str) -> LabelledImage:
         """The image with all that was added."""
-        return LabelledImage(name, self.size_hw, tuple(self.objects.values()), path, stem, self.prompts)
+        return LabelledImage(name, self.size_hw, tuple(self.objects.values()), path, stem, self.prompts, self.data)
 
 
 class LazyImages(Generic[T]):
-    """Images that are read when they are asked for, again at each pass, so that a long folder fits the memory."""
+    """Images that are read when they are asked for, again at each pass, so that a long folder fits the memory.
 
-    def __init__(self, items: Sequence[T], read: Callable[[T], LabelledImage]):
-        self.items, self.read = items, read
+    skipped: where to keep the errors of images that cannot be read, which are left out; by default they are raised.
+    """
+
+    def __init__(self, items: Sequence[T], read: Callable[[T], LabelledImage], skipped: Skipped | None = None):
+        self.items, self.read, self.skipped = items, read, skipped
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __iter__(self) -> Iterator[LabelledImage]:
-        return map(self.read, self.items)
+        if self.skipped is None:
+            yield from map(self.read, self.items)
+            return
+        for item in self.items:
+            image = None
+            with self.skipped.alone():
+                image = self.read(item)
+            if image is not None:
+                yield image
 
 
 class Images(Protocol):
@@ -221,6 +267,8 @@ class AnnotationSet:
     images: Images
     objects: bool = False
     """Whether each annotation is one object, not a whole class."""
+    skipped: Skipped = field(default_factory=Skipped)
+    """What the reader did not use or could not read; where `images` are read late, it is complete after a pass."""
 
     def __post_init__(self) -> None:
         if len(self.classes) > MAX_CLASSES:
@@ -242,4 +290,6 @@ def split_into_instances(annotations: AnnotationSet, method: str | None) -> Anno
                 found += [replace(one, rle=rle.encode_crop(crop, place, image.size_hw)) for place, crop in crops]
         return replace(image, annotations=tuple(found))
 
-    return AnnotationSet(annotations.classes, LazyImages(list(annotations.images), apart), objects=True)
+    return AnnotationSet(
+        annotations.classes, LazyImages(list(annotations.images), apart), objects=True, skipped=annotations.skipped
+    )

@@ -4,6 +4,7 @@ A pixel at row y and column x covers the square from (x, y) to (x + 1, y + 1), a
 have it, so a polygon of whole corners gives back its mask exactly.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -79,6 +80,14 @@ def ellipse_corners(cx: float, cy: float, rx: float, ry: float) -> list[list[flo
     turn = np.linspace(0, 2 * np.pi, 360, endpoint=False)
     rows: list[list[float]] = np.stack([cx + rx * np.cos(turn), cy + ry * np.sin(turn)], 1).tolist()
     return rows
+
+
+def turned(corners: list[list[float]], about: Sequence[float], degrees: float) -> list[list[float]]:
+    """Corners [[x, y], ...] turned about a point, clockwise as seen on the screen."""
+    angle = math.radians(degrees)
+    cos, sin = math.cos(angle), math.sin(angle)
+    apart = [(x - about[0], y - about[1]) for x, y in corners]
+    return [[about[0] + x * cos - y * sin, about[1] + x * sin + y * cos] for x, y in apart] if angle else corners
 
 
 def _edges(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

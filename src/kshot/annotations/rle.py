@@ -79,6 +79,11 @@ def merge(masks: Sequence[Rle]) -> Rle:
     return merged
 
 
+def subtract(mask: Rle, hole: Rle) -> Rle:
+    """The run lengths of what a mask marks and a hole does not."""
+    return encode(decode(mask) & ~decode(hole))
+
+
 def decode(mask: Rle) -> NDArray[np.bool_]:
     """(h, w) truth values."""
     decoded: NDArray[np.bool_] = coco.decode(mask).view(np.bool_)  # zeros and ones of a byte: no copy

@@ -1,13 +1,14 @@
 """From labelled images to shots, and back."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from kshot.annotations.model import Annotation, AnnotationSet, ImageBuilder, LabelledImage, LazyImages
+from kshot.annotations.skipped import Skipped
 from kshot.errors import SupportError
 from kshot.io.class_masks import read_class_mask
 from kshot.io.images import image_size, read_mask
@@ -15,13 +16,28 @@ from kshot.io.stems import unique_stems
 from kshot.types import IGNORE, Shot
 
 
-def shots_of(annotations: AnnotationSet) -> list[Shot]:
+class ShotList(list[Shot]):
+    """The shots of a folder, and what its reader left out or could not read."""
+
+    def __init__(self, shots: Iterable[Shot] = (), skipped: Skipped | None = None):
+        super().__init__(shots)
+        self.skipped = skipped or Skipped()
+
+
+def shots_of(annotations: AnnotationSet) -> ShotList:
     """Shots of the labelled images: one with a mask where there are outlines, else one per class and kind of prompt.
 
     A box in an image with a mask is marked as ignore there, since it covers an object that nobody outlined; it makes
-    a shot of its own when its class has no outline. Raises `SupportError` and `MaskError`.
+    a shot of its own when its class has no outline. An image that fails, such as one that is not there, fails alone.
+    Raises `SupportError` and `MaskError` where that leaves no shot.
     """
-    return [shot for image in annotations.images for shot in _shots(image, annotations.classes)]
+    shots = ShotList(skipped=annotations.skipped)
+    for image in annotations.images:
+        with shots.skipped.alone():
+            shots += list(_shots(image, annotations.classes))
+    if not shots:
+        shots.skipped.raise_first()
+    return shots
 
 
 def _shots(image: LabelledImage, classes: Sequence[str]) -> Iterator[Shot]:
@@ -46,11 +62,18 @@ def _shots(image: LabelledImage, classes: Sequence[str]) -> Iterator[Shot]:
 
 
 def annotations_of(shots: Sequence[Shot], root: Path) -> AnnotationSet:
-    """The labels of shots that have masks, boxes or points, by the paths of their images below `root`."""
+    """The labels of shots that have masks, boxes, points or scribbles, by the paths of their images below `root`."""
     by_image: dict[Path, list[Shot]] = {}
-    for shot in shots:
-        if isinstance(shot.image, Path) and shot.prompt in {"mask", "boxes", "points"}:
+    skipped = shots.skipped if isinstance(shots, ShotList) else Skipped()
+    for place, shot in enumerate(shots, start=1):
+        if isinstance(shot.image, Path) and shot.prompt not in {"text", "none"}:
             by_image.setdefault(shot.image, []).append(shot)
+        else:
+            kind = "text" if shot.image is None else "an image that is no file, or has no marks"
+            skipped.leave_out(f"shot of {kind}", f"{root}: shot {place}")
+        for name in ("negative_points", "negative_scribbles"):
+            if (rows := getattr(shot, name)) is not None:
+                skipped.leave_out(name.replace("_", " "), f"{root}: shot {place}", len(rows))
     names = {path: Path(os.path.relpath(path, root)).as_posix() for path in by_image}
     stems = unique_stems(names.values())
 
@@ -61,7 +84,9 @@ def annotations_of(shots: Sequence[Shot], root: Path) -> AnnotationSet:
         return builder.build(names[path], path, stems[names[path]])
 
     return AnnotationSet(
-        class_order([shot for group in by_image.values() for shot in group]), LazyImages(list(by_image), read)
+        class_order([shot for group in by_image.values() for shot in group]),
+        LazyImages(list(by_image), read),
+        skipped=skipped,
     )
 
 
@@ -73,6 +98,8 @@ def _add(builder: ImageBuilder, shot: Shot) -> None:
         builder.prompts.boxes.setdefault(label, []).extend(np.asarray(shot.boxes).tolist())
     if shot.points is not None:
         builder.prompts.add_points(label, np.asarray(shot.points).tolist())
+    for line in shot.scribbles or ():
+        builder.prompts.add_scribble(label, np.asarray(line).tolist())
     if shot.mask is None:
         return
     of_one = isinstance(shot.label, str)

@@ -1,5 +1,6 @@
 """`kshot convert`: labels of any format into another."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -33,9 +34,12 @@ def convert(
     overwrite: o.Overwrite = False,
     json: o.Json = False,
 ) -> None:
-    """Convert labels between annotation tools; SRC is recognised by what is in it, and never written to."""
+    """Convert labels between annotation tools; SRC is recognised by what is in it, and never written to.
+
+    Exit code 3: something in SRC could not be read, or an image was not found; the rest is written.
+    """
     from kshot.annotations.model import split_into_instances
-    from kshot.formats.base import AnnotationWriter, load_format, read_labels
+    from kshot.formats.base import AnnotationWriter, CheckedImages, load_format, read_labels
 
     export = shapes.export()
     name = to.replace("-", "_")
@@ -47,9 +51,18 @@ def convert(
     _check_out(source, images, out, overwrite)
     annotations, found = read_labels(source, images)
     say(f"read {found}")
-    path = writer.write_annotations(split_into_instances(annotations, export.instances), out, export)
-    facts = {"source": found, "classes": annotations.classes, "images": len(annotations.images), "written": str(path)}
-    answer(json, facts, f"{len(annotations.images)} images, {len(annotations.classes)} classes -> {path}")
+    given, skipped = CheckedImages(annotations, writer), annotations.skipped
+    whole = split_into_instances(replace(annotations, images=given), export.instances)
+    path = writer.write_annotations(whole, out, export)
+    if not given.count:
+        skipped.raise_first()
+    for line in skipped.lines:
+        say(line)
+    facts = {"source": found, "classes": annotations.classes, "images": given.count, "written": str(path)}
+    facts |= {"left_out": skipped.counts, "failed": skipped.failures, "remarks": skipped.remarks}
+    answer(json, facts, f"{given.count} images, {len(annotations.classes)} classes -> {path}")
+    if skipped.failures:
+        raise typer.Exit(3)
 
 
 def _check_out(source: Path, images: Path | None, out: Path, overwrite: bool) -> None:

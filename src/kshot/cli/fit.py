@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kshot.cli import options as o
-from kshot.cli.output import answer, described, say, say_warnings, supports_of
+from kshot.cli.output import answer, described, say, say_remarks, say_warnings, supports_of
 
 if TYPE_CHECKING:
     from kshot.methods.base import Support
@@ -48,7 +48,8 @@ def fit(
 
     check_place(out)
     accepted = accepted or []
-    more = [shot for name in accepted for shot in SupportSet.from_folder(name)]
+    added = [SupportSet.from_folder(name) for name in accepted]
+    more = [shot for supports in added for shot in supports]
     supports = _supports(folder, prompts, accepted, more, needed=add is None)
     if add is None:
         segmenter = model.segmenter()
@@ -58,6 +59,9 @@ def fit(
         segmenter = model.segmenter_of(before)
         task = before.with_shots(supports, segmenter)
     task.save(out)
+    read = [supports, *added]
+    for one in read:
+        say_remarks(one)
     say_warnings(task)
     effects = [effect for name in accepted if (effect := effect_of_accepted(segmenter, task, Path(name), more))]
     given = supports_of(task)
@@ -66,7 +70,7 @@ def fit(
         "classes": task.classes,
         "supports": len(given),
         "backbone": task.feature_spec.backbone,
-        "remarks": task.warnings,
+        "remarks": [*task.warnings, *(remark for one in read for remark in one.remarks)],
     }
     if effects:
         facts["effect"] = [asdict(effect) for effect in effects]
@@ -79,6 +83,8 @@ def fit(
     if not json:
         say(described(supports))
     answer(json, facts, *lines)
+    if any(one.failures for one in read):
+        raise typer.Exit(3)
 
 
 def _supports(
@@ -91,7 +97,8 @@ def _supports(
     if more and not needed and not folder and not prompts:
         return SupportSet(more, source=", ".join(accepted))
     supports = read_supports(folder, prompts)
-    return SupportSet([*supports, *more], source=" and ".join([supports.source, *accepted]))
+    source = " and ".join([supports.source, *accepted])
+    return SupportSet([*supports, *more], source=source, remarks=supports.remarks, failures=supports.failures)
 
 
 def _counted(supports: "Sequence[Support]") -> str:

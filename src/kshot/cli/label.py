@@ -9,7 +9,7 @@ import typer
 
 from kshot.cli import options as o
 from kshot.cli import parsing
-from kshot.cli.output import answer, described, finish, progress_bar, say, say_warnings, supports_of
+from kshot.cli.output import answer, described, finish, progress_bar, say, say_remarks, say_warnings, supports_of
 from kshot.errors import SettingError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def label(
     from kshot.cli.prompts import read_supports
 
     supports = read_supports(folder, prompts)
+    say_remarks(supports)
     if run.dry_run:
         return _say_plan(supports.classes, len(supports), images, out, run, supports, **how)
     segmenter = model.segmenter()
@@ -161,7 +162,7 @@ def _label(
         save_supports(out, supports, task, segmenter.shot_reader)
     report = write_report(out)
     say(f"report: {report}")
-    finish(summary, run.json, f"{_command_without('--resume', '--overwrite')} --resume", report)
+    finish(summary, run.json, f"{_command_without('--resume', '--overwrite')} --resume", report, supports)
 
 
 def _keywords(run: o.Run, format: str, shapes: o.Shapes) -> dict[str, Any]:

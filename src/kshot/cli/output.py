@@ -52,6 +52,12 @@ def say_warnings(task: "Task") -> None:
         say(f"look: {warning}")
 
 
+def say_remarks(supports: "SupportSet") -> None:
+    """What reading the supports left out, for people."""
+    for remark in supports.remarks:
+        say(f"supports: {remark}")
+
+
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     typer.echo(json.dumps(value, indent=2, default=str))
@@ -103,10 +109,11 @@ def progress_bar(title: str) -> "Iterator[Callable[[Record, int, int], None]]":
         yield step
 
 
-def finish(summary: "Summary", as_json: bool, again: str, report: Path) -> None:
+def finish(summary: "Summary", as_json: bool, again: str, report: Path, supports: "SupportSet | None" = None) -> None:
     """Print the summary and leave with its exit code; `again` is the command that continues the run."""
     if as_json:
-        print_json(asdict(summary) | {"report": str(report)})
+        remarks = {} if supports is None else {"supports": supports.remarks}
+        print_json(asdict(summary) | {"report": str(report)} | remarks)
     else:
         parts = [f"{summary.processed} processed", f"{summary.objects} objects", f"{summary.empty} empty"]
         parts += [f"{summary.failed} failed"] + ([f"{summary.skipped} done before"] if summary.skipped else [])
@@ -119,6 +126,7 @@ def finish(summary: "Summary", as_json: bool, again: str, report: Path) -> None:
         one = summary.failed == 1
         failed = "1 image failed; its reason stands" if one else f"{summary.failed} images failed; their reasons stand"
         _tell(f"{failed} in {summary.out}/manifest.jsonl")
+    if summary.failed or (supports is not None and supports.failures):
         raise typer.Exit(3)
 
 

@@ -5,7 +5,7 @@ object of it called `FORMAT`. `annotations.model` says what is read and written.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot import _plugins
-from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export
+from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export, LabelledImage
 from kshot.annotations.pairing import without_ending
-from kshot.annotations.shots import annotations_of, class_order, only_classes, shots_of
+from kshot.annotations.shots import ShotList, annotations_of, class_order, only_classes, shots_of
+from kshot.annotations.skipped import Skipped
 from kshot.errors import SettingError, SupportError
 from kshot.io.paths import visible, walk
 from kshot.io.rasters import Raster
@@ -26,6 +27,10 @@ from kshot.types import Prediction, Shot, SupportSet
 # Layouts are tried in this order, others by name between the two. A run folder may hold a COCO file and a VOC folder of
 # its own, without the images that only its settings know; class folders fit almost any folder.
 _FIRST, _LAST = ("support_yaml", "kshot_run", "voc", "coco"), ("index_masks", "class_folders")
+
+
+# What labels hold beside masks of objects.
+BESIDE_MASKS = ("boxes", "points", "lines", "ignored areas")
 
 
 class Format:
@@ -53,7 +58,7 @@ class SupportReader(Format, ABC):
 
     @abstractmethod
     def read_shots(self, folder: Path) -> list[Shot] | None:
-        """The shots of a folder; None when it has another layout.
+        """The shots of a folder, a `ShotList` where something may be left out; None when it has another layout.
 
         Raises `SupportError` that names the file and the entry when it is this layout, but damaged.
         """
@@ -82,6 +87,8 @@ class AnnotationWriter(Format, ABC):
     output: ClassVar[str | None]
     """The file or folder below the output folder that it writes. None when it fills the output folder itself, so that
     only `kshot convert` can write it and no run, which has other files there."""
+    holds: ClassVar[frozenset[str]] = frozenset()
+    """What it holds beside masks, of `BESIDE_MASKS`."""
 
     @abstractmethod
     def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
@@ -171,7 +178,9 @@ def read_support(folder: Path, classes: Sequence[str] = ()) -> SupportSet:
         if shots is not None:
             source = f"{reader.title} in {folder.as_posix().rstrip('/')}/"
             kept = only_classes(shots, classes, source) if classes else shots
-            return SupportSet(kept, tuple(dict.fromkeys(classes)) or class_order(shots), source)
+            skipped = shots.skipped if isinstance(shots, ShotList) else Skipped()
+            shown = tuple(dict.fromkeys(classes)) or class_order(shots)
+            return SupportSet(kept, shown, source, skipped.lines, len(skipped.failures))
     found = ", ".join(path.name + ("/" if path.is_dir() else "") for path in entries[:5])
     more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
     raise SupportError(f"{folder}: no layout that is known; looked for\n{_looked_for()}\nand found {found}{more}")
@@ -181,7 +190,8 @@ def read_labels(where: Path, images: Path | None = None) -> tuple[AnnotationSet,
     """The labels of a folder of any known layout, or of one annotation file, and which layout it was.
 
     images: where its images are, when not beside it. Layouts that are read as supports alone give their masks and
-    boxes, without images that show nothing. Raises `SupportError` as `read_support` does.
+    boxes, without images that show nothing. Raises `SupportError` as `read_support` does, and when no label is of any
+    class.
     """
     if not where.exists():
         raise SupportError(f"{where}: no such file or folder; check the path")
@@ -192,8 +202,41 @@ def read_labels(where: Path, images: Path | None = None) -> tuple[AnnotationSet,
             shots = reader.read_shots(where) if where.is_dir() else None
             found = None if shots is None else annotations_of(shots, where)
         if found is not None:
-            return found, f"{reader.title} in {where.as_posix()}"
+            source = f"{reader.title} in {where.as_posix()}"
+            if not found.classes:
+                told = "".join(f"\n  {line}" for line in found.skipped.lines)
+                raise SupportError(f"{source}: no label of any class{told}")
+            return found, source
     raise SupportError(f"{where}: no labels of a layout that is known; looked for\n{_looked_for()}")
+
+
+class CheckedImages:
+    """Images on their way to a writer; a pass counts what it cannot hold, and keeps which images are not there."""
+
+    def __init__(self, annotations: AnnotationSet, writer: AnnotationWriter):
+        self.annotations, self.writer = annotations, writer
+        self.count = 0
+        """How many images the last pass gave."""
+
+    def __len__(self) -> int:
+        return len(self.annotations.images)
+
+    def __iter__(self) -> Iterator[LabelledImage]:
+        self.count = 0
+        for image in self.annotations.images:
+            self.count += 1
+            self._check(image)
+            yield image
+
+    def _check(self, image: LabelledImage) -> None:
+        prompts, skipped = image.prompts, self.annotations.skipped
+        beside_masks = (prompts.boxes.values(), prompts.points.values(), prompts.scribbles.values())
+        counts = [*(sum(map(len, found)) for found in beside_masks), sum(one.ignore for one in image.annotations)]
+        for kind, count in zip(BESIDE_MASKS, counts, strict=True):
+            if count and kind not in self.writer.holds:
+                skipped.leave_out(f"{kind}, which {self.writer.name} does not hold", image.name, count)
+        if image.path is None and image.data is None:
+            skipped.fail(SupportError(f"{image.name}: no such image beside its labels or in images/"))
 
 
 def _looked_for() -> str:

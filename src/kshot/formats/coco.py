@@ -4,7 +4,8 @@ Anybody may have written such a file: every id, size and number is checked.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
@@ -26,20 +27,28 @@ from kshot.annotations.pairing import ImageFinder, path_below
 from kshot.annotations.polygons import polygons
 from kshot.annotations.rle import Rle
 from kshot.annotations.shots import shots_of
+from kshot.annotations.skipped import Skipped
 from kshot.errors import SupportError
 from kshot.formats.base import AnnotationReader, AnnotationWriter, PredictionWriter
 from kshot.io.atomic import write_text
+from kshot.io.images import image_size
+from kshot.io.paths import visible
 from kshot.io.stems import unique_stems
 from kshot.types import MAX_CLASSES, Prediction, Shot
 
 _KEYS = {"images", "annotations", "categories"}
+_SUBSETS = {"train", "valid", "val", "validation", "test"}
+_LEAST = 6  # numbers of a polygon
 
 
 class Coco(AnnotationReader, AnnotationWriter, PredictionWriter):
     """One .json for a folder of images, or for one prediction."""
 
-    layout = "COCO: one COCO .json in the folder or in annotations/, with the images beside it or in images/"
+    layout = (
+        "COCO: one COCO .json with its images in the folder, or in annotations/, or in each of train/, valid/, test/"
+    )
     output = "coco.json"
+    holds = frozenset({"boxes"})
     suffixes = (".json",)
 
     def write(self, prediction: Prediction, path: Path) -> None:
@@ -64,24 +73,33 @@ class Coco(AnnotationReader, AnnotationWriter, PredictionWriter):
         file = _read(where)
         if file is None:
             return None
-        finder = ImageFinder(where, images)
         stems = unique_stems(image.name for image in file.images)
-        read = [_labelled(image, finder.find(image.name), stems[image.name]) for image in file.images]
-        return AnnotationSet(file.classes if len(file.classes) <= MAX_CLASSES else file.used, read, objects=True)
+        finders = {image.folder: _finder(where, image, images) for image in file.images}
+        read = []
+        for image in file.images:
+            with file.skipped.alone():
+                path = finders[image.folder].find(image.file_name)
+                read.append(_labelled(image, path, stems[image.name], file.skipped))
+        classes = file.classes if len(file.classes) <= MAX_CLASSES else file.used
+        return AnnotationSet(classes, read, objects=True, skipped=file.skipped)
 
     def read_shots(self, folder: Path) -> list[Shot] | None:
         """Shots of the annotated images, a mask with a label per class, labels by the classes that are used.
 
         Crowds become 255, ignore; where instances overlap the smaller is on top. Images whose annotations have boxes
         alone become box shots, one per class. An image that is missing, or of which only some annotations have a
-        segmentation, is refused.
+        segmentation, is left out; `SupportError` says so when no other is left.
         """
         file = _read(folder)
         if file is None:
             return None
-        finder = ImageFinder(folder)
-        kept = [image for image in file.images if image.annotations]
-        return shots_of(AnnotationSet(file.used, [_of_support(image, finder) for image in kept]))
+        finders = {image.folder: _finder(folder, image, None) for image in file.images}
+        read = []
+        for image in file.images:
+            if image.annotations:
+                with file.skipped.alone():
+                    read.append(_of_support(image, finders[image.folder], file.skipped))
+        return shots_of(AnnotationSet(file.used, read, skipped=file.skipped))
 
 
 def save(annotations: AnnotationSet, path: Path, export: Export = DEFAULT_EXPORT) -> None:
@@ -96,6 +114,10 @@ def save(annotations: AnnotationSet, path: Path, export: Export = DEFAULT_EXPORT
             if one.label in ids:
                 named = {"id": len(written) + 1, "image_id": image_id, "category_id": ids[one.label]}
                 written.append(named | _written(one, export))
+        for name, boxes in image.prompts.boxes.items():
+            for box in boxes if name in ids else ():
+                named = {"id": len(written) + 1, "image_id": image_id, "category_id": ids[name]}
+                written.append(named | _box(box))
     data = {
         "info": {"description": "Segmentation masks written by kshot", "version": "1.0"},
         "licenses": [],
@@ -119,16 +141,32 @@ def _written(annotation: Annotation, export: Export) -> dict[str, Any]:
     return shaped if annotation.score is None else shaped | {"score": round(annotation.score, 6)}
 
 
+def _box(corners: Sequence[float]) -> dict[str, Any]:
+    x0, y0, x1, y1 = corners
+    width, height = x1 - x0, y1 - y0
+    return {"segmentation": [], "area": width * height, "bbox": [x0, y0, width, height], "iscrowd": 0}
+
+
 @dataclass(frozen=True)
 class _Image:
     entry: Entry
+    folder: Path | None
+    """The folder of its subset, such as train/; None where all images are in one set."""
     annotations: list[tuple[Entry, str]]
     """Each with the name of its class."""
 
     @property
-    def name(self) -> str:
+    def file_name(self) -> str:
         name: str = self.entry.get("file_name", str)
         return name
+
+    @property
+    def subset(self) -> str:
+        return self.folder.name if self.folder else ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.subset}/{self.file_name}" if self.folder else self.file_name
 
 
 @dataclass(frozen=True)
@@ -139,50 +177,106 @@ class _File:
     used: tuple[str, ...]
     """The classes that some annotation has."""
     images: list[_Image]
+    skipped: Skipped
 
 
 def _read(where: Path) -> _File | None:
     found = the_only(where, _coco_files(where), "COCO files")
-    if found is None:
-        return None
-    path, data = found
-    entries = _by_id(path, data, "images", "image")
-    names = {key: _name(entry) for key, entry in _by_id(path, data, "categories", "category").items()}
-    images = {key: _Image(entry, []) for key, entry in entries.items()}
-    used = set()
-    for entry in _entries(path, data, "annotations", "annotation"):
-        image, category = _known(entry, "image_id", images), _known(entry, "category_id", names)
-        images[image].annotations.append((entry, names[category]))
-        used.add(category)
-    classes = tuple(dict.fromkeys(name for key, name in names.items() if key in used))
-    if len(classes) > MAX_CLASSES:
-        raise SupportError(f"{path}: {len(classes)} annotated classes; an index mask holds at most {MAX_CLASSES}")
-    return _File(tuple(dict.fromkeys(names.values())), classes, list(images.values()))
+    if found is not None:
+        return _file([(None, *found)])
+    subsets = (path for path in visible(where) if path.is_dir() and path.name.lower() in _SUBSETS)
+    several = [(path, the_only(path, _coco_files(path), "COCO files")) for path in subsets]
+    read = [(folder, *one) for folder, one in several if one is not None]
+    return _file(read) if read else None
 
 
-def _labelled(image: _Image, path: Path | None, stem: str) -> LabelledImage:
-    size_hw = size_of(image.entry, ("height", "width"), path)
-    builder = ImageBuilder(size_hw)
+def _file(read: Sequence[tuple[Path | None, Path, dict[str, Any]]]) -> _File:
+    """One or more files as one: classes of one name are one class."""
+    skipped, images = Skipped(), list[_Image]()
+    classes, used = dict[str, None](), dict[str, None]()
+    for folder, path, data in read:
+        entries = _by_id(path, data, "images", "image")
+        names = {key: _name(entry) for key, entry in _by_id(path, data, "categories", "category").items()}
+        of_file = {key: _Image(entry, folder, []) for key, entry in entries.items()}
+        _refuse_twins(path, of_file.values())
+        seen = set()
+        for entry in _objects(path, data, skipped):
+            with skipped.alone():
+                image, category = _known(entry, "image_id", of_file), _known(entry, "category_id", names)
+                of_file[image].annotations.append((entry, names[category]))
+                seen.add(category)
+        classes |= dict.fromkeys(names.values())
+        used |= dict.fromkeys(name for key, name in names.items() if key in seen)
+        images += of_file.values()
+    if len(used) > MAX_CLASSES:
+        raise SupportError(f"{read[0][1]}: {len(used)} annotated classes; an index mask holds at most {MAX_CLASSES}")
+    return _File(tuple(classes), tuple(used), images, skipped)
+
+
+def _refuse_twins(path: Path, images: Iterable[_Image]) -> None:
+    counts = Counter(name for image in images if isinstance(name := image.entry.values.get("file_name"), str))
+    twins = [name for name, count in counts.items() if count > 1]
+    if twins:
+        raise SupportError(f"{path}: two images of one file_name, {twins[0]!r}; give each image a name of its own")
+
+
+def _objects(path: Path, data: Mapping[str, Any], skipped: Skipped) -> list[Entry]:
+    """The annotations; where all are crowds, as some tools write every brushed mask, they count as objects."""
+    entries = _entries(path, data, "annotations", "annotation")
+    if entries and all("segments_info" in entry.values for entry in entries):
+        raise SupportError(f"{path}: COCO panoptic, which is not read; export the objects as COCO instances")
+    if entries and all(_has_segmentation(entry) and entry.values.get("iscrowd") == 1 for entry in entries):
+        skipped.remark(f"{path}: every annotation is marked iscrowd; they are read as objects")
+        return [Entry(entry.called, entry.values | {"iscrowd": 0}) for entry in entries]
+    return entries
+
+
+def _labelled(image: _Image, path: Path | None, stem: str, skipped: Skipped) -> LabelledImage:
+    builder = ImageBuilder(_size(image.entry, path))
     for entry, label in image.annotations:
-        if _has_segmentation(entry):
-            mask, crowd = segmentation_rle(entry, size_hw), bool(entry.values.get("iscrowd"))
-            builder.add(Annotation(label, mask, score_of(entry), ignore=crowd))
-        else:
-            builder.prompts.add_box(entry, label, _corners(entry))
+        with skipped.alone():
+            if _has_segmentation(entry):
+                mask, crowd = _mask(entry, builder.size_hw, skipped), bool(entry.values.get("iscrowd"))
+                builder.add(Annotation(label, mask, score_of(entry), ignore=crowd))
+            else:
+                builder.prompts.add_box(entry, label, _corners(entry))
     return builder.build(image.name, path, stem)
 
 
-def _of_support(image: _Image, finder: ImageFinder) -> LabelledImage:
-    relative = path_below(image.name)
+def _finder(where: Path, image: _Image, images: Path | None) -> ImageFinder:
+    """Finds the images of one subset, in the folder of that name where there is one."""
+    below = images and images / image.subset
+    return ImageFinder(image.folder or where, below if below and below.is_dir() else images)
+
+
+def _size(entry: Entry, path: Path | None) -> tuple[int, int]:
+    if path is not None and entry.values.get("height") is None and entry.values.get("width") is None:
+        return image_size(path)
+    return size_of(entry, ("height", "width"), path)
+
+
+def _mask(entry: Entry, size_hw: tuple[int, int], skipped: Skipped) -> Rle:
+    """The segmentation without polygons of less than three corners, which web tools leave behind."""
+    parts = entry.values["segmentation"]
+    if isinstance(parts, list) and all(isinstance(part, list) for part in parts):
+        kept = [part for part in parts if len(part) >= _LEAST]
+        if 0 < len(kept) < len(parts):
+            skipped.fail(entry.wrong(f"{len(parts) - len(kept)} of its polygons have less than three corners"))
+            entry = Entry(entry.called, entry.values | {"segmentation": kept})
+    return segmentation_rle(entry, size_hw)
+
+
+def _of_support(image: _Image, finder: ImageFinder, skipped: Skipped) -> LabelledImage:
+    relative = path_below(image.file_name)
     if relative is None:
-        raise image.entry.wrong(f"expected a file_name below the folder, got {image.name!r}")
+        raise image.entry.wrong(f"expected a file_name below the folder, got {image.file_name!r}")
     path = finder.beside(relative)
     if path is None:
-        raise image.entry.wrong(f"no file {image.name!r} in {' or in '.join(map(str, finder.places))}")
+        raise image.entry.wrong(f"no file {image.file_name!r} in {' or in '.join(map(str, finder.places))}")
     boxes = [entry for entry, _ in image.annotations if not _has_segmentation(entry)]
     if 0 < len(boxes) < len(image.annotations):
         raise boxes[0].wrong("it has no segmentation, while others of its image do; give it one, or leave it out")
-    return _labelled(image, path, "")
+    return _labelled(image, path, "", skipped)
 
 
 def _coco_files(where: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -263,7 +357,7 @@ def segmentation_rle(entry: Entry, size_hw: tuple[int, int]) -> Rle:
 
 def _polygon(entry: Entry, outline: Any, size_hw: tuple[int, int]) -> list[list[float]]:
     values = numbers(entry, outline, "polygon")
-    if len(values) < 6 or len(values) % 2:
+    if len(values) < _LEAST or len(values) % 2:
         raise entry.wrong(f"expected a polygon of at least three x, y corners, got {len(values)} numbers")
     points = [[x, y] for x, y in zip(values[::2], values[1::2], strict=True)]
     check_near_image(entry, points, size_hw)

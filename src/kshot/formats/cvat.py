@@ -5,7 +5,8 @@ Files with a document type are refused, so no entity can grow or reach for other
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, ParseError
@@ -16,10 +17,19 @@ from defusedxml.ElementTree import parse
 
 from kshot.annotations import rle
 from kshot.annotations.checked_json import Entry, documents, polygon, size_of, the_only
-from kshot.annotations.model import DEFAULT_EXPORT, Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
+from kshot.annotations.model import (
+    DEFAULT_EXPORT,
+    Annotation,
+    AnnotationSet,
+    Export,
+    ImageBuilder,
+    LabelledImage,
+    Prompts,
+)
 from kshot.annotations.pairing import ImageFinder
-from kshot.annotations.polygons import ellipse_corners, polygons
+from kshot.annotations.polygons import ellipse_corners, polygons, turned
 from kshot.annotations.rle import Rle
+from kshot.annotations.skipped import Skipped
 from kshot.errors import OutputError, SupportError
 from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.formats.overlay import hex_colour_of
@@ -36,6 +46,7 @@ class Cvat(AnnotationReader, AnnotationWriter):
         "CVAT: one CVAT for images 1.1 .xml in the folder or in annotations/, with the images beside it or in images/"
     )
     output = "cvat.xml"
+    holds = frozenset({"boxes", "points", "lines"})
 
     def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/cvat.xml, an image at a time; returns its path.
@@ -55,7 +66,8 @@ class Cvat(AnnotationReader, AnnotationWriter):
     def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:
         """Masks from masks, polygons and ellipses; boxes; points; scribbles from polylines.
 
-        Shapes of one label and group are one object.
+        Shapes of one label and group are one object; where shapes overlap the one of the higher z_order is on top, else
+        the later one. Turned boxes become the upright boxes around them; other kinds of shapes are counted.
         """
         roots = ((path, root) for path in documents(where, ".xml") if (root := _root(path)).tag == "annotations")
         found = the_only(where, roots, "CVAT files")
@@ -64,16 +76,19 @@ class Cvat(AnnotationReader, AnnotationWriter):
         path, root = found
         if root.find("track") is not None:
             raise SupportError(f"{path}: tracks of a video; export it as 'CVAT for images 1.1'")
+        skipped = Skipped()
         elements = [(_entry(path, element), element) for element in root.findall("image")]
-        stems = unique_stems([entry.values["name"] for entry, _ in elements])
-        if len(stems) < len(elements):
-            raise SupportError(f"{path}: two images of one name; keep one of them")
-        finder = ImageFinder(where, images)
-        read = [_image(entry, element, finder, stems[entry.values["name"]]) for entry, element in elements]
+        names = _told_apart(path, [entry for entry, _ in elements])
+        stems, finder, read = unique_stems(names), ImageFinder(where, images), []
+        for name, (entry, element) in zip(names, elements, strict=True):
+            with skipped.alone():
+                entry = Entry(f"{path}: image {name!r}", entry.values)
+                found_at = finder.find(name) or finder.find(entry.values["name"])
+                read.append(_image(entry, element, found_at, skipped).build(name, found_at, stems[name]))
         named = [element.text or "" for element in root.iterfind("meta//labels/label/name")]
         used = [element.get("label", "") for element in root.iterfind("image/*") if element.tag in _SHAPES]
         classes = tuple(dict.fromkeys(name for name in [*named, *used] if name))
-        return AnnotationSet(classes, read, objects=True)
+        return AnnotationSet(classes, read, objects=True, skipped=skipped)
 
 
 def _root(path: Path) -> Element:
@@ -90,21 +105,47 @@ def _root(path: Path) -> Element:
     return root
 
 
-def _image(entry: Entry, element: Element, finder: ImageFinder, stem: str) -> LabelledImage:
-    name = entry.values["name"]
-    path = finder.find(name)
+def _told_apart(path: Path, entries: Sequence[Entry]) -> list[str]:
+    """The names of the images; with their subset before them where two have one name. Raises `SupportError`."""
+    names = [str(entry.values["name"]) for entry in entries]
+    if len(set(names)) < len(names):
+        names = [
+            f"{e.values['subset']}/{name}" if e.values.get("subset") else name
+            for e, name in zip(entries, names, strict=True)
+        ]
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise SupportError(f"{path}: two images of one name, {twice!r}; keep one of them")
+    return names
+
+
+def _image(entry: Entry, element: Element, path: Path | None, skipped: Skipped) -> ImageBuilder:
     builder = ImageBuilder(size_of(entry, ("height", "width"), path))
-    for place, shape in enumerate(element, start=1):
-        if shape.tag in _SHAPES:
-            _add(builder, shape.tag, Entry(f"{entry.called}: {shape.tag} {place}", dict(shape.attrib)))
-    return builder.build(name, path, stem)
+    shapes = []
+    for place, child in enumerate(element, start=1):
+        shape = Entry(f"{entry.called}: {child.tag} {place}", dict(child.attrib))
+        if child.tag in _SHAPES:
+            with skipped.alone():
+                shapes.append((_z_order(shape), child.tag, shape))
+        elif child.tag != "attribute":
+            skipped.leave_out(child.tag, shape.called)
+    for order, (_, kind, shape) in enumerate(sorted(shapes, key=lambda one: one[0])):
+        with skipped.alone():
+            _add(builder, kind, shape, order, skipped)
+    return builder
 
 
-def _add(builder: ImageBuilder, kind: str, shape: Entry) -> None:
+def _z_order(shape: Entry) -> float:
+    return _number(shape, shape.values.get("z_order", "0"))
+
+
+def _add(builder: ImageBuilder, kind: str, shape: Entry, order: int, skipped: Skipped) -> None:
     label = shape.get("label", str)
     if not label.strip():
         raise shape.wrong("its label is empty")
     if kind == "box":
+        if _number(shape, shape.values.get("rotation", "0")) % 180:
+            skipped.leave_out("turn of a box, which is read as the upright box around it", shape.called)
         builder.prompts.add_box(shape, label, _box(shape))
     elif kind == "points":
         builder.prompts.add_points(label, _points(shape))
@@ -114,7 +155,7 @@ def _add(builder: ImageBuilder, kind: str, shape: Entry) -> None:
         size_hw = builder.size_hw
         mask = _mask(shape, size_hw) if kind == "mask" else rle.encode_polygon(_ring(shape, kind, size_hw), size_hw)
         group = shape.values.get("group_id", "0")
-        builder.add(Annotation(label, mask), None if group == "0" else group)  # CVAT's group 0 is none
+        builder.add(Annotation(label, mask, order=order), None if group == "0" else group)  # CVAT's group 0 is none
 
 
 def _entry(path: Path, element: Element) -> Entry:
@@ -141,10 +182,7 @@ def _box(shape: Entry) -> list[list[float]]:
 
 def _turned(shape: Entry, corners: list[list[float]], centre: list[float]) -> list[list[float]]:
     """Corners turned about their centre by the shape's rotation, in degrees clockwise."""
-    angle = math.radians(_number(shape, shape.values.get("rotation", "0")))
-    cos, sin = math.cos(angle), math.sin(angle)
-    apart = [(x - centre[0], y - centre[1]) for x, y in corners]
-    return [[centre[0] + x * cos - y * sin, centre[1] + x * sin + y * cos] for x, y in apart] if angle else corners
+    return turned(corners, centre, _number(shape, shape.values.get("rotation", "0")))
 
 
 def _points(shape: Entry) -> list[list[float]]:
@@ -207,12 +245,33 @@ def _element(number: int, image: LabelledImage, export: Export) -> Element:
     height, width = image.size_hw
     about = {"id": str(number), "name": image.name, "width": str(width), "height": str(height)}
     element = Element("image", about)
-    for order, annotation in enumerate(image.annotations, start=1):
+    for group, annotation in enumerate(image.stacked, start=1):
         if not annotation.ignore:
-            common = {"label": annotation.label, "source": "auto", "occluded": "0", "z_order": "0"}
-            for kind, shape in _shapes(annotation, order, export):
-                ElementTree.SubElement(element, kind, common | shape)
+            for kind, shape in _shapes(annotation, group, export):
+                ElementTree.SubElement(element, kind, _common(annotation.label) | shape)
+    for label, kind, shape in _marks(image.prompts):
+        ElementTree.SubElement(element, kind, _common(label) | shape)
     return element
+
+
+def _common(label: str) -> dict[str, str]:
+    return {"label": label, "source": "auto", "occluded": "0", "z_order": "0"}
+
+
+def _marks(prompts: Prompts) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Label, kind and attributes of boxes, points and lines."""
+    for label, boxes in prompts.boxes.items():
+        for box in boxes:
+            yield label, "box", {side: f"{at:.2f}" for side, at in zip(("xtl", "ytl", "xbr", "ybr"), box, strict=True)}
+    for label, points in prompts.points.items():
+        yield label, "points", {"points": _pairs(points)}
+    for label, lines in prompts.scribbles.items():
+        for line in lines:
+            yield label, "polyline", {"points": _pairs(line)}
+
+
+def _pairs(points: Iterable[Sequence[float]]) -> str:
+    return ";".join(f"{x:.2f},{y:.2f}" for x, y in points)
 
 
 def _shapes(annotation: Annotation, group: int, export: Export) -> Iterator[tuple[str, dict[str, str]]]:
@@ -225,7 +284,7 @@ def _shapes(annotation: Annotation, group: int, export: Export) -> Iterator[tupl
     outlines = polygons(annotation.mask, export.tolerance)
     together = {"group_id": str(group)} if len(outlines) > 1 else {}
     for corners in outlines:
-        yield "polygon", {"points": ";".join(f"{x:.2f},{y:.2f}" for x, y in corners)} | together
+        yield "polygon", {"points": _pairs(corners)} | together
 
 
 def _text(path: Path, element: Element) -> str:

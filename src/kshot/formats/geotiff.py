@@ -25,6 +25,7 @@ class Geotiff(AnnotationWriter, RowWriter):
     """A .tif per image: one band of labels with VOC's colours, the names of the classes in the tag `classes`."""
 
     output = "geotiff"
+    holds = frozenset({"ignored areas"})
 
     def prepare(self) -> None:
         """Raise `OutputError` when rasterio is missing."""

@@ -80,6 +80,7 @@ class IndexMasks(MaskFolders, AnnotationWriter):
     layout = 'index masks: images/x.jpg, masks/x.png, and classes.json ({"1": "cat"}) or classes.txt (a class per line)'
     images, masks = "images", "masks"
     output = None
+    holds = frozenset({"ignored areas"})
 
     def names_of(self, folder: Path) -> LabelNames | None:
         """The classes of its classes.json or classes.txt; None without either. Raises `SupportError`."""

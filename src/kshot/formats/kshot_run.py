@@ -96,6 +96,8 @@ def read_objects(path: Path, size_hw: tuple[int, ...]) -> tuple[Annotation, ...]
     # `path` as the folder of images: without looking for the image.
     found = coco.FORMAT.read_annotations(path, images=path) if path.is_file() else None
     images = list(found.images) if found else []
+    if found:
+        found.skipped.raise_first()
     if len(images) != 1 or images[0].size_hw != tuple(size_hw):
         raise SupportError(f"{path}: not the objects of an image of {size_hw[1]} x {size_hw[0]} pixels; run it again")
     return images[0].annotations

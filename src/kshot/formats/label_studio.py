@@ -9,7 +9,7 @@ of a pixel says whether it is marked.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -32,8 +32,9 @@ from kshot.annotations.checked_json import (
 )
 from kshot.annotations.model import DEFAULT_EXPORT, Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
 from kshot.annotations.pairing import ImageFinder
-from kshot.annotations.polygons import ellipse_corners, polygons
+from kshot.annotations.polygons import ellipse_corners, polygons, turned
 from kshot.annotations.rle import Rle
+from kshot.annotations.skipped import Skipped
 from kshot.errors import SupportError
 from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.formats.overlay import hex_colour_of
@@ -43,9 +44,18 @@ from kshot.io.stems import unique_stems
 
 CONFIG = "label_studio.xml"
 MODEL_VERSION = "kshot"
-_FROM, _TO = "label", "image"
+_TO = "image"
 _ANSWERS = ("annotations", "completions", "predictions")
-_KINDS = {"brushlabels", "polygonlabels", "ellipselabels", "rectanglelabels", "keypointlabels"}
+_SHAPES = {"brush", "polygon", "ellipse", "rectangle", "keypoint"}
+_LABELLED = {f"{shape}labels" for shape in _SHAPES}
+# What labels each kind of region in the set-up: tag and name.
+_CONTROLS = {
+    "brushlabels": ("BrushLabels", "label"),
+    "polygonlabels": ("PolygonLabels", "label"),
+    "rectanglelabels": ("RectangleLabels", "box"),
+    "keypointlabels": ("KeyPointLabels", "point"),
+}
+_POINT_WIDTH = 0.5  # of a key point on the screen, in percent of the image's width
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts this before the names of uploaded files
 _SIZES = (3, 4, 8, 16)  # bits of the lengths of a brush stroke's runs, as Label Studio's own tools choose them
 _CHANNELS = 4
@@ -58,6 +68,7 @@ class LabelStudio(AnnotationReader, AnnotationWriter):
         "Label Studio: one exported .json in the folder or in annotations/, with the images beside it or in images/"
     )
     output = "label_studio.json"
+    holds = frozenset({"boxes", "points"})
 
     def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/label_studio.json, an image at a time, and the labelling set-up beside it; returns the path.
@@ -65,21 +76,25 @@ class LabelStudio(AnnotationReader, AnnotationWriter):
         Images are named as local files below the storage's root, by their path in the folder of images. Brush strokes
         lose ignored pixels alone; holes of polygons are bridged to their outline. Raises `OutputError`.
         """
-        path = out / self.output
+        path, kinds = out / self.output, {"polygonlabels" if export.polygons else "brushlabels"}
         with atomic_path(path) as beside, beside.open("w", encoding="utf-8") as file:
             for number, image in enumerate(annotations.images, start=1):
+                kinds |= {"rectanglelabels"} if image.prompts.boxes else set()
+                kinds |= {"keypointlabels"} if image.prompts.points else set()
                 task = json.dumps(_task(number, image, export), allow_nan=False)
                 file.write(("[\n" if number == 1 else ",\n") + task)
             file.write("\n]\n" if file.tell() else "[]\n")
-        write_text(out / CONFIG, _config(annotations.classes, "PolygonLabels" if export.polygons else "BrushLabels"))
+        write_text(out / CONFIG, _config(annotations.classes, kinds))
         return path
 
     def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:
         """Masks from brush strokes, polygons and ellipses; boxes from rectangles; points from key points.
 
-        Of each task its ground truth, else its first annotation, else its first prediction.
+        Of each task its ground truth, else its first annotation, else its first prediction. A shape without a label
+        has that of a region of its id. Turned rectangles become the upright boxes around them; other kinds of regions
+        are counted.
         """
-        exports = ((path, data) for path in documents(where, ".json") if _is_export(data := read_json(path)))
+        exports = ((path, data) for path in documents(where, ".json") if (data := _export(path)) is not None)
         found = the_only(where, exports, "exports of Label Studio")
         if found is None:
             return None
@@ -90,13 +105,28 @@ class LabelStudio(AnnotationReader, AnnotationWriter):
         stems = unique_stems([name for name, _ in places])
         if len(stems) < len(tasks):
             raise SupportError(f"{path}: two tasks with the image of one name; keep one of them")
-        read = [_image(task, name, file, stems[name]) for task, (name, file) in zip(tasks, places, strict=True)]
+        skipped, read = Skipped(), []
+        for task, (name, file) in zip(tasks, places, strict=True):
+            with skipped.alone():
+                read.append(_image(task, file, skipped).build(name, file, stems[name]))
         shown = (
             label
             for image in read
             for label in [*(one.label for one in image.annotations), *image.prompts.boxes, *image.prompts.points]
         )
-        return AnnotationSet(tuple(dict.fromkeys(shown)), read, objects=True)
+        return AnnotationSet(tuple(dict.fromkeys(shown)), read, objects=True, skipped=skipped)
+
+
+def _export(path: Path) -> list[dict[str, Any]] | None:
+    """The tasks of an export; None when the file is something else. Raises `SupportError` for JSON-MIN."""
+    data = read_json(path)
+    if isinstance(data, list) and data and all(_is_minimal(task) for task in data):
+        raise SupportError(f"{path}: JSON-MIN of Label Studio, which is not read; export as JSON")
+    return data if _is_export(data) else None
+
+
+def _is_minimal(task: Any) -> bool:
+    return isinstance(task, dict) and "data" not in task and {"annotation_id", "annotator"} <= task.keys()
 
 
 def _is_export(data: Any) -> bool:
@@ -149,14 +179,47 @@ def _answer(task: Entry) -> list[Entry]:
     return []
 
 
-def _image(task: Entry, name: str, path: Path | None, stem: str) -> LabelledImage:
-    regions = [region for region in _answer(task) if region.values.get("type") in _KINDS]
-    builder = ImageBuilder(_size(task, regions, path))
+def _image(task: Entry, path: Path | None, skipped: Skipped) -> ImageBuilder:
+    regions = list(_labelled(_answer(task), skipped))
+    builder = ImageBuilder(_size(task, [region for _, _, region in regions], path))
+    for shape, label, region in regions:
+        with skipped.alone():
+            if (region.whole("original_height"), region.whole("original_width")) != builder.size_hw:
+                raise region.wrong("another size of the image than its first region has")
+            _add(builder, shape, label, region, skipped)
+    return builder
+
+
+def _labelled(regions: list[Entry], skipped: Skipped) -> Iterator[tuple[str, str, Entry]]:
+    """Shape, label and entry of each region that is a shape; a set-up with <Labels> has the label in another region."""
+    beside: dict[Any, Entry] = {}
     for region in regions:
-        if (region.whole("original_height"), region.whole("original_width")) != builder.size_hw:
-            raise region.wrong("another size of the image than its first region has")
-        _add(builder, region)
-    return builder.build(name, path, stem)
+        if region.values.get("type") == "labels":
+            beside.setdefault(str(region.values.get("id")), region)
+    shapes = set()
+    for region in regions:
+        kind = str(region.values.get("type"))
+        shape = kind.removesuffix("labels") if kind in _LABELLED else kind
+        if shape in _SHAPES:
+            with skipped.alone():
+                shapes.add(str(region.values.get("id")))
+                named = region if kind in _LABELLED else beside.get(str(region.values.get("id")))
+                if named is None:
+                    skipped.leave_out(f"{shape} without a label", region.called)
+                else:
+                    yield shape, _label(named, kind if kind in _LABELLED else "labels"), region
+        elif kind != "labels":
+            skipped.leave_out(kind, region.called)
+    for name, region in beside.items():
+        if name not in shapes:
+            skipped.leave_out("label without a shape", region.called)
+
+
+def _label(region: Entry, key: str) -> str:
+    labels = region.get("value", dict).get(key)
+    if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str) or not labels[0].strip():
+        raise region.wrong(f"expected one label in {key}, got {labels!r:.80}")
+    return labels[0]
 
 
 def _size(task: Entry, regions: list[Entry], path: Path | None) -> tuple[int, int]:
@@ -167,30 +230,35 @@ def _size(task: Entry, regions: list[Entry], path: Path | None) -> tuple[int, in
     return size_of(regions[0], ("original_height", "original_width"), path)
 
 
-def _add(builder: ImageBuilder, region: Entry) -> None:
-    kind, size_hw = region.values["type"], builder.size_hw
-    value = Entry(region.called, region.get("value", dict))
+def _add(builder: ImageBuilder, shape: str, label: str, region: Entry, skipped: Skipped) -> None:
+    size_hw, value = builder.size_hw, Entry(region.called, region.get("value", dict))
     if region.values.get("image_rotation"):
         raise region.wrong("marked on a turned image, which is not read; turn the image back in Label Studio")
-    labels = value.values.get(kind)
-    if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str) or not labels[0].strip():
-        raise region.wrong(f"expected one label in {kind}, got {labels!r:.80}")
-    if kind == "rectanglelabels":
-        builder.prompts.add_box(region, labels[0], _box(value, size_hw))
-    elif kind == "keypointlabels":
-        builder.prompts.add_points(labels[0], _pixels([[_at(value, "x"), _at(value, "y")]], size_hw))
+    if shape == "rectangle":
+        if _rotation(value) % 180:
+            skipped.leave_out("turn of a rectangle, which is read as the upright box around it", region.called)
+        builder.prompts.add_box(region, label, _box(value, size_hw))
+    elif shape == "keypoint":
+        builder.prompts.add_points(label, _pixels([[_at(value, "x"), _at(value, "y")]], size_hw))
     else:
-        builder.add(Annotation(labels[0], _outline(kind, value, size_hw), score_of(region)))
+        builder.add(Annotation(label, _outline(shape, value, size_hw), score_of(region)))
 
 
-def _outline(kind: str, value: Entry, size_hw: tuple[int, int]) -> Rle:
-    if kind == "brushlabels":
+def _outline(shape: str, value: Entry, size_hw: tuple[int, int]) -> Rle:
+    if shape == "brush":
         return _brush(value, size_hw)
-    if kind == "ellipselabels":
-        ring = ellipse_corners(*(_at(value, key) for key in ("x", "y", "radiusX", "radiusY")))
+    if shape == "ellipse":
+        cx, cy, rx, ry = (_at(value, key) for key in ("x", "y", "radiusX", "radiusY"))
+        centre, radii = _pixels([[cx, cy], [rx, ry]], size_hw)
+        ring = turned(ellipse_corners(*centre, *radii), centre, _rotation(value))
     else:
-        ring = points_of(value, value.get("points", list))
-    return rle.encode_polygon(polygon(value, _pixels(ring, size_hw), size_hw), size_hw)
+        ring = _pixels(points_of(value, value.get("points", list)), size_hw)
+    return rle.encode_polygon(polygon(value, ring, size_hw), size_hw)
+
+
+def _rotation(value: Entry) -> float:
+    """In degrees, clockwise, in pixels: of an ellipse about its centre, of a rectangle about its upper left corner."""
+    return 0.0 if value.values.get("rotation") is None else _at(value, "rotation")
 
 
 def _brush(value: Entry, size_hw: tuple[int, int]) -> Rle:
@@ -204,10 +272,9 @@ def _brush(value: Entry, size_hw: tuple[int, int]) -> Rle:
 
 
 def _box(value: Entry, size_hw: tuple[int, int]) -> list[list[float]]:
-    if value.values.get("rotation"):
-        raise value.wrong("a turned rectangle, which is not read; mark a polygon instead")
     x, y, width, height = (_at(value, key) for key in ("x", "y", "width", "height"))
-    return _pixels([[x, y], [x + width, y + height]], size_hw)
+    corners = _pixels([[x, y], [x + width, y], [x + width, y + height], [x, y + height]], size_hw)
+    return turned(corners, corners[0], _rotation(value))
 
 
 def _pixels(points: list[list[float]], size_hw: tuple[int, int]) -> list[list[float]]:
@@ -223,8 +290,9 @@ def _at(value: Entry, key: str) -> float:
 def _task(number: int, image: LabelledImage, export: Export) -> dict[str, Any]:
     kept = [one for one in image.annotations if not one.ignore]
     result = [region for place, one in enumerate(kept, 1) for region in _regions(f"{number}-{place}", one, export)]
+    result += _marks(f"{number}-p", image)
     for region in result:
-        region |= {"from_name": _FROM, "to_name": _TO, "image_rotation": 0}
+        region |= {"from_name": _CONTROLS[region["type"]][1], "to_name": _TO, "image_rotation": 0}
         region |= {"original_width": image.size_hw[1], "original_height": image.size_hw[0]}
     scores = [one.score for one in kept if one.score is not None]
     prediction: dict[str, Any] = {"model_version": MODEL_VERSION, "result": result}
@@ -246,16 +314,35 @@ def _regions(name: str, annotation: Annotation, export: Export) -> Iterator[dict
         yield {"id": f"{name}-{index}", "type": "polygonlabels", "value": value} | about
 
 
+def _marks(name: str, image: LabelledImage) -> Iterator[dict[str, Any]]:
+    """Regions of boxes and points."""
+    height, width = image.size_hw
+    found: list[tuple[str, str, dict[str, Any]]] = []
+    for label, boxes in image.prompts.boxes.items():
+        for x0, y0, x1, y1 in boxes:
+            place = {"x": x0 / width, "y": y0 / height, "width": (x1 - x0) / width, "height": (y1 - y0) / height}
+            found.append(("rectanglelabels", label, {key: 100 * part for key, part in place.items()} | {"rotation": 0}))
+    for label, points in image.prompts.points.items():
+        for x, y in points:
+            place = {"x": 100 * x / width, "y": 100 * y / height, "width": _POINT_WIDTH}
+            found.append(("keypointlabels", label, place))
+    for index, (kind, label, value) in enumerate(found):
+        rounded = {key: round(part, 6) for key, part in value.items()}
+        yield {"id": f"{name}{index}", "type": kind, "value": rounded | {kind: [label]}}
+
+
 def _quoted(name: str) -> str:
     return quote(name, errors="surrogateescape")
 
 
-def _config(classes: Sequence[str], kind: str) -> str:
+def _config(classes: Sequence[str], kinds: Iterable[str]) -> str:
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Image", {"name": _TO, "value": "$image", "zoom": "true"})
-    labels = ElementTree.SubElement(view, kind, {"name": _FROM, "toName": _TO})
-    for index, name in enumerate(classes, start=1):
-        ElementTree.SubElement(labels, "Label", {"value": name, "background": hex_colour_of(index)})
+    for kind in sorted(kinds):
+        tag, control = _CONTROLS[kind]
+        labels = ElementTree.SubElement(view, tag, {"name": control, "toName": _TO})
+        for index, name in enumerate(classes, start=1):
+            ElementTree.SubElement(labels, "Label", {"value": name, "background": hex_colour_of(index)})
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"
 

@@ -25,12 +25,14 @@ from kshot.annotations.model import (
     ImageBuilder,
     LabelledImage,
     LazyImages,
+    Prompts,
 )
 from kshot.annotations.pairing import ImageFinder
 from kshot.annotations.polygons import ellipse_corners, polygons
 from kshot.annotations.rle import Rle
+from kshot.annotations.skipped import Skipped
 from kshot.errors import InputError
-from kshot.formats.base import AnnotationReader, AnnotationWriter
+from kshot.formats.base import BESIDE_MASKS, AnnotationReader, AnnotationWriter
 from kshot.io.atomic import write_text
 from kshot.io.images import image_size, read_mask
 from kshot.io.names import below
@@ -39,7 +41,10 @@ from kshot.io.stems import unique_stems
 
 _VERSION = "5.5.0"  # labelme warns about files of a newer version than its own
 _KEYS = {"shapes", "imagePath"}
-_OUTLINES = {"polygon", "oriented_rectangle", "mask", "circle"}
+# `rotation` is what relatives of labelme call an oriented_rectangle.
+_OUTLINES = {"polygon", "oriented_rectangle", "rotation", "mask", "circle"}
+_READ = _OUTLINES | {"rectangle", "point", "points", "line", "linestrip"}
+_STRAIGHT = 0.01  # pixels by which the corners of an upright rectangle may differ
 _IGNORED, _BACKGROUND = "__ignore__", "_background_"  # as labelme's own tools call them
 
 
@@ -48,6 +53,7 @@ class Labelme(AnnotationReader, AnnotationWriter):
 
     layout = "labelme: x.json of labelme beside each image"
     output = "labelme"
+    holds = frozenset(BESIDE_MASKS)
 
     def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/labelme/<stem>.json beside its image, since labelme lists a folder's images. Returns the folder.
@@ -57,11 +63,14 @@ class Labelme(AnnotationReader, AnnotationWriter):
         """
         folder = out / self.output
         for image in annotations.images:
-            objects = enumerate(image.annotations, start=1)
+            objects = enumerate(image.stacked, start=1)
             data: dict[str, Any] = {
                 "version": _VERSION,
                 "flags": {},
-                "shapes": [shape for group, one in objects for shape in _written(one, group, export)],
+                "shapes": [
+                    *(shape for group, one in objects for shape in _written(one, group, export)),
+                    *_marks(image.prompts),
+                ],
                 "imagePath": image.place_in(folder, export) or PurePosixPath(image.name).name,
                 "imageData": None,
                 "imageHeight": image.size_hw[0],
@@ -71,9 +80,11 @@ class Labelme(AnnotationReader, AnnotationWriter):
         return folder
 
     def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:
-        """Masks from polygons, masks and circles; boxes from rectangles; points; scribbles from lines.
+        """Masks from polygons, masks, circles, turned rectangles; boxes from rectangles; points; scribbles from lines.
 
-        Of all files in a folder and below, or of one; shapes of one label and group are one object.
+        Of all files in a folder and below, or of one; shapes of one label and group are one object. As in labelme's own
+        tools a later shape lies on the earlier ones, and `_background_` takes their pixels. An image that lies in its
+        file is used where there is no other. Kinds of shapes that are not read are counted.
         """
         paths = [where] if where.is_file() else sorted(walk(where, _is_json))
         files = [path for path in paths if _is_json(path) and _is_labelme(read_json(path))]
@@ -81,14 +92,23 @@ class Labelme(AnnotationReader, AnnotationWriter):
             return None
         root = where.parent if where.is_file() else where
         stems = unique_stems([path.relative_to(root).as_posix() for path in files])
-        finder = ImageFinder(root, images)
-        labels = dict.fromkeys(_label(shape) for path in files for shape in _shapes(Entry(str(path), read_json(path))))
+        finder, skipped = ImageFinder(root, images), Skipped()
+        labels = dict[str, None]()
+        for path in files:
+            with skipped.alone():
+                for shape in _shapes(Entry(str(path), read_json(path))):
+                    with skipped.alone():
+                        label = _label(shape)
+                        if _kind(shape) in _READ:
+                            labels[label] = None
+                        else:
+                            skipped.leave_out(f"an unknown shape_type {_kind(shape)!r}", shape.called)
         classes = tuple(name for name in labels if name not in (_IGNORED, _BACKGROUND))
 
         def read(path: Path) -> LabelledImage:
-            return _image(path, root, stems[path.relative_to(root).as_posix()], finder)
+            return _image(path, root, stems[path.relative_to(root).as_posix()], finder, skipped)
 
-        return AnnotationSet(classes, LazyImages(files, read), objects=True)
+        return AnnotationSet(classes, LazyImages(files, read, skipped), objects=True, skipped=skipped)
 
 
 def _is_json(path: Path) -> bool:
@@ -99,19 +119,31 @@ def _is_labelme(data: Any) -> bool:
     return isinstance(data, dict) and data.keys() >= _KEYS
 
 
-def _image(path: Path, root: Path, stem: str, finder: ImageFinder) -> LabelledImage:
+def _image(path: Path, root: Path, stem: str, finder: ImageFinder, skipped: Skipped) -> LabelledImage:
     entry = Entry(str(path), read_json(path))
     given = entry.get("imagePath", str).replace("\\", "/")
     found = finder.find(given, first=path.parent)
-    builder = ImageBuilder(_size(entry, found))
-    for shape in _shapes(entry):
-        if _label(shape) != _BACKGROUND:
-            _add(builder, shape)
+    data = None if found else _embedded(entry)
+    builder = ImageBuilder(_size(entry, found or data), data=data)
+    for order, shape in enumerate(_shapes(entry)):
+        with skipped.alone():
+            _add(builder, shape, order)
     name = PurePosixPath(path.relative_to(root).as_posix()).with_suffix(PurePosixPath(given).suffix or ".jpg")
     return builder.build(name.as_posix(), found, stem)
 
 
-def _size(entry: Entry, found: Path | None) -> tuple[int, int]:
+def _embedded(entry: Entry) -> bytes | None:
+    """The image that lies in the file, as labelme saves it unless told otherwise."""
+    text = entry.values.get("imageData")
+    if not isinstance(text, str) or not text:
+        return None
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise entry.wrong(f"its imageData is no image as base64 ({error})") from error
+
+
+def _size(entry: Entry, found: Path | bytes | None) -> tuple[int, int]:
     if entry.values.get("imageHeight") is None or entry.values.get("imageWidth") is None:
         if found is None:
             raise entry.wrong("it says neither the image's size nor where the image is; put the image beside it")
@@ -126,30 +158,59 @@ def _shapes(file: Entry) -> list[Entry]:
     return [Entry(f"{file.called}: shape {place}", value) for place, value in enumerate(values, start=1)]
 
 
-def _add(builder: ImageBuilder, shape: Entry) -> None:
-    kind, label = str(shape.values.get("shape_type") or "polygon"), _label(shape)
-    if kind in _OUTLINES:
-        group = shape.values.get("group_id")
+def _kind(shape: Entry) -> str:
+    return str(shape.values.get("shape_type") or "polygon")
+
+
+def _add(builder: ImageBuilder, shape: Entry, order: int) -> None:
+    kind, label = _kind(shape), _label(shape)
+    if kind not in _READ:
+        return  # counted where the labels were gathered
+    if kind == "rectangle":
+        corners = _rectangle(shape)
+        if _is_upright(corners) and label not in (_IGNORED, _BACKGROUND):
+            builder.prompts.add_box(shape, label, corners)
+            return
+    if kind in _OUTLINES or kind == "rectangle":
         mask = _outline(shape, kind, builder.size_hw)
+        group = shape.values.get("group_id")
         if group is not None and not isinstance(group, int | float | str):
             raise shape.wrong(f"expected group_id as a number, got {group!r}")
-        builder.add(Annotation(label, mask, score_of(shape), ignore=label == _IGNORED), group)
+        if label == _BACKGROUND:
+            builder.cut(mask)
+        else:
+            builder.add(Annotation(label, mask, score_of(shape), ignore=label == _IGNORED, order=order), group)
         return
     points = points_of(shape, shape.get("points", list))
-    if kind == "rectangle":
-        builder.prompts.add_box(shape, label, _corners(shape, points, 2))
-    elif kind in {"point", "points"}:
+    if label in (_IGNORED, _BACKGROUND):
+        raise shape.wrong(f"{label} as a {kind}, which encloses no pixels; use a polygon")
+    if kind in {"point", "points"}:
         builder.prompts.add_points(label, _corners(shape, points, None))
-    elif kind in {"line", "linestrip"}:
-        builder.prompts.add_scribble(label, _corners(shape, points, None))
     else:
-        raise shape.wrong(f"an unknown shape_type {kind!r}; there are polygon, mask, rectangle, circle, point, line")
+        builder.prompts.add_scribble(label, _corners(shape, points, None))
+
+
+def _rectangle(shape: Entry) -> list[list[float]]:
+    """The four corners of a rectangle, which is saved as two opposite ones or as all four."""
+    points = points_of(shape, shape.get("points", list))
+    if len(points) == 4:
+        return points
+    (x0, y0), (x1, y1) = _corners(shape, points, 2)
+    return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+
+
+def _is_upright(corners: list[list[float]]) -> bool:
+    xs, ys = zip(*corners, strict=True)
+    return all(
+        min(abs(x - min(xs)), abs(x - max(xs))) < _STRAIGHT and min(abs(y - min(ys)), abs(y - max(ys))) < _STRAIGHT
+        for x, y in corners
+    )
 
 
 def _outline(shape: Entry, kind: str, size_hw: tuple[int, int]) -> Rle:
     if kind == "mask":
         return _mask(shape, size_hw)
-    points = shape.get("points", list)
+    points = _rectangle(shape) if kind == "rectangle" else shape.get("points", list)
     if kind == "circle":
         (x, y), (rim_x, rim_y) = _corners(shape, points_of(shape, points), 2)
         radius = math.hypot(rim_x - x, rim_y - y)
@@ -208,6 +269,16 @@ def _written(annotation: Annotation, group: int, export: Export) -> Iterator[dic
     for corners_xy in outlines:
         together = group if len(outlines) > 1 else None
         yield about | {"points": corners_xy.tolist(), "group_id": together, "shape_type": "polygon", "mask": None}
+
+
+def _marks(prompts: Prompts) -> Iterator[dict[str, Any]]:
+    """Shapes of boxes, points and lines."""
+    shapes = [(label, "rectangle", [row[:2], row[2:]]) for label, rows in prompts.boxes.items() for row in rows]
+    shapes += [(label, "point", [row]) for label, rows in prompts.points.items() for row in rows]
+    shapes += [(label, "linestrip", line) for label, lines in prompts.scribbles.items() for line in lines]
+    for label, kind, points in shapes:
+        about: dict[str, Any] = {"label": label, "description": "", "flags": {}, "group_id": None, "mask": None}
+        yield about | {"points": points, "shape_type": kind}
 
 
 def _png(mask: NDArray[np.bool_]) -> str:

@@ -37,6 +37,7 @@ class Voc(MaskFolders, AnnotationWriter):
 
     layout = "VOC: JPEGImages/x.jpg and SegmentationClass/x.png with the 20 VOC classes, or those of labelmap.txt"
     output = "voc"
+    holds = frozenset({"ignored areas"})
 
     def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/voc with its images; returns its path. SegmentationObject only where annotations are objects.

@@ -46,6 +46,7 @@ class Yolo(AnnotationReader, AnnotationWriter):
 
     layout = "YOLO: images/x.jpg, labels/x.txt with polygons, boxes or key points, and data.yaml that names the classes"
     output = "yolo"
+    holds = frozenset({"boxes"})
 
     def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/yolo with its images; returns the path of its data.yaml.
@@ -242,7 +243,16 @@ def _written(image: LabelledImage, classes: Sequence[str], export: Export) -> It
     for annotation in image.annotations:
         if not annotation.ignore:
             corners = _outline(annotation, export.tolerance) / (width, height)
-            yield f"{classes.index(annotation.label)} {' '.join(f'{number:.8f}' for number in corners.ravel())}\n"
+            yield _row(classes.index(annotation.label), corners.ravel().tolist())
+    for label, boxes in image.prompts.boxes.items():
+        for row in boxes:  # of a box over the edge, what is in the image: fractions end at 1
+            (x0, x1), (y0, y1) = np.clip(row[::2], 0, width) / width, np.clip(row[1::2], 0, height) / height
+            box = [(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0]
+            yield _row(classes.index(label), box)
+
+
+def _row(index: int, numbers: Sequence[float]) -> str:
+    return f"{index} {' '.join(f'{number:.8f}' for number in numbers)}\n"
 
 
 def _outline(annotation: Annotation, tolerance: float) -> NDArray[np.float64]:

@@ -118,9 +118,9 @@ def label_columns(path: Path, size_hw: tuple[int, int], max_pixels: int) -> Iter
             yield left, _labels(np.asarray(one_band(columns, name, drawn=False)), name)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(h, w) of an image file as displayed, from its header alone."""
-    with opened_image(path, MAX_PIXELS) as opened:
+def image_size(image: Path | bytes) -> tuple[int, int]:
+    """(h, w) of an image file, or of its bytes, as displayed, from its header alone."""
+    with opened_image(image, MAX_PIXELS) as opened:
         width, height = opened.size
         turned = opened.getexif().get(0x0112, 1) in {5, 6, 7, 8}
     return (width, height) if turned else (height, width)

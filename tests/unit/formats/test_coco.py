@@ -211,7 +211,11 @@ def test_only_classes_that_stay_visible_are_declared(tmp_path):
 
 
 def test_an_image_with_crowds_alone_or_without_annotations_makes_no_shot(tmp_path):
-    assert coco.FORMAT.read_shots(folder(tmp_path, annotated({"segmentation": [BOX], "iscrowd": 1}))) == []
+    data = annotated({"segmentation": [BOX], "iscrowd": 1}, {"segmentation": [BOX], "image_id": 6})
+    data["images"].append({"id": 6, "file_name": "b.jpg", "height": H, "width": W})
+    picture(tmp_path / "b.jpg", (H, W))
+    (shot,) = coco.FORMAT.read_shots(folder(tmp_path, data))
+    assert shot.image == tmp_path / "b.jpg"
     assert coco.FORMAT.read_shots(folder(tmp_path, annotated())) == []
 
 
@@ -331,3 +335,67 @@ def test_more_classes_than_a_mask_holds_are_refused(tmp_path):
     data["categories"] = [{"id": i, "name": f"class {i}"} for i in range(255)]
     with pytest.raises(SupportError, match="255 annotated classes"):
         coco.FORMAT.read_shots(folder(tmp_path, data))
+
+
+def two(data, name="b.jpg"):
+    data["images"].append({"id": 6, "file_name": name, "height": H, "width": W})
+    return data
+
+
+def test_where_every_annotation_is_a_crowd_they_are_objects_with_a_word(tmp_path):
+    ring = SQUARE.copy()
+    ring[2, 3] = 0
+    read = coco.FORMAT.read_annotations(folder(tmp_path, annotated({"segmentation": plain(ring), "iscrowd": 1})))
+    (image,) = read.images
+    assert [(one.ignore, one.area) for one in image.annotations] == [(False, 8)]
+    assert "every annotation is marked iscrowd" in read.skipped.remarks[0]
+
+
+def test_two_images_of_one_name_are_refused_by_that_name(tmp_path):
+    for read in (coco.FORMAT.read_annotations, coco.FORMAT.read_shots):
+        with pytest.raises(SupportError, match=r"two images of one file_name, 'a\.jpg'"):
+            read(folder(tmp_path, two(annotated({"segmentation": [BOX]}), "a.jpg")))
+
+
+def test_files_in_train_and_valid_are_one_set_whose_images_keep_their_folder(tmp_path):
+    for name, category in (("train", "cat"), ("valid", "dog")):
+        data = annotated({"segmentation": [BOX]})
+        data["categories"][0]["name"] = category
+        folder(tmp_path / name, data, name="_annotations.coco.json")
+    read = coco.FORMAT.read_annotations(tmp_path)
+    assert [(image.name, image.stem, image.path) for image in read.images] == [
+        ("train/a.jpg", "train/a", tmp_path / "train/a.jpg"),
+        ("valid/a.jpg", "valid/a", tmp_path / "valid/a.jpg"),
+    ]
+    assert read.classes == ("cat", "dog", "unused")
+    assert [shot.label for shot in coco.FORMAT.read_shots(tmp_path)] == [{1: "cat"}, {2: "dog"}]
+
+
+def test_panoptic_files_are_named_as_such(tmp_path):
+    data = annotated() | {"annotations": [{"image_id": 5, "file_name": "a.png", "segments_info": []}]}
+    with pytest.raises(SupportError, match=r"coco\.json: COCO panoptic, which is not read"):
+        coco.FORMAT.read_annotations(folder(tmp_path, data))
+
+
+def test_a_stray_point_beside_a_polygon_is_left_out_with_a_word(tmp_path):
+    shots = coco.FORMAT.read_shots(folder(tmp_path, annotated({"segmentation": [BOX, [3, 3]]})))
+    np.testing.assert_array_equal(shots[0].mask, SQUARE)
+    assert "annotation 1: 1 of its polygons have less than three corners" in shots.skipped.failures[0]
+
+
+def test_a_size_that_is_missing_is_that_of_the_image(tmp_path):
+    data = two(annotated({"segmentation": [BOX]}))
+    for image in data["images"]:
+        del image["height"], image["width"]
+    read = coco.FORMAT.read_annotations(folder(tmp_path, data))
+    (image,) = read.images
+    assert image.size_hw == (H, W) and image.annotations[0].area == 9
+    assert "image 6: expected 'height'" in read.skipped.failures[0]  # b.jpg is not there
+
+
+def test_annotations_of_no_image_or_class_fail_alone(tmp_path):
+    data = annotated(
+        {"segmentation": [BOX]}, {"segmentation": [BOX], "image_id": 7}, {"bbox": [0, 0, 2, 2], "category_id": 8}
+    )
+    shots = coco.FORMAT.read_shots(folder(tmp_path, data))
+    assert [shot.label for shot in shots] == [{1: "cat"}] and len(shots.skipped.failures) == 2
