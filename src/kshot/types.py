@@ -5,14 +5,14 @@ Numpy only. All are checked when they are made, and a message prints what was ex
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kshot.errors import MaskError, ShapeError, SupportError
+from kshot.errors import MaskError, SettingError, ShapeError, SupportError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 else:
     ImageLike = MaskLike = Any
 
+_AREA_EXPECTED = "min_area (--min-area) {}: expected pixels, such as 50, or a share of the image, such as 0.1%"
 IGNORE = 255
 MAX_CLASSES = 254
 
@@ -247,6 +248,28 @@ class Prediction:
         found: NDArray[np.bool_] = self.mask == self.classes.index(name) + 1
         return found
 
+    def filtered(
+        self, *, min_presence: float | None = None, min_score: float = 0.0, min_area: float | str = 0
+    ) -> "Prediction":
+        """The same scores with a mask of what passes; see `Thresholds`. Raises `SettingError`."""
+        limits = Thresholds(min_presence, min_score, min_area)
+        mask = self.mask.copy()
+        if min_presence is not None:
+            kept = [i for i, name in enumerate(self.classes, 1) if self.present[name] >= min_presence]
+            mask = labels_of(self.scores, [0, *kept])
+        if limits.of_components:
+            self._remove_components(mask, limits)
+        return replace(self, mask=mask)
+
+    def _remove_components(self, mask: NDArray[np.uint8], limits: "Thresholds") -> None:
+        from kshot.ops.components import connected_components
+
+        least = limits.least_pixels(self.size_hw)
+        for label, scores in enumerate(self.scores[1:], 1):
+            for place, inside in connected_components(mask == label):
+                if inside.sum() < least or scores[place][inside].mean(dtype=np.float64) < limits.min_score:
+                    mask[place][inside] = 0
+
     def overlay(self, alpha: float = 0.5) -> "Image.Image":
         """The image with each class in its colour and outlined, as a PIL image."""
         from kshot.formats.overlay import draw
@@ -258,6 +281,47 @@ class Prediction:
         from kshot.formats.base import save
 
         return save(self, Path(path))
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What of a prediction is kept; decided on its scores, so that nothing is fitted anew. Raises `SettingError`."""
+
+    min_presence: float | None = None
+    """Probability in 0..1 that a class is in the image, below which the class is left out and its pixels go to the next
+    best; in place of the method's own threshold, which None leaves."""
+    min_score: float = 0.0
+    """Mean score in 0..1 of a connected component, over its pixels, below which it becomes background."""
+    min_area: float | str = 0
+    """Area of a connected component below which it becomes background: pixels, or a share of the image, "0.1%"."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_presence", "min_score"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise SettingError(f"{name} (--{name.replace('_', '-')}) {value}: expected a number in 0..1")
+        pixels, share = self._area
+        if not (0 <= pixels < math.inf and 0 <= share <= 1):
+            raise SettingError(_AREA_EXPECTED.format(self.min_area))
+
+    @property
+    def of_components(self) -> bool:
+        """Whether connected components are judged."""
+        return self.min_score > 0 or max(self._area) > 0
+
+    def least_pixels(self, size_hw: tuple[int, int]) -> float:
+        """The least area of a component in an image of this height and width."""
+        pixels, share = self._area
+        return pixels + share * size_hw[0] * size_hw[1]
+
+    @property
+    def _area(self) -> tuple[float, float]:
+        """Pixels and share of the image; one of them is 0."""
+        text = str(self.min_area).strip()
+        try:
+            return (0.0, float(text[:-1]) / 100) if text.endswith("%") else (float(text), 0.0)
+        except ValueError as error:
+            raise SettingError(_AREA_EXPECTED.format(self.min_area)) from error
 
 
 def check_same_size(got_hw: tuple[int, ...], expected_hw: tuple[int, ...], name: str) -> None:

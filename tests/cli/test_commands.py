@@ -216,6 +216,27 @@ def test_prompts_beside_a_support_folder_are_refused(support_folder: Path, image
     assert "IMAGES alone" in result.output.replace("\n", " ")
 
 
+def test_thresholds_hold_at_predict_time(support_folder: Path, image_folder: Path) -> None:
+    run("fit", support_folder, "-o", "t.kshot", *TOY)
+
+    def found(out: str, *options: str) -> dict[str, int]:
+        run("predict", "t.kshot", image_folder, "-o", out, *options)
+        lines = [json.loads(line) for line in Path(out, "manifest.jsonl").read_text().splitlines()]
+        return {line["input"]: line["classes"]["disc"]["pixels"] for line in lines}
+
+    assert sum(count > 0 for count in found("all").values()) == 3
+    assert not any(found("area", "--min-area", "90%").values())
+    assert not any(found("score", "--min-score", "1").values())
+    assert not any(found("presence", "--min-presence", "1").values())
+    assert found("none", "--min-area", "0", "--min-score", "0") == found("again")
+    settings = json.loads(Path("area/settings.json").read_text())
+    assert settings["thresholds"] == {"min_presence": None, "min_score": 0.0, "min_area": "90%"}
+    other = run("predict", "t.kshot", image_folder, "-o", "area", "--resume", "--min-area", "5", code=1)
+    assert isinstance(other.exception, SettingError) and "--min-area" in str(other.exception)
+    refused = run("predict", "t.kshot", image_folder, "-o", "no", "--min-area", "much", code=1)
+    assert isinstance(refused.exception, SettingError) and "0.1%" in str(refused.exception)
+
+
 @pytest.mark.parametrize(("limit", "images"), [(2, 2), (9, 4)])
 def test_a_dry_run_counts_what_would_be_done(limit: int, images: int, support_folder: Path, image_folder: Path) -> None:
     limited = run("label", support_folder, image_folder, "-o", "out", "--dry-run", "--limit", limit, "--json", *TOY)

@@ -146,3 +146,51 @@ def test_a_shot_may_show_none_of_the_classes_but_not_alone() -> None:
     assert SupportSet([Shot(IMAGE, mask=MASK, label="a"), nothing]).classes == ("a",)
     with pytest.raises(SupportError, match="shows any class"):
         SupportSet([nothing])
+
+
+def three_parts() -> Prediction:
+    """Two classes: a of 8 pixels scored 0.9 and of 2 scored 0.6, b of 6 scored 0.5 where a has 0.4."""
+    scores = np.zeros((3, 10, 10), np.float32)
+    scores[0] = 1
+    for rows, columns, values in (
+        (slice(0, 2), slice(0, 4), (0.1, 0.9, 0.0)),
+        (slice(9, 10), slice(0, 2), (0.3, 0.6, 0.1)),
+        (slice(4, 6), slice(5, 8), (0.1, 0.4, 0.5)),
+    ):
+        scores[:, rows, columns] = np.array(values, np.float32)[:, None, None]
+    return Prediction.from_scores(scores, ("a", "b"), {"a": 0.8, "b": 0.3}, presence_threshold=0.2)
+
+
+@pytest.mark.parametrize(
+    ("limits", "areas"),
+    [
+        ({}, {"a": 10, "b": 6}),
+        ({"min_area": 3}, {"a": 8, "b": 6}),
+        ({"min_area": 2}, {"a": 10, "b": 6}),
+        ({"min_area": "7%"}, {"a": 8, "b": 0}),
+        ({"min_score": 0.55}, {"a": 10, "b": 0}),
+        ({"min_score": 0.7}, {"a": 8, "b": 0}),
+        ({"min_presence": 0.5}, {"a": 16, "b": 0}),  # the pixels of b go to the next best
+        ({"min_presence": 0.5, "min_score": 0.5}, {"a": 10, "b": 0}),
+        ({"min_presence": 0.9}, {"a": 0, "b": 0}),
+    ],
+)
+def test_thresholds_are_kept_on_the_scores(limits: dict, areas: dict[str, int]) -> None:
+    prediction = three_parts()
+    found = prediction.filtered(**limits)
+    assert found.areas() == areas
+    assert found.scores is prediction.scores and prediction.areas() == {"a": 10, "b": 6}
+
+
+def test_a_low_min_presence_brings_back_what_the_method_left_out() -> None:
+    whole = three_parts()
+    strict = Prediction.from_scores(whole.scores, whole.classes, whole.present, presence_threshold=0.5)
+    assert strict.areas()["b"] == 0 and strict.filtered(min_presence=0.1).areas() == whole.areas()
+
+
+@pytest.mark.parametrize(
+    "limits", [{"min_presence": 1.2}, {"min_score": -0.1}, {"min_area": "much"}, {"min_area": -1}, {"min_area": "200%"}]
+)
+def test_a_threshold_out_of_its_range_is_refused(limits: dict) -> None:
+    with pytest.raises(SettingError, match=f"--{next(iter(limits)).replace('_', '-')}"):
+        three_parts().filtered(**limits)

@@ -5,7 +5,7 @@ The scores of tiles are blended, so that no seam shows. A class is present when 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from kshot.io.rasters import MOST_PIXELS, Raster
 from kshot.io.tiff import Page, pages
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
-from kshot.types import Prediction, labels_of
+from kshot.types import Prediction, Thresholds, labels_of
 
 # Smaller ones fit the memory with their scores, and whole images can be written in every format.
 FROM_PIXELS = 2**26
@@ -59,6 +59,8 @@ class LargeImages:
     writers: Mapping[str, Format]
     """What writes each format, by its name."""
     out: Path
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    """What of the masks is kept; components are only judged in images that are read whole."""
 
     def page_of(self, source: Input) -> Page | None:
         """The page of an image that is done in windows; None for one that is read whole.
@@ -76,6 +78,11 @@ class LargeImages:
 
     def label(self, source: Input, page: Page) -> Record:
         """Write the outputs of an image and return its record. Raises `InputError`s and `OutputError`."""
+        if self.thresholds.of_components:
+            raise SettingError(
+                f"{source.name}: is read in windows, where min_score and min_area (--min-score, --min-area) cannot "
+                "judge components; leave them out"
+            )
         writers = {name: writer for name in self.writers if (writer := self._row_writer(name, source))}
         outputs = {name: writer.path_of(source.stem) for name, writer in writers.items()}
         with rasters.opened(source.path, page, self.segmenter.band_selection, source.name) as raster:
@@ -99,7 +106,8 @@ class LargeImages:
         outputs: Mapping[str, str],
     ) -> Record:
         """Write each pixel's best label among `kept`; `present` takes what tiles say. Raises `_AbsentError`."""
-        classes = self.task.classes
+        classes, least = self.task.classes, self.thresholds.min_presence
+        least = self.task.presence_threshold if least is None else least
         statistics = RunningStatistics(classes)
         scores_of = _tile_scores(self.segmenter, self.task, present, raster.window)
         if len(kept) == 1:
@@ -117,7 +125,7 @@ class LargeImages:
                     statistics.add(labels, rows)
                     for sink in sinks:
                         sink(labels)
-            gone = [index for index in kept[1:] if present[classes[index - 1]] < self.task.presence_threshold]
+            gone = [index for index in kept[1:] if present[classes[index - 1]] < least]
             if any(statistics.pixels[index] for index in gone):
                 raise _AbsentError([index for index in kept if index not in gone])
         return statistics.record(raster.size_hw, present, dict(outputs))

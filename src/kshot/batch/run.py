@@ -10,6 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kshot import _plugins
 from kshot._version import __version__
 from kshot.annotations.model import Export
@@ -28,6 +31,7 @@ from kshot.io.manifest import EMPTY, FAILED, Record, is_begun, read_manifest, st
 from kshot.io.rasters import BandSelection
 from kshot.methods.base import Task, task_of
 from kshot.segmenter import Segmenter
+from kshot.types import Prediction, Thresholds
 
 log = logging.getLogger(__name__)
 # Takes images through the stages, with so many workers; results may come back in any order.
@@ -89,6 +93,7 @@ def label_folder(
     engine: Engine = on_this_machine,
     shard: Shard | None = None,
     keep: Collection[Path] = (),
+    thresholds: Thresholds | None = None,
     notes: Mapping[str, Any] | None = None,
     progress: Callable[[Record, int, int], None] | None = None,
 ) -> Summary:
@@ -105,6 +110,7 @@ def label_folder(
     engine: who does it; `ray_engine.on_ray` spreads the images over a cluster, whose actors `workers` counts then.
     shard: one part of the folder, for several machines that share `out`; the last to end leaves what one run would.
     keep: files and folders beside the images that are read, such as supports, and must not be replaced.
+    thresholds: what of each prediction is kept.
     progress: called after each image with its record, how many are through, and how many there are.
     Broken images become failed lines. Ctrl-C ends the run in order, with `interrupted` set.
     Raises `SettingError` when `out` holds another run, or files that would be replaced and that no run made (with
@@ -124,10 +130,11 @@ def label_folder(
         "images": str(common_root(images).resolve()),
         "tiling": tiling and asdict(tiling),
         **({"look": asdict(segmenter.band_selection)} if segmenter.band_selection != BandSelection() else {}),
+        **({"thresholds": asdict(thresholds)} if thresholds and thresholds != Thresholds() else {}),
         **({"every": every} if every != 1 else {}),
         **(notes or {}),
     }
-    stages = _stages(segmenter, task, tiling, writers, out.resolve())
+    stages = _stages(segmenter, task, tiling, writers, out.resolve(), thresholds or Thresholds())
     summary = Summary(str(out))
     check_replaced(out, entries_of(writers.values()), [*roots_of(images), *keep], overwrite=overwrite)
     with RunFolder(out, shard) as folder:
@@ -168,17 +175,29 @@ def label_folder(
 
 
 def _stages(
-    segmenter: Segmenter, task: Task, tiling: Tiling | None, writers: Mapping[str, Format], out: Path
+    segmenter: Segmenter,
+    task: Task,
+    tiling: Tiling | None,
+    writers: Mapping[str, Format],
+    out: Path,
+    thresholds: Thresholds,
 ) -> Stages:
+    predict = partial(predict_tiled, segmenter, task, tiling) if tiling else partial(segmenter.predict, task)
     return Stages(
-        partial(predict_tiled, segmenter, task, tiling) if tiling else partial(segmenter.predict, task),
+        predict if thresholds == Thresholds() else partial(_filtered, predict, thresholds),
         writers,
         out,
         segmenter.max_pixels,
         segmenter.band_selection,
-        LargeImages(segmenter, task, tiling, writers, out) if tiling else None,
+        LargeImages(segmenter, task, tiling, writers, out, thresholds) if tiling else None,
         on_gpu=segmenter.backbone.device.type != "cpu",
     )
+
+
+def _filtered(
+    predict: Callable[[NDArray[np.uint8]], Prediction], thresholds: Thresholds, image: NDArray[np.uint8]
+) -> Prediction:
+    return predict(image).filtered(**asdict(thresholds))
 
 
 def _settings(segmenter: Segmenter, task: Task, writers: Mapping[str, Format], export: Export) -> dict[str, Any]:

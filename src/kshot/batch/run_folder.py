@@ -36,6 +36,7 @@ _BINDING = {
     "tiling": "--tile, --overlap",
     "look": "--bands, --stretch",
     "every": "--every",
+    "thresholds": "--min-presence, --min-score, --min-area",
 }
 
 

@@ -51,11 +51,12 @@ def label(
     shapes: o.Shapes,
     prompts: o.Prompts,
     model: o.Model,
+    limits: o.Limits,
     run: o.Run,
 ) -> None:
     """Label a folder of images from a few supports: fit and predict in one go."""
     folder, images = _split_paths(paths, bool(prompts))
-    how = _keywords(run, format, shapes)
+    how = _keywords(run, format, shapes) | {"thresholds": limits.thresholds()}
     from kshot.cli.prompts import read_supports
 
     supports = read_supports(folder, prompts)
@@ -78,10 +79,11 @@ def predict(
     format: o.Formats = "png,overlay",
     shapes: o.Shapes,
     model: o.Model,
+    limits: o.Limits,
     run: o.Run,
 ) -> None:
     """Masks of a folder of images with a saved task."""
-    how = _keywords(run, format, shapes)
+    how = _keywords(run, format, shapes) | {"thresholds": limits.thresholds()}
     from kshot.methods.base import load_task
 
     task = load_task(task_file)

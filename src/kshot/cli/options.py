@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kshot.annotations.model import Export
     from kshot.methods.base import Task
     from kshot.segmenter import Segmenter
+    from kshot.types import Thresholds
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -93,7 +94,7 @@ def complete_converted(incomplete: str) -> list[str]:
     return [name for name in parsing.CONVERTED.split(", ") if name.startswith(incomplete)]
 
 
-_model, _run, _shapes = (partial(option, panel) for panel in ("Model", "Run", "Shapes"))
+_model, _run, _shapes, _masks = (partial(option, panel) for panel in ("Model", "Run", "Shapes", "Masks"))
 _prompts = partial(option, "Supports without a folder (NAME= names the class)")
 _REFINERS = ", ".join(_plugins.option_names("refiners"))
 
@@ -204,6 +205,24 @@ class Shapes:
         from kshot.annotations.model import Export
 
         return Export(**asdict(self))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What of the masks is kept."""
+
+    min_presence: Annotated[
+        float | None,
+        _masks("Leave out classes that are less likely in the image. [default: the method's threshold]", min=0, max=1),
+    ] = None
+    min_score: Annotated[float, _masks("Leave out components of a lower mean score.", min=0, max=1)] = 0.0
+    min_area: Annotated[str, _masks("Leave out smaller components: pixels, or a share of the image: 0.1%.")] = "0"
+
+    def thresholds(self) -> "Thresholds":
+        """These options for predictions. Raises `SettingError`."""
+        from kshot.types import Thresholds
+
+        return Thresholds(**asdict(self))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from kshot.formats import kshot_run
 from kshot.io.images import read_mask
 from kshot.ops.components import ComponentCounter, count_components
 from kshot.report import thumbnails
-from kshot.types import Shot
+from kshot.types import Shot, Thresholds
 from tests.support.drawing import draw
 
 TILES = Tiling(128, 32)
@@ -244,3 +244,13 @@ def test_the_report_shows_a_large_scene_without_reading_it_whole(scene: Path, mo
     small = thumbnails.thumbnail(scene, 210)
     assert whole is not None and small is not None and small.size == whole.size == (210, 150)
     assert np.abs(np.asarray(small, float) - np.asarray(whole, float)).mean() < 15  # one averages the noise
+
+
+def test_windows_take_min_presence_alone(
+    toy: kshot.Segmenter, shots: list[Shot], scene: Path, tmp_path: Path, small_limit: None
+) -> None:
+    task = toy.fit(shots)
+    label_folder(toy, task, scene, tmp_path / "none", tiling=TILES, thresholds=Thresholds(min_presence=1.0))
+    assert read_manifest(tmp_path / "none")[0]["status"] == "empty"
+    label_folder(toy, task, scene, tmp_path / "area", tiling=TILES, thresholds=Thresholds(min_area=9))
+    assert "--min-area" in read_manifest(tmp_path / "area")[0]["reason"]
