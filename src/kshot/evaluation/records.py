@@ -150,7 +150,10 @@ def _are_counts(values: Any, length: int) -> bool:
 
 
 def _is_calibration(values: Any) -> bool:
-    return isinstance(values, list) and len(values) == _BINS[0] and all(_are_counts(v, _BINS[1]) for v in values)
+    if not isinstance(values, list) or len(values) != _BINS[0] or not all(_are_counts(v, _BINS[1]) for v in values):
+        return False
+    pixels, _, right = values
+    return all(r <= p for r, p in zip(right, pixels, strict=True))
 
 
 def _is_fraction(value: Any) -> bool:

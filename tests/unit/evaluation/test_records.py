@@ -63,6 +63,7 @@ def test_good_rows_are_read_and_a_cut_one_is_not_there(tmp_path: Path) -> None:
         {"boundary": [False]},
         {"calibration": [[1] * 15, [2] * 15]},
         {"calibration": [[1] * 15, [2] * 15, [0] * 14]},
+        {"calibration": [[1] * 15, [2] * 15, [2] * 15]},
         {"calibration": None},
         {"uncertainty": "0.5"},
         {"uncertainty": 1e300},
