@@ -1,6 +1,5 @@
 """Masks in the folder of one class: whether several labels in one are objects of it, or other classes."""
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,13 +12,12 @@ from kshot.errors import MaskError
 from kshot.io.class_masks import ClassMask, MaskKind, read_class_mask
 from kshot.types import IGNORE, check_same_size
 
-log = logging.getLogger(__name__)
 _OF_OBJECTS = ("labels", "cp_masks")
 """Endings of names that say that a mask numbers objects."""
 
 
-def check_masks(masks: Sequence[Path], folder: str) -> None:
-    """Refuse masks of one class that hold several classes, and say what the others were taken for.
+def check_masks(masks: Sequence[Path], folder: str) -> str | None:
+    """Refuse masks of one class that hold several classes; returns what the others were taken for, if it needs a word.
 
     folder: what messages call it. Raises `MaskError` and what `read_class_mask` raises.
     """
@@ -32,8 +30,7 @@ def check_masks(masks: Sequence[Path], folder: str) -> None:
     objects = max((len(mask.labels) for _, mask in read), default=0)
     told = [f"{counts[kind]} by {kind.value}" for kind in (MaskKind.SOFT, MaskKind.ALPHA) if counts[kind]]
     told += [f"up to {objects} labels in one, which are taken as objects of the class"] * (objects > 1)
-    if told:
-        log.warning("%s: %d masks, %s", folder, len(read), "; ".join(told))
+    return f"{folder}: {len(read)} masks, {'; '.join(told)}" if told else None
 
 
 def read_masks(masks: Sequence[Path], others: Iterable[Path]) -> NDArray[np.uint8]:

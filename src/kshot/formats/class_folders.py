@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kshot.annotations.one_class import check_masks
 from kshot.annotations.pairing import ImageAndMask, in_one_folder, in_two_folders
+from kshot.annotations.shots import ShotList
 from kshot.errors import SupportError
 from kshot.formats.base import SupportReader
 from kshot.io.paths import image_files, visible, walk
@@ -30,32 +31,38 @@ class ClassFolders(SupportReader):
         for images that belong to no class; and `MaskError` for masks that show several classes.
         """
         if (folder / "images").is_dir() and (folder / "masks").is_dir():
-            return _images_and_masks(folder)
+            return _images_and_masks(folder, ShotList())
         classes = [path for path in visible(folder) if path.name.lower() not in _OTHERS and image_files(path)]
         loose = image_files(folder)
         if classes and loose:
             raise SupportError(f"{loose[0]}: an image beside the class folders; move it into its class's folder")
         if classes:
-            return [shot for path in classes for shot in _class_shots(path)]
+            shots = ShotList()
+            for path in classes:
+                _add_class(shots, path)
+            return shots
         pairs, _ = in_one_folder(folder)
         label = folder.resolve().name or "object"
-        return _shots(pairs, label, folder) or None
+        return _add_masks(ShotList(), pairs, label, folder) or None
 
 
-def _class_shots(folder: Path) -> list[Shot]:
+def _add_class(shots: ShotList, folder: Path) -> None:
     pairs, alone = in_one_folder(folder)
-    if pairs:
-        return _shots(pairs, folder.name, folder)
-    return [Shot(image, label=folder.name) for image in alone]
+    _add_masks(shots, pairs, folder.name, folder)
+    if not pairs:
+        shots += [Shot(image, label=folder.name) for image in alone]
 
 
-def _shots(pairs: Sequence[ImageAndMask], label: str, folder: Path) -> list[Shot]:
-    """A shot of each pair; several masks of one image are several shots of it."""
-    check_masks([mask for _, mask in pairs], str(folder))
-    return [Shot(image, mask=mask, label=label) for image, mask in pairs]
+def _add_masks(shots: ShotList, pairs: Sequence[ImageAndMask], label: str, folder: Path) -> ShotList:
+    """Add a shot of each pair, and what its masks were taken for; several masks of one image are several shots."""
+    told = check_masks([mask for _, mask in pairs], str(folder))
+    if told:
+        shots.skipped.remark(told)
+    shots += [Shot(image, mask=mask, label=label) for image, mask in pairs]
+    return shots
 
 
-def _images_and_masks(folder: Path) -> list[Shot]:
+def _images_and_masks(folder: Path, shots: ShotList) -> ShotList:
     images, masks = folder / "images", folder / "masks"
     loose = image_files(images) + image_files(masks)
     if loose:
@@ -64,10 +71,9 @@ def _images_and_masks(folder: Path) -> list[Shot]:
             f'write classes.json with {{"1": "{folder.resolve().name}"}}, or sort both by class: '
             f"images/<class>/{loose[0].name}"
         )
-    shots: list[Shot] = []
     for name in sorted({path.name for root in (images, masks) for path in visible(root) if path.is_dir()}):
         pairs = in_two_folders(images / name, masks / name, several=True)
-        shots += _shots(pairs, name, masks / name)
+        _add_masks(shots, pairs, name, masks / name)
         if not pairs:
             shots += [Shot(image, label=name) for image in sorted(walk(images / name))]
     return shots

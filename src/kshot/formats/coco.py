@@ -267,10 +267,9 @@ def _mask(entry: Entry, size_hw: tuple[int, int], skipped: Skipped) -> Rle:
 
 
 def _of_support(image: _Image, finder: ImageFinder, skipped: Skipped) -> LabelledImage:
-    relative = path_below(image.file_name)
-    if relative is None:
+    if path_below(image.file_name) is None:
         raise image.entry.wrong(f"expected a file_name below the folder, got {image.file_name!r}")
-    path = finder.beside(relative)
+    path = finder.find(image.file_name)
     if path is None:
         raise image.entry.wrong(f"no file {image.file_name!r} in {' or in '.join(map(str, finder.places))}")
     boxes = [entry for entry, _ in image.annotations if not _has_segmentation(entry)]

@@ -5,7 +5,6 @@ Labels of whole classes are split into their connected parts, because a line is 
 A line may end with the confidence of the model that wrote it; of data sets of poses it holds a box and key points.
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from kshot.annotations.model import (
     split_into_instances,
 )
 from kshot.annotations.polygons import bridged, rings
+from kshot.annotations.skipped import Skipped
 from kshot.errors import SupportError
 from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.io.atomic import write_text
@@ -37,7 +37,6 @@ from kshot.io.names import below
 from kshot.io.paths import visible, walk
 from kshot.io.stems import unique_stems
 
-log = logging.getLogger(__name__)
 _BEYOND = 0.001  # rounding leads labels this far outside of 0..1
 
 
@@ -68,8 +67,8 @@ class Yolo(AnnotationReader, AnnotationWriter):
     def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:
         """Masks from polygons, boxes from lines of four numbers, boxes and points from lines with key points.
 
-        Of a folder, or of the one around a data.yaml. An image without a file of labels holds none; files of labels
-        without an image are named in a warning.
+        Of a folder, or of the one around a data.yaml. An image without a file of labels holds none; one with a line
+        that cannot be read fails alone. Files of labels without an image are counted and named.
         """
         root = where.parent if where.is_file() and where.suffix.lower() in {".yaml", ".yml"} else where
         places = list(_places(root))
@@ -81,13 +80,13 @@ class Yolo(AnnotationReader, AnnotationWriter):
         names = {i: i.relative_to(root if len(places) > 1 else folder).as_posix() for i, _, folder in found}
         stems = unique_stems(names.values())
         labels_of = {i: (labels / i.relative_to(folder)).with_suffix(".txt") for i, labels, folder in found}
-        _warn_of_lost(root, [path for _, labels in places for path in _texts(labels)], set(labels_of.values()))
-        told: set[str] = set()
+        skipped = Skipped()
+        _tell_lost(root, [path for _, labels in places for path in _texts(labels)], set(labels_of.values()), skipped)
 
         def read(path: Path) -> LabelledImage:
-            return _image(path, labels_of[path], layout, told).build(names[path], path, stems[names[path]])
+            return _image(path, labels_of[path], layout, skipped).build(names[path], path, stems[names[path]])
 
-        return AnnotationSet(layout.classes, LazyImages(list(names), read), objects=True)
+        return AnnotationSet(layout.classes, LazyImages(list(names), read, skipped), objects=True, skipped=skipped)
 
 
 @dataclass(frozen=True)
@@ -126,11 +125,12 @@ def _texts(labels: Path) -> Iterator[Path]:
     return walk(labels, lambda path: path.suffix == ".txt" and path.name != "classes.txt")
 
 
-def _warn_of_lost(root: Path, texts: Sequence[Path], owned: set[Path]) -> None:
+def _tell_lost(root: Path, texts: Sequence[Path], owned: set[Path], skipped: Skipped) -> None:
     lost = sorted(path.relative_to(root).as_posix() for path in texts if path not in owned)
+    for name in lost:
+        skipped.leave_out("file of labels without an image", name)
     if lost:
-        some = ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else "")
-        log.warning("%s: %d files of labels without an image are left out: %s", root, len(lost), some)
+        skipped.remark(f"no image for {', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}")
 
 
 def _layout(root: Path) -> _Layout:
@@ -164,8 +164,7 @@ def _names(path: Path, names: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _image(path: Path, labels: Path, layout: _Layout, told: set[str]) -> ImageBuilder:
-    """What a file of labels says. told: what was said of other files of the folder, and need not be said again."""
+def _image(path: Path, labels: Path, layout: _Layout, skipped: Skipped) -> ImageBuilder:
     builder = ImageBuilder(image_size(path))
     height, width = builder.size_hw
     for number, line in enumerate(read_text_lines(labels) if labels.is_file() else (), start=1):
@@ -183,9 +182,8 @@ def _image(path: Path, labels: Path, layout: _Layout, told: set[str]) -> ImageBu
             builder.prompts.add_box(entry, parsed.label, upright)
             if parsed.points:
                 builder.prompts.add_points(parsed.label, [[x * width, y * height] for x, y in parsed.points])
-            if parsed.score is not None and "score" not in told:
-                told.add("score")
-                log.warning("%s: a box with a confidence of %g; boxes keep none", entry.called, parsed.score)
+            if parsed.score is not None:
+                skipped.leave_out("confidence of a box", entry.called)
     return builder
 
 

@@ -239,10 +239,10 @@ def test_yolo_poses_are_boxes_with_points_and_never_polygons(shape, key_points, 
 def test_yolo_key_points_without_their_number_are_refused(tmp_path):
     yolo_folder(tmp_path, "0 0.5 0.5 0.4 0.5 0.4 0.3 1 0.6 0.7 2")
     with pytest.raises(SupportError, match=r"a\.txt: line 1: .*box and key points; .*kpt_shape in data\.yaml"):
-        list(yolo.FORMAT.read_annotations(tmp_path).images)
+        yolo.FORMAT.read_shots(tmp_path)
     yolo_folder(tmp_path, "0 0.5 0.5 0.4 0.5 0.4 0.3 0.6 0.7 0.1", kpt_shape=[2, 3])
     with pytest.raises(SupportError, match=r"expected a box and 2 key points of 3 numbers \(kpt_shape\), got 9"):
-        list(yolo.FORMAT.read_annotations(tmp_path).images)
+        yolo.FORMAT.read_shots(tmp_path)
     yolo_folder(tmp_path, "", kpt_shape="many")
     with pytest.raises(SupportError, match="expected kpt_shape as"):
         yolo.FORMAT.read_annotations(tmp_path)
@@ -254,30 +254,43 @@ def test_a_yolo_polygon_over_the_whole_image_is_no_pose(tmp_path):
     assert image.annotations[0].area == H * W
 
 
-def test_yolo_lines_may_end_with_a_confidence(tmp_path, caplog):
+def test_yolo_lines_may_end_with_a_confidence(tmp_path):
     yolo_folder(tmp_path, "0 0.1 0.1 0.25 0.1 0.25 0.4 0.1 0.4 0.87\n1 0.625 0.5 0.25 0.5 0.61\n1 0.2 0.5 0.1 0.5 0.5")
-    (image,) = yolo.FORMAT.read_annotations(tmp_path).images
+    found = yolo.FORMAT.read_annotations(tmp_path)
+    (image,) = found.images
     np.testing.assert_array_equal(image.annotations[0].mask, square() > 0)
     assert image.annotations[0].score == 0.87
     assert image.prompts.boxes["dog"][0] == [20, 5, 30, 15]
-    assert caplog.text.count("a box with a confidence of 0.61; boxes keep none") == 1 == len(caplog.records)
+    assert found.skipped.counts == {"confidence of a box": 2}
 
 
-def test_yolo_labels_without_an_image_are_named(tmp_path, caplog):
+def test_yolo_labels_without_an_image_are_named(tmp_path):
     yolo_folder(tmp_path, "0 0.625 0.5 0.25 0.5\n")
     for name in ("b.txt", "deep/c.txt", "classes.txt"):
         text(tmp_path / "labels" / name, "0 0.625 0.5 0.25 0.5\n")
-    assert len(yolo.FORMAT.read_annotations(tmp_path).images) == 1
-    assert "2 files of labels without an image are left out: labels/b.txt, labels/deep/c.txt" in caplog.text
+    found = yolo.FORMAT.read_annotations(tmp_path)
+    assert len(found.images) == 1
+    assert found.skipped.remarks == ("no image for labels/b.txt, labels/deep/c.txt",)
+    assert found.skipped.counts == {"file of labels without an image": 2}
+
+
+def test_a_yolo_file_that_cannot_be_read_fails_alone(tmp_path):
+    yolo_folder(tmp_path, "0 0.625 0.5 0.25 0.5\n")
+    picture(tmp_path / "images/b.jpg", (H, W))
+    text(tmp_path / "labels/b.txt", "0 0.625 0.5\n")
+    found = yolo.FORMAT.read_annotations(tmp_path)
+    assert [image.name for image in found.images] == ["a.jpg"]
+    assert "b.txt: line 1: expected a box" in found.skipped.failures[0]
 
 
 @pytest.mark.parametrize("suffix", ["jfif", "JPE", "jpg", "png", "bmp", "dib", "webp", "pnm", "j2k", "tif"])
-def test_yolo_images_of_every_known_suffix_are_found(suffix, tmp_path, caplog):
+def test_yolo_images_of_every_known_suffix_are_found(suffix, tmp_path):
     yolo_folder(tmp_path, "0 0.625 0.5 0.25 0.5\n")
     (tmp_path / "images/a.jpg").unlink()
     picture(tmp_path / f"images/a.{suffix}", (H, W))
-    (image,) = yolo.FORMAT.read_annotations(tmp_path).images
-    assert image.size_hw == (H, W) and image.prompts and not caplog.records
+    found = yolo.FORMAT.read_annotations(tmp_path)
+    (image,) = found.images
+    assert image.size_hw == (H, W) and image.prompts and not found.skipped.lines
 
 
 def one_image(read):
