@@ -29,6 +29,7 @@ from kshot.formats.kshot_run import OBJECTS, ObjectWriter, annotations_of_run
 from kshot.io.jsonl import LineWriter
 from kshot.io.manifest import EMPTY, FAILED, Record, is_begun, read_manifest, stem_of
 from kshot.io.rasters import BandSelection
+from kshot.io.whole import is_whole
 from kshot.methods.base import Task, task_of
 from kshot.segmenter import Segmenter
 from kshot.types import Prediction, Thresholds
@@ -144,14 +145,14 @@ def label_folder(
         def todo() -> Iterator[Input | None]:
             for source in inputs:
                 ours = source and source.name in done and given.get(source.name) == source.stem
-                if source and ours and _is_there(out, done[source.name]):
+                if source and ours and _is_whole(out, done[source.name]):
                     records[source.name] = done[source.name]
                     summary.skipped += 1
                 else:
                     yield source
 
         results = engine(todo(), stages, workers)
-        with _keeping():
+        with _keeping(folder):
             manifest, timing = LineWriter(folder.manifest), LineWriter(folder.timing)
             try:
                 for result in results:
@@ -166,9 +167,10 @@ def label_folder(
                 summary.interrupted = not watch
             finally:
                 results.close()
-        with _keeping(), folder.merging():
+        _check_kept(out, records.values())
+        with _keeping(folder), folder.merging():
             # What an earlier run did beyond this one's limit stays in the manifest.
-            kept = [done[name] for name in folder.own - records.keys() if _is_there(out, done[name])]
+            kept = [done[name] for name in folder.own - records.keys() if _is_whole(out, done[name])]
             _write_folders(out, folder.close([*records.values(), *kept]), task.classes, writers, export)
     summary.total, summary.seconds = len(inputs), round(time.perf_counter() - started, 3)
     return summary
@@ -241,11 +243,15 @@ def _write_folders(
 
 
 @contextlib.contextmanager
-def _keeping() -> Iterator[None]:
-    """Say of a run that cannot go on that nothing is lost."""
+def _keeping(folder: RunFolder) -> Iterator[None]:
+    """Say of a run that cannot go on that nothing is lost, unless somebody removed it."""
     try:
         yield
     except OutputError as error:
+        if not folder.manifest.exists():
+            raise OutputError(
+                f"{folder.manifest}: was removed during the run; start again with --overwrite (overwrite=True)"
+            ) from error
         raise OutputError(
             f"{error}; the images that are done are kept: when there is room, continue with --resume (resume=True)"
         ) from error
@@ -259,5 +265,19 @@ def _stems_of(out: Path) -> dict[str, str]:
     return {name: stem for name, stem in stems.items() if counts[stem] == 1}
 
 
-def _is_there(out: Path, record: Record) -> bool:
-    return all((out / path).is_file() for path in record.get("outputs", {}).values())
+def _is_whole(out: Path, record: Record) -> bool:
+    return all(is_whole(out / path) for path in record.get("outputs", {}).values())
+
+
+def _check_kept(out: Path, records: Iterable[Record]) -> None:
+    """Raise `OutputError` when somebody removed results during the run."""
+    lost = [
+        record["input"]
+        for record in records
+        if not all((out / path).is_file() for path in record.get("outputs", {}).values())
+    ]
+    if lost:
+        raise OutputError(
+            f"{out}: results of {len(lost)} images, such as {lost[0]}, were removed during the run; "
+            "make them again with --resume (resume=True)"
+        )

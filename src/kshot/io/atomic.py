@@ -30,7 +30,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from error
     try:
         yield beside
+        if flushing():
+            _flush(beside)
         beside.replace(path)
+        if flushing():
+            _flush(path.parent)
     except OutputError:
         raise
     except OSError as error:
@@ -39,15 +43,34 @@ def atomic_path(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def flushing() -> bool:
+    """Whether each file is on the disk before it gets its name: the environment variable KSHOT_FLUSH.
+
+    Without it a power cut, unlike a kill, may leave files empty or cut off; `--resume` finds these.
+    """
+    return os.environ.get("KSHOT_FLUSH", "") not in {"", "0"}
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file, or the names of a folder, to the disk."""
+    if path.is_symlink() or (os.name == "nt" and path.is_dir()):  # Windows opens no folders
+        return
+    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 def is_abandoned(path: Path) -> bool:
     """Whether a file is half of one that a killed run left."""
     return _ABANDONED.fullmatch(path.name) is not None and path.is_file()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically; what no UTF-8 can hold, parts of names of files, is escaped."""
     with atomic_path(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def place_image(source: Path, target: Path, *, copy: bool = False) -> None:

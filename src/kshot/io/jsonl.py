@@ -4,6 +4,7 @@ The manifest of a folder run, the rows of an evaluation and the log of a trainin
 """
 
 import contextlib
+import errno
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,11 +22,13 @@ class LineWriter:
     """A file that grows by whole lines, also where the disk fills up.
 
     A half line that a killed process left at the end is cut off at first, because it would swallow the next one.
+    One that is removed after its first line is not made again: other files went with it.
     compact: no spaces between the items of a line. Raises `OutputError`.
     """
 
     def __init__(self, path: Path, *, compact: bool = False):
         self.path, self.compact = path, compact
+        self._begun = path.exists()
         if path.is_symlink():
             raise OutputError(f"{path}: a link, through which nothing is written; remove it")
         try:
@@ -38,7 +41,10 @@ class LineWriter:
         """Add a line, handed to the system in one piece. Raises `OutputError`, and leaves the file as it was then."""
         data = line_of(value, compact=self.compact).encode()
         try:
+            if self._begun and not self.path.exists():
+                raise FileNotFoundError(errno.ENOENT, "it was removed")
             with self.path.open("ab", buffering=0) as file:
+                self._begun = True
                 end = file.seek(0, 2)
                 try:
                     if file.write(data) != len(data):  # a disk takes what fits, without an error

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,11 @@ from kshot.annotations.model import Export
 from kshot.batch import label_folder, read_manifest
 from kshot.batch.run_folder import RunFolder
 from kshot.errors import InputError, OutputError, SettingError
+from kshot.io.atomic import write_text
+from kshot.io.manifest import Record
+from kshot.io.whole import is_whole
 from kshot.types import Shot
+from tests.support.files import mask, square
 from tests.support.runs import contents
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -128,6 +134,62 @@ def test_inputs_are_never_written_to(
     assert state() == before
     with pytest.raises(InputError, match="lies in the output folder"):
         label_folder(toy, task, image_folder, tmp_path)
+
+
+@pytest.mark.parametrize("gone", ["", "masks", "manifest.jsonl"])
+def test_results_that_are_removed_during_the_run_end_it(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path, gone: str
+) -> None:
+    out = tmp_path / "out"
+
+    def remove(_: Record, done: int, __: int) -> None:
+        if done == 2:
+            victim = out / gone
+            shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
+
+    with pytest.raises(OutputError, match="removed"):
+        label_folder(toy, task, image_folder, out, progress=remove)
+    again = {"resume": True} if gone == "masks" else {"overwrite": True}
+    label_folder(toy, task, image_folder, out, **again)  # type: ignore[arg-type]
+    label_folder(toy, task, image_folder, tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["masks/a.png", "overlays/a.jpg", "scores/a.npz", "instances/a.json"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "other"])
+def test_a_result_that_is_not_whole_is_made_again(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path, name: str, damage: str
+) -> None:
+    out, how = tmp_path / "out", {"formats": ("png", "overlay", "scores"), "export": Export(instances="components")}
+    label_folder(toy, task, image_folder, out, **how)  # type: ignore[arg-type]
+    before, path = contents(out), out / name
+    data = path.read_bytes()
+    assert all(is_whole(out / file) for record in read_manifest(out) for file in record["outputs"].values())
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes({"empty": b"", "cut": data[:-1], "other": b"not a result"}[damage])
+    assert label_folder(toy, task, image_folder, out, resume=True, **how).processed == 1  # type: ignore[arg-type]
+    assert contents(out) == before
+
+
+def test_a_mask_with_a_changed_byte_is_not_whole(tmp_path: Path) -> None:
+    path = mask(tmp_path / "a.png", square())
+    data = path.read_bytes()
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert not is_whole(path), place
+    path.write_bytes(data)
+    assert is_whole(path)
+
+
+def test_files_are_flushed_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    write_text(tmp_path / "a.txt", "a")
+    assert not flushed
+    monkeypatch.setenv("KSHOT_FLUSH", "1")
+    write_text(tmp_path / "a.txt", "b")
+    assert len(flushed) == 2 and (tmp_path / "a.txt").read_text() == "b"
 
 
 def test_leftovers_of_a_kill_are_removed(
