@@ -8,7 +8,7 @@ import typer
 
 from kshot import _plugins
 from kshot.cli import options as o
-from kshot.cli.output import answer, say
+from kshot.cli.output import answer, say, say_lines
 from kshot.cli.parsing import CONVERTED
 from kshot.errors import SettingError, UnknownNameError
 
@@ -56,8 +56,7 @@ def convert(
     path = writer.write_annotations(whole, out, export)
     if not given.count:
         skipped.raise_first()
-    for line in skipped.lines:
-        say(line)
+    say_lines(skipped.lines, failed=bool(skipped.failures))
     facts = {"source": found, "classes": annotations.classes, "images": given.count, "written": str(path)}
     facts |= {"left_out": skipped.counts, "failed": skipped.failures, "remarks": skipped.remarks}
     answer(json, facts, f"{given.count} images, {len(annotations.classes)} classes -> {path}")

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -54,8 +54,13 @@ def say_warnings(task: "Task") -> None:
 
 def say_remarks(supports: "SupportSet") -> None:
     """What reading the supports left out, for people."""
-    for remark in supports.remarks:
-        say(f"supports: {remark}")
+    say_lines([f"supports: {remark}" for remark in supports.remarks], failed=supports.failures > 0)
+
+
+def say_lines(lines: Iterable[str], *, failed: bool) -> None:
+    """Remarks for people; with --quiet only where something failed, which they have to know."""
+    for line in lines:
+        (_tell if failed else say)(line)
 
 
 def print_json(value: Any) -> None:
