@@ -77,7 +77,9 @@ class Settings:
     max_loo_supports: int = 5
     """Supports of a class that are left out in turn, at most."""
     presence_threshold: float = 0.2
-    """Probability of presence below which a class is left out of the mask; up to doubled where classes compete."""
+    """Probability of presence below which a class is left out of the mask."""
+    competing_presence_threshold: float = 0.4
+    """The same as far as classes compete and the background prior has weight, where it is the higher of the two."""
     presence_top_fraction: float = 0.025
     """Fraction of the image's patches, the best ones, that presence is judged by."""
     presence_slope: float = 2.1
@@ -167,7 +169,8 @@ class Task(base.Task):
         if not self.settings.presence:
             return super().presence_threshold
         # A competing class is mistaken for the one that is there, which does more harm than a false alarm alone.
-        return float(self.settings.presence_threshold) * (1 + self._competition)
+        alone, competing = self.settings.presence_threshold, self.settings.competing_presence_threshold
+        return float(alone + self._competition * max(0.0, competing - alone))
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -57,14 +57,21 @@ def test_classes_that_an_image_shows_together_do_not_compete() -> None:
 
 
 def test_classes_compete_as_far_as_the_prior_has_weight() -> None:
-    def task(weight: float, ways: int) -> auto.Task:
+    def task(weight: float, ways: int, **changed: float) -> auto.Task:
+        chosen = auto.Settings(**changed)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(auto, "prior_weight", lambda *_: weight)
-            return auto.Task(tuple("ab"[:ways]), tuple(areas(*[20] * ways, ways=ways)), SPEC, None, strange_prior())
+            return auto.Task(tuple("ab"[:ways]), tuple(areas(*[20] * ways, ways=ways)), SPEC, chosen, strange_prior())
 
     query, settings = random_support(7).features, auto.Settings()
     assert [task(weight, 2).presence_threshold for weight in (0.0, 0.5, 1.0)] == pytest.approx([0.2, 0.3, 0.4])
     assert task(1.0, 1).presence_threshold == 0.2
+    for changed, threshold in (
+        ({"presence_threshold": 0.6}, 0.6),
+        ({"competing_presence_threshold": 0.3}, 0.3),
+        ({"presence_threshold": 0.1, "competing_presence_threshold": 0.1}, 0.1),
+    ):
+        assert task(1.0, 2, **changed).presence_threshold == pytest.approx(threshold)
     for weight in (0.0, 0.5, 1.0):
         asked = task(weight, 2)
         logits = asked.score(query)
