@@ -237,7 +237,9 @@ def test_yolo_lines_out_of_range_name_the_line(line, tmp_path):
     ).parent
     text(folder / "labels/a.txt", f"0 0 0 1 0 1 1\n{line}\n")
     with pytest.raises(SupportError, match=r"a\.txt: line 2: "):
-        list(yolo.FORMAT.read_annotations(folder).images)
+        yolo.FORMAT.read_shots(folder)
+    found = yolo.FORMAT.read_annotations(folder)
+    assert not list(found.images) and "a.txt: line 2: " in found.skipped.failures[0]
 
 
 NAMES = [
