@@ -138,6 +138,9 @@ def label_folder(
     stages = _stages(segmenter, task, tiling, writers, out.resolve(), thresholds or Thresholds())
     summary = Summary(str(out))
     check_replaced(out, entries_of(writers.values()), [*roots_of(images), *keep], overwrite=overwrite)
+    for source in inputs.files:
+        if source.problem:
+            log.warning("%s: will fail: %s", source.name, source.problem)
     with RunFolder(out, shard) as folder:
         done = folder.open(settings, resume=resume, overwrite=overwrite)
         records: dict[str, Record] = {}

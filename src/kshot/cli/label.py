@@ -124,9 +124,13 @@ def _say_plan(
     from kshot.batch.inputs import Inputs, count_images
 
     skip = _annotated(images, supports) if run.only_unannotated else ()
-    count, videos = count_images(Inputs(images, out, limit=run.limit, shard=shard, skip=skip))
-    facts = {"classes": classes, "supports": shots, "images": count, "videos": videos}
+    inputs = Inputs(images, out, limit=run.limit, shard=shard, skip=skip)
+    count, videos = count_images(inputs)
+    odd = [{"input": file.name, "reason": str(file.problem)} for file in inputs.files if file.problem]
+    facts = {"classes": classes, "supports": shots, "images": count, "videos": videos, "failures": odd}
     counted = f"{count} images" + (f" and {videos} videos" if videos else "")
+    for each in odd:
+        say(f"would fail: {each['input']}: {each['reason']}")
     told = f"would label {counted} with {len(classes)} classes ({', '.join(classes)}) from {shots} supports"
     answer(run.json, facts | {"out": str(out), "formats": formats}, f"{told}, as {', '.join(formats)} in {out}")
 

@@ -20,6 +20,7 @@ from kshot.batch import inputs, label_folder, plan, read_manifest
 from kshot.errors import InputError, OutputError, SettingError, UnknownNameError
 from kshot.io.images import read_mask
 from kshot.types import Shot
+from tests.support.commands import TOY, run
 from tests.support.drawing import draw
 from tests.support.runs import contents
 
@@ -150,6 +151,39 @@ def test_masks_that_an_older_version_gave_to_two_images_are_made_again(
     (out / "manifest.jsonl").write_text("".join(json.dumps(record) + "\n" for record in shared))
     assert label_folder(toy, task, image_folder, out, resume=True).processed == 4
     assert len({record["mask"] for record in read_manifest(out)}) == 4
+
+
+ODD = [b"a\nb.jpg", b"a\\b.jpg", "a\u2028b.jpg".encode(), b"a\xffb.jpg", b"\x1b[31m.jpg"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_name_costs_one_image(support_folder: Path, image_folder: Path, tmp_path: Path, name: bytes) -> None:
+    formats = "png,overlay,scores,coco,yolo,voc,labelme,cvat,label-studio"
+    how = ["label", support_folder, image_folder, "-o", tmp_path / "out", "--format", formats, *TOY]
+    target = image_folder / os.fsdecode(name)
+    target.write_bytes((image_folder / "a.jpg").read_bytes())
+    assert len(json.loads(run(*how, "--dry-run", "--json").stdout)["failures"]) == 1
+    done = run(*how, "--json", code=3)
+    assert json.loads(done.stdout)["failed"] == 1 and "rename it" in json.loads(done.stdout)["failures"][0]["reason"]
+    records = read_manifest(tmp_path / "out")
+    assert [record["status"] for record in records].count("failed") == 1 and len(records) == 5
+    for output in ("report.html", "coco.json", "yolo/data.yaml", "voc/labelmap.txt", "labelme/a.json", "cvat.xml"):
+        (tmp_path / "out" / output).read_text(encoding="utf-8")
+    target.rename(image_folder / "fine.jpg")
+    run(*how, "--resume")
+    run(*how[:4], tmp_path / "whole", *how[5:])
+    drop = ("settings.json", "report.html", "supports")
+    left, right = contents(tmp_path / "out"), contents(tmp_path / "whole")
+    assert left.keys() == right.keys()
+    assert [path for path, data in left.items() if data != right[path] and not path.startswith(drop)] == []
+
+
+def test_a_name_that_begins_with_a_dash_is_one_like_any_other(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
+) -> None:
+    (image_folder / "a.jpg").rename(image_folder / "-a.jpg")
+    assert label_folder(toy, task, image_folder, tmp_path / "out", formats=ALL).failed == 0
+    assert (tmp_path / "out/masks/-a.png").is_file()
 
 
 def test_what_lies_in_the_output_is_no_input(toy: kshot.Segmenter, task: kshot.Task, image_folder: Path) -> None:
