@@ -24,7 +24,7 @@ from kshot.annotations.checked_json import (
 )
 from kshot.annotations.model import DEFAULT_EXPORT, Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
 from kshot.annotations.pairing import ImageFinder, path_below
-from kshot.annotations.polygons import polygons
+from kshot.annotations.polygons import polygons, turned
 from kshot.annotations.rle import Rle
 from kshot.annotations.shots import shots_of
 from kshot.annotations.skipped import Skipped
@@ -239,7 +239,9 @@ def _labelled(image: _Image, path: Path | None, stem: str, skipped: Skipped) -> 
                 mask, crowd = _mask(entry, builder.size_hw, skipped), bool(entry.values.get("iscrowd"))
                 builder.add(Annotation(label, mask, score_of(entry), ignore=crowd))
             else:
-                builder.prompts.add_box(entry, label, _corners(entry))
+                builder.prompts.add_box(entry, label, _turned(entry, _corners(entry), skipped))
+            if entry.values.get("keypoints"):
+                skipped.leave_out("set of key points", entry.called)
     return builder.build(image.name, path, stem)
 
 
@@ -334,6 +336,18 @@ def _corners(entry: Entry) -> list[list[float]]:
         raise entry.wrong(f"expected bbox as x, y, width, height with a positive size, got {values}")
     x, y, width, height = values
     return [[x, y], [x + width, y + height]]
+
+
+def _turned(entry: Entry, corners: list[list[float]], skipped: Skipped) -> list[list[float]]:
+    """The corners of a box; where CVAT's export says a rotation about its centre, all four, turned by it."""
+    attributes = entry.values.get("attributes")
+    given = attributes.get("rotation") if isinstance(attributes, dict) else None
+    rotation = 0.0 if given is None else numbers(entry, [given], "rotation")[0]
+    if not rotation % 180:
+        return corners
+    skipped.leave_out("turn of a box, which is read as the upright box around it", entry.called)
+    (x0, y0), (x1, y1) = corners
+    return turned([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], [(x0 + x1) / 2, (y0 + y1) / 2], rotation)
 
 
 def segmentation_rle(entry: Entry, size_hw: tuple[int, int]) -> Rle:

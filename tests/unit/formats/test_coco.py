@@ -399,3 +399,16 @@ def test_annotations_of_no_image_or_class_fail_alone(tmp_path):
     )
     shots = coco.FORMAT.read_shots(folder(tmp_path, data))
     assert [shot.label for shot in shots] == [{1: "cat"}] and len(shots.skipped.failures) == 2
+
+
+def test_a_turned_box_is_the_upright_one_around_it_and_key_points_are_counted(tmp_path):
+    box = {"bbox": [2, 2, 4, 2], "attributes": {"rotation": 90.0}}
+    read = coco.FORMAT.read_annotations(
+        folder(tmp_path, annotated(box, {"segmentation": [BOX], "keypoints": [1, 1, 2]}))
+    )
+    (image,) = read.images
+    np.testing.assert_allclose(image.prompts.boxes["cat"], [[3, 1, 5, 5]])
+    assert list(read.skipped.counts.items()) == [
+        ("turn of a box, which is read as the upright box around it", 1),
+        ("set of key points", 1),
+    ]
