@@ -17,6 +17,7 @@ import kshot
 from kshot.cli import app, main
 from kshot.cli.config import find_config, read_config
 from kshot.errors import SettingError
+from kshot.formats.scores import read as read_scores
 from kshot.io.images import read_mask
 from tests.support import tiny_clip
 from tests.support.commands import TOY, commands, run
@@ -229,6 +230,10 @@ def test_thresholds_hold_at_predict_time(support_folder: Path, image_folder: Pat
     assert not any(found("score", "--min-score", "1").values())
     assert not any(found("presence", "--min-presence", "1").values())
     assert found("none", "--min-area", "0", "--min-score", "0") == found("again")
+    run("predict", "t.kshot", image_folder / "a.jpg", "-o", "saved", "--format", "scores")
+    saved = kshot.Prediction.from_scores(*read_scores(Path("saved/scores/a.npz"))).filtered(min_score=0.6)
+    run("predict", "t.kshot", image_folder / "a.jpg", "-o", "anew", "--min-score", "0.6")
+    assert np.array_equal(saved.mask, read_mask("anew/masks/a.png", drawn=False))
     settings = json.loads(Path("area/settings.json").read_text())
     assert settings["thresholds"] == {"min_presence": None, "min_score": 0.0, "min_area": "90%"}
     other = run("predict", "t.kshot", image_folder, "-o", "area", "--resume", "--min-area", "5", code=1)
