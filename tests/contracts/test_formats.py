@@ -1,5 +1,6 @@
 """What every annotation format promises; a made-up one fulfils it with a file that nothing else knows."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,10 +118,10 @@ def test_a_prediction_gives_the_same_bytes_each_time(name: str, tmp_path: Path) 
 
 
 def test_a_new_file_is_a_format_of_every_command(tmp_path: Path) -> None:
-    labels = annotation_set(tmp_path / "out" / "images", {"a.png": square(1)}, ("cat",))
+    labels = annotation_set(tmp_path / "images", {"a.png": square(1)}, ("cat",))
     path = load_format("coco").write_annotations(labels, tmp_path)
-    images = ["--images", tmp_path / "out" / "images"]
-    run("convert", path, *images, "--to", "pixel-lists", "-o", tmp_path / "out", "--overwrite")
+    run("convert", path, "--to", "pixel-lists", "-o", tmp_path / "out")
+    shutil.copytree(tmp_path / "images", tmp_path / "out" / "images")
     assert base.read_support(tmp_path / "out").source.startswith("pixel lists in ")
     run("convert", tmp_path / "out" / "pixels.json", "--to", "coco", "-o", tmp_path / "back")
     (image,) = base.read_labels(tmp_path / "back")[0].images

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from kshot.errors import SettingError, TaskError
 from kshot.methods import clip_dinoiser, density, image_prompt, prototype, text
-from kshot.methods.base import Support
+from kshot.methods.base import Support, settings_of
 from kshot.ops.geometry import FeatureMap
 from tests.support.hand import SPEC, row, support
 
@@ -190,3 +191,15 @@ def test_clip_dinoiser_believes_a_class_that_is_sure() -> None:
     plain = row((0.8, 0.6))
     query = FeatureMap(plain.features, plain.frame, "hand", objectness=torch.zeros(1, 1))
     assert float(task.score(query)[1, 0, 0]) == pytest.approx(20, abs=1e-3)
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    class Overflows(prototype.Task):
+        def _score(self, features):
+            return super()._score(features) * math.inf
+
+    task = Overflows(("a",), (support(row((1, 0), (0, 1)), [1, 0]),), SPEC)
+    with pytest.raises(TaskError, match="prototype: its scores are not finite"):
+        task.score(row((1, 0)))
+    with pytest.raises(SettingError, match="scale of prototype is nan; expected a finite number"):
+        settings_of(prototype, {"scale": math.nan})

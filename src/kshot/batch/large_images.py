@@ -51,7 +51,7 @@ def predict_tiled(segmenter: Segmenter, task: Task, tiling: Tiling, image: NDArr
 
 @dataclass(frozen=True)
 class LargeImages:
-    """How a run does its largest images."""
+    """Predicts images that are too large for the memory, a strip of tiles at a time."""
 
     segmenter: Segmenter
     task: Task

@@ -28,7 +28,7 @@ def on_ray(inputs: Iterable[Input | None], stages: Stages, workers: int) -> Gene
 
     workers: actors, each with a CPU (or a GPU, when the model is on one); 0 takes what the cluster has. RAY_ADDRESS
     names the cluster; without it one is started on this machine, for this run. An actor that dies is started again.
-    Frames of videos are done by who started the run.
+    Frames of videos are processed by the process that started the run, not by actors.
     Raises `SettingError` without Ray or where no cluster answers, and `OutputError` when nothing can be written.
     """
     todo = []

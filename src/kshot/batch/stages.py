@@ -53,7 +53,10 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class Stages:
-    """How a run does its images. Each stage may run on a thread, or on another machine."""
+    """The stages that each image of a run passes: read, predict, write.
+
+    Each may run on a thread, or on another machine.
+    """
 
     predict: Callable[[NDArray[np.uint8]], Prediction]
     """From an image (h, w, 3) uint8 to its masks."""

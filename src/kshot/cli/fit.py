@@ -40,7 +40,7 @@ def fit(
     ] = None,
     json: o.Json = False,
 ) -> None:
-    """Fit a task from supports and save it: the dear part once, for any number of folders."""
+    """Fit a task from supports and save it, so that any number of folders can be predicted later."""
     from kshot.batch.review import effect_of_accepted
     from kshot.io.tensor_file import check_place
     from kshot.methods.base import load_task

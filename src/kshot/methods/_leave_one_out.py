@@ -134,7 +134,7 @@ def each_left_out(supports: Sequence[Support], max_supports: int) -> Iterator[tu
 
 
 def supports_showing(supports: Sequence[Support], way: int) -> list[int]:
-    """Indices of the supports that show a class, the largest first, so that the caller's order does not matter."""
+    """Indices of the supports that show a class, the one with most of it first: the caller's order does not matter."""
     areas = {index: float(support.masks[way].sum()) for index, support in enumerate(supports)}
     return sorted((index for index, area in areas.items() if area > 0), key=lambda index: areas[index], reverse=True)
 
@@ -209,7 +209,7 @@ def _halves(support: Support, way: int, members: Sequence[EnsembleMember]) -> tu
 
 
 def _within_one_support(support: Support, way: int, kappa: float, fraction: float) -> tuple[Tensor, Tensor]:
-    """() midpoint between class and background log ratios, and () top-k log ratio, in the support itself.
+    """Two scalars of the support itself: midpoint between class and background log ratios, and top-k log ratio.
 
     Each patch is compared with the patches outside of its neighbourhood.
     """

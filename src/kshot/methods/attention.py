@@ -19,7 +19,7 @@ from kshot.ops.similarity import cosines
 
 @dataclass(frozen=True)
 class Settings:
-    """Chosen on VOC development data: the paper learns projections and a mixer, which frozen features do not have."""
+    """Chosen on VOC development data: the paper trains projections and a mixer; here features are used as they are."""
 
     temperature: float = 0.05
     """Of the softmax over cosines."""

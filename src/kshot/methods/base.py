@@ -5,6 +5,7 @@ So a task file holds the supports and no state of the method; loading it fits th
 """
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -32,7 +33,7 @@ class Support:
     """One encoded support: an image with soft masks, or words. Raises `ShapeError` where shapes do not agree."""
 
     features: FeatureMap
-    """Of the image. Of words, every patch token is the embedding of one text."""
+    """The image's patch tokens; for words, each patch token is the embedding of one text."""
     masks: Tensor
     """(N, gh, gw) in 0..1, the fraction of each patch that shows each class."""
     valid_mask: Tensor
@@ -136,11 +137,17 @@ class Task(ABC):
         """Class logits (N+1, gh, gw): row 0, the background, is zero, and a class wins where it is above zero.
 
         image: (h, w, 3), from which the features were made; few methods need it. Raises `BackboneMismatchError` for
-        features of another backbone, and `SettingError` when a method needs the image and gets none.
+        features of another backbone, `SettingError` when a method needs the image and gets none, and `TaskError` when
+        the logits are not finite, as from a backbone that overflows.
         """
         self.check_backbone(features.identity)
         with torch.inference_mode():
-            return self._score(features) if image is None else self._score_with_image(features, image)
+            logits = self._score(features) if image is None else self._score_with_image(features, image)
+        if not bool(logits.isfinite().all()):
+            raise TaskError(
+                f"{self.method}: its scores are not finite; change its settings, or the backbone or its dtype"
+            )
+        return logits
 
     def check_backbone(self, identity: str) -> None:
         """Raise `BackboneMismatchError` unless the task was fitted on features of the backbone with this identity."""
@@ -251,13 +258,16 @@ def task_of(task: Any) -> Task:
 def settings_of(module: Any, values: Mapping[str, Any]) -> Any:
     """The `Settings` of a method's or refiner's module from keyword values.
 
-    Raises `SettingError` for an unknown name, with those that there are, and for a value of another type.
+    Raises `SettingError` for an unknown name, with those that there are, and for a value of another type or one that
+    is not finite.
     """
     defaults = {f.name: f.default for f in fields(module.Settings)}
     unknown, name = sorted(set(values) - set(defaults)), _plugins.name_of(module)
     if unknown:
         raise SettingError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(defaults) or 'none'}")
     for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SettingError(f"the setting {key} of {name} is {value}; expected a finite number")
         if not _same_type(defaults[key], value):
             kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}[type(defaults[key])]
             raise SettingError(f"the setting {key} of {name} is {kind}, such as {defaults[key]!r}; got {value!r}")

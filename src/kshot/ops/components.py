@@ -73,7 +73,7 @@ def _runs(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def _touching(runs: NDArray[np.int64], width: int, corners: bool) -> coo_array:
-    """(n, n) sparse: which runs touch which of the next row."""
+    """(n, n) sparse matrix, 1 where a run touches a run of the next row."""
     # Rows are laid one behind the other with a gap, so that a sorted search finds the runs of the next row.
     rows, reach = runs[:, 0] * (width + 2), int(corners)
     below = rows + width + 2

@@ -1,8 +1,8 @@
 """Soft masks on the grid from boxes, points, scribbles, or no prompt at all, by region growing on the features.
 
 1. A prompt becomes a `PromptPrior`: which patches likely show the object, and which likely do not.
-2. Every patch token is projected on the line between the two mean tokens; this is its order.
-3. The random walker (`ops.random_walker`) smooths the order; marked patches keep their value.
+2. Every patch token is projected on the line between the mean tokens of the two: a value in 0..1.
+3. The random walker (`ops.random_walker`) smooths these values; marked patches keep theirs.
 4. A cut midway between Otsu's and a fixed one, and a sigmoid, make a soft mask.
 
 The constants were chosen on half of the development images (benchmarks/accuracy/prompts.py). Whitened and kernel
@@ -178,7 +178,7 @@ def _otsu(values: Tensor) -> Tensor:
 
 
 def _mask(found: Tensor, inside: Tensor, frame: Frame) -> Tensor:
-    """(gh, gw): found (n,) without the padding and at most `inside` (n,); the likeliest patch is set to 1 before."""
+    """(gh, gw): `found` (n,), at most `inside` (n,), without the padding; the likeliest patch counts as found."""
     found = found.clone()
     # Where negative marks cover the whole box, the patch that is most inside is the least bad answer.
     found[((found + _TINY) * inside).argmax()] = 1

@@ -178,7 +178,8 @@ class HeadsLearner:
         return {"loss": pairs + objectness, "pairs": pairs, "objectness": objectness}
 
     def validate(self) -> dict[str, float]:
-        """The same losses on the held-out photographs, and the fraction of pairs told right by a cosine of 0.2."""
+        """The same losses on the held-out photographs, and the fraction of pairs that a threshold of 0.2 on the cosine
+        classifies correctly."""
         sums: dict[str, float] = {}
         for start in range(0, self.held_out, _VALIDATION_BATCH):
             indices = range(start, min(start + _VALIDATION_BATCH, self.held_out))

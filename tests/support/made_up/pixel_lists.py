@@ -1,4 +1,4 @@
-"""A made-up format: pixels.json with each image's size and, by class, the numbers of its pixels."""
+"""A made-up format: pixels.json with each image's size and, of each object, the class and the numbers of its pixels."""
 
 import json
 from pathlib import Path
@@ -29,18 +29,17 @@ class PixelLists(AnnotationReader, AnnotationWriter):
 
     def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/pixels.json; returns its path. Raises `OutputError`."""
-        images = {
-            image.name: {"height": image.size_hw[0], "width": image.size_hw[1]}
-            | {"pixels": {one.label: np.flatnonzero(one.mask).tolist() for one in image.annotations if not one.ignore}}
-            for image in annotations.images
-        }
+        images = {}
+        for image in annotations.images:
+            objects = [[one.label, np.flatnonzero(one.mask).tolist()] for one in image.annotations if not one.ignore]
+            images[image.name] = {"height": image.size_hw[0], "width": image.size_hw[1], "objects": objects}
         write_text(out / self.output, json.dumps({"classes": annotations.classes, "images": images}))
         return out / self.output
 
 
 def _image(entry: Entry, name: str, finder: ImageFinder) -> LabelledImage:
     builder = ImageBuilder((entry.whole("height"), entry.whole("width")))
-    for label, pixels in entry.get("pixels", dict).items():
+    for label, pixels in entry.get("objects", list):
         mask = np.zeros(builder.size_hw, bool)
         mask.flat[pixels] = True
         builder.add(Annotation.from_mask(mask, label))
