@@ -4,6 +4,7 @@ import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from kshot.io.images import SUFFIXES
@@ -96,15 +97,15 @@ class _Taken:
         self.folders: set[str] = set()
         # Stems whose results would be called like a folder.
         self.barred: set[str] = set()
-        for folder in {parent for one in wanted for parent in _parents(one.full)}:
-            self._add_folder(_key(folder))
+        for folder in {one.full.rpartition("/")[0] for one in wanted}:
+            self._add_folders(folder)
 
     def fits(self, stem: str, several: bool) -> bool:
         """Whether the results of this stem meet none of another."""
         key = _key(stem)
         if key in self.files or key in self.barred or (several and key in self.folders):
             return False
-        above = {_key(parent) for parent in _parents(stem)}
+        above = _keys_above(stem.rpartition("/")[0])
         folders = above | {key} if several else above
         return not above & self.several and not {_without_suffix(folder) for folder in folders} & self.files
 
@@ -112,15 +113,15 @@ class _Taken:
         """Take a stem; what may hold several gets a folder of its own."""
         key = _key(stem)
         self.files.add(key)
-        for parent in _parents(stem):
-            self._add_folder(_key(parent))
+        self._add_folders(stem if several else stem.rpartition("/")[0])
         if several:
             self.several.add(key)
-            self._add_folder(key)
 
-    def _add_folder(self, key: str) -> None:
-        self.folders.add(key)
-        self.barred.add(_without_suffix(key))
+    def _add_folders(self, folder: str) -> None:
+        above = _keys_above(folder)
+        if not above <= self.folders:
+            self.folders |= above
+            self.barred |= set(map(_without_suffix, above))
 
 
 def _without_suffix(folder: str) -> str:
@@ -131,7 +132,15 @@ def _without_suffix(folder: str) -> str:
 
 def _key(path: str) -> str:
     """The same for all paths that some file system takes for one."""
+    if path.isascii():
+        return path.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
+
+
+@lru_cache(4096)
+def _keys_above(folder: str) -> frozenset[str]:
+    """The keys of a folder and of those that it lies in."""
+    return frozenset(map(_key, [folder, *_parents(folder)])) if folder else frozenset()
 
 
 def _parents(path: str) -> list[str]:
