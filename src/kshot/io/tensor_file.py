@@ -16,15 +16,16 @@ from kshot.errors import BackboneMismatchError, OutputError, SettingError, TaskF
 from kshot.io.atomic import atomic_path
 
 LAYOUT = 2
+_CHECKSUM = "kshot-checksum"
 _UNREADABLE = (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError)
 
 
 def write_task(path: Path, header: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write header and tensors atomically. Raises `OutputError`, also where a file of another kind is."""
     check_place(path)
-    full = {"layout": LAYOUT, "digest": digest(tensors), **header}
+    facts = json.loads(json.dumps({"layout": LAYOUT, **header}))
     with atomic_path(path) as beside:
-        save_file(tensors, beside, metadata={"kshot": json.dumps(full)})
+        save_file(tensors, beside, {"kshot": json.dumps(facts), _CHECKSUM: _checksum(facts, tensors)})
 
 
 def check_place(path: Path) -> None:
@@ -50,7 +51,7 @@ def read_task(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path}: a task file of layout {header.get('layout')}, this kshot reads layout {LAYOUT}; "
             "fit again from the supports, or use the version that wrote it"
         )
-    if digest(tensors) != header.get("digest"):
+    if metadata.get(_CHECKSUM) != _checksum(header, tensors):
         raise TaskFileError(f"{path}: damaged (its contents do not match its checksum); copy or fit it again")
     return header, tensors
 
@@ -65,7 +66,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 FILE = "head.safetensors"
-_LEARNED_FACTS, _LEARNED_CHECKSUM = "kshot-learned", "kshot-checksum"
+_LEARNED_FACTS = "kshot-learned"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +81,7 @@ class Learned:
     @property
     def digest(self) -> str:
         """sha256 over facts and tensors."""
-        told = json.dumps(dict(self.facts), sort_keys=True)
-        return hashlib.sha256((told + digest(self.tensors)).encode()).hexdigest()
+        return _digest_of_all(self.facts, self.tensors)
 
     def tensor(self, name: str) -> Tensor:
         """One of the tensors; raises `SettingError` where it is not among them."""
@@ -112,8 +112,7 @@ def write_learned(path: Path, learned: Learned) -> None:
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in learned.tensors.items()}
     with atomic_path(path) as beside:
         facts = json.dumps(dict(learned.facts))
-        written = Learned(json.loads(facts), tensors)
-        save_file(tensors, beside, {_LEARNED_FACTS: facts, _LEARNED_CHECKSUM: _checksum(written)})
+        save_file(tensors, beside, {_LEARNED_FACTS: facts, _CHECKSUM: _checksum(json.loads(facts), tensors)})
 
 
 def read_learned(place: str | Path) -> Learned:
@@ -138,17 +137,23 @@ def _read_learned(path: Path, changed: int, size: int) -> Learned:
         if wrong:
             raise KeyError(f"its facts lack {', '.join(wrong)}")
         # Files of the first versions have no checksum, nor have the priors inside the package.
-        if metadata.get(_LEARNED_CHECKSUM, _checksum(learned)) != _checksum(learned):
+        checksum = _checksum(learned.facts, tensors)
+        if metadata.get(_CHECKSUM, checksum) != checksum:
             raise ValueError("its contents do not match its checksum")
     except _UNREADABLE as error:
         raise SettingError(f"{path}: no weights of a method ({error}); give RUN/{FILE} of a training run") from error
     return learned
 
 
-def _checksum(learned: Learned) -> str:
+def _digest_of_all(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    told = json.dumps(dict(facts), sort_keys=True)
+    return hashlib.sha256((told + digest(tensors)).encode()).hexdigest()
+
+
+def _checksum(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """sha256 over facts and tensors, and over the tensors' types and shapes, which their bytes do not tell."""
-    kinds = [f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in sorted(learned.tensors.items())]
-    return hashlib.sha256("\n".join([learned.digest, *kinds]).encode()).hexdigest()
+    kinds = [f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in sorted(tensors.items())]
+    return hashlib.sha256("\n".join([_digest_of_all(facts, tensors), *kinds]).encode()).hexdigest()
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

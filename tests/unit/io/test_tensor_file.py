@@ -1,4 +1,4 @@
-"""Learned weights: as written, or refused by name."""
+"""Tasks and learned weights on disk: as written, or refused by name."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from kshot.errors import SettingError
-from kshot.io.tensor_file import Learned, read_learned, write_learned
+from kshot.errors import SettingError, TaskFileError
+from kshot.io.tensor_file import Learned, read_learned, read_task, write_learned, write_task
 
 LEARNED = Learned(
     {"method": "prototype", "identity": "a" * 64, "backbone": "tiny", "base": ["cat"], "lr": 0.5},
@@ -52,3 +52,18 @@ def test_facts_of_another_shape_are_refused(facts: str, tmp_path: Path) -> None:
     save_file(dict(LEARNED.tensors), path, {"kshot-learned": facts})
     with pytest.raises(SettingError, match="lack method"):
         read_learned(path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(b'"cat"', b'"dog"'), (b'"kappa": 20.0', b'"kappa": 30.0'), (b'"size": 224', b'"size": 448')]
+)
+def test_a_task_file_with_another_word_in_its_header_is_refused(tmp_path: Path, before: bytes, after: bytes) -> None:
+    path = tmp_path / "cat.kshot"
+    header = {"classes": ("cat",), "settings": {"kappa": 20.0}, "origin": {"size": 224}}
+    write_task(path, header, {"0.features": torch.arange(6.0).reshape(2, 3)})
+    assert read_task(path)[0]["classes"] == ["cat"]
+    escaped, other = (text.replace(b'"', b'\\"') for text in (before, after))
+    assert path.read_bytes().count(escaped) == 1
+    path.write_bytes(path.read_bytes().replace(escaped, other))
+    with pytest.raises(TaskFileError, match="do not match its checksum"):
+        read_task(path)
