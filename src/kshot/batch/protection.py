@@ -39,6 +39,10 @@ def check_replaced(out: Path, entries: Collection[str], keep: Iterable[Path], *,
         there.append(SETTINGS)
     place = out.resolve()
     for each in (path.resolve() for path in keep):
+        if each == place and not begun:
+            raise SettingError(
+                f"{out}: is read itself, and results would mix with what it holds; choose another folder"
+            )
         around = each == place or (not begun and each in place.parents)
         replaced = [name for name in there if (place / name) == each or (place / name) in each.parents]
         if overwrite and around:

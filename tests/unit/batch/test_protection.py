@@ -43,7 +43,14 @@ def masks_folder(tmp_path: Path) -> Path:
 def test_supports_are_never_replaced(masks_folder: Path, image_folder: Path, flags: list[str]) -> None:
     before = contents(masks_folder)
     done = run("label", masks_folder, image_folder, "-o", masks_folder, *TOY, *flags, code=1)
-    assert "masks" in str(done.exception) and contents(masks_folder) == before
+    assert "is read itself" in str(done.exception) and contents(masks_folder) == before
+
+
+def test_results_are_never_mixed_with_supports(support_folder: Path, image_folder: Path) -> None:
+    """Class folders hold nothing of the names that a run writes; the run would still make another layout of them."""
+    before = contents(support_folder)
+    done = run("label", support_folder, image_folder, "-o", support_folder, *TOY, code=1)
+    assert "is read itself" in str(done.exception) and contents(support_folder) == before
 
 
 def test_supports_inside_and_around_the_output_folder_are_never_replaced(
