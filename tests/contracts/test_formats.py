@@ -10,6 +10,7 @@ import pytest
 import kshot.formats
 from kshot import _plugins
 from kshot.cli import parsing
+from kshot.errors import OutputError
 from kshot.formats import base
 from kshot.formats.base import (
     AnnotationReader,
@@ -126,3 +127,18 @@ def test_a_new_file_is_a_format_of_every_command(tmp_path: Path) -> None:
     run("convert", tmp_path / "out" / "pixels.json", "--to", "coco", "-o", tmp_path / "back")
     (image,) = base.read_labels(tmp_path / "back")[0].images
     np.testing.assert_array_equal(image.labels(("cat",)), square(1))
+
+
+@pytest.mark.parametrize("name", ["#a", "a b", "a:b", "a,b", "x\u2028y", "x\ny", "=1+1", "_background_", "__ignore__"])
+@pytest.mark.parametrize("tool", ["coco", "cvat", "label_studio", "labelme", "voc", "yolo"])
+def test_class_names_are_data(tmp_path: Path, tool: str, name: str) -> None:
+    """A name comes back as it was, or is refused by name when it is written: it is never another one."""
+    labels = annotation_set(tmp_path / "images", {"a.png": square(1)}, (name,))
+    form = load_format(tool)
+    try:
+        path = form.write_annotations(labels, tmp_path / "out")
+    except OutputError as error:
+        assert repr(name) in str(error)
+        return
+    (image,) = form.read_annotations(path, tmp_path / "images").images
+    assert [annotation.label for annotation in image.annotations] == [name]

@@ -5,7 +5,7 @@ object of it called `FORMAT`. `annotations.model` says what is read and written.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export, Label
 from kshot.annotations.pairing import without_ending
 from kshot.annotations.shots import ShotList, annotations_of, class_order, only_classes, shots_of
 from kshot.annotations.skipped import Skipped
-from kshot.errors import SettingError, SupportError
+from kshot.errors import OutputError, SettingError, SupportError
 from kshot.io.paths import visible, walk
 from kshot.io.rasters import Raster
 from kshot.types import Prediction, Shot, SupportSet
@@ -93,6 +93,12 @@ class AnnotationWriter(Format, ABC):
     @abstractmethod
     def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write labels below `out`; returns the path of what `read_annotations` reads. Raises `OutputError`."""
+
+
+def refuse_names(path: Path, unfit: Iterable[str]) -> None:
+    """Raise `OutputError` for the first class name, if any, that a format cannot hold; path: the file to be written."""
+    for name in unfit:
+        raise OutputError(f"{path}: cannot hold the class name {name!r}; rename the class, or choose another format")
 
 
 class PredictionWriter(Format, ABC):

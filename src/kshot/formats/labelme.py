@@ -32,7 +32,7 @@ from kshot.annotations.polygons import ellipse_corners, polygons
 from kshot.annotations.rle import Rle
 from kshot.annotations.skipped import Skipped
 from kshot.errors import InputError
-from kshot.formats.base import BESIDE_MASKS, AnnotationReader, AnnotationWriter
+from kshot.formats.base import BESIDE_MASKS, AnnotationReader, AnnotationWriter, refuse_names
 from kshot.io.atomic import write_text
 from kshot.io.images import image_size, read_mask
 from kshot.io.names import below
@@ -59,9 +59,11 @@ class Labelme(AnnotationReader, AnnotationWriter):
         """Write `out`/labelme/<stem>.json beside its image, since labelme lists a folder's images. Returns the folder.
 
         Masks lose nothing. Polygons have no holes in labelme: a hole is bridged to its outline by a cut of no width.
-        Ignored pixels are called __ignore__. Raises `OutputError`.
+        Ignored pixels are called __ignore__. Raises `OutputError`, also for a class of that name or of
+        labelme's background.
         """
         folder = out / self.output
+        refuse_names(folder, {"", _IGNORED, _BACKGROUND}.intersection(annotations.classes))
         for image in annotations.images:
             objects = enumerate(image.stacked, start=1)
             data: dict[str, Any] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from kshot.annotations.checked_json import check_class_names, read_text_lines
 from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export, LabelledImage, paint
 from kshot.errors import SupportError
-from kshot.formats.base import AnnotationWriter
+from kshot.formats.base import AnnotationWriter, refuse_names
 from kshot.formats.index_masks import LabelNames, MaskFolders
 from kshot.formats.png import palette, save_labels
 from kshot.io.atomic import write_text
@@ -43,9 +43,10 @@ class Voc(MaskFolders, AnnotationWriter):
         """Write `out`/voc with its images; returns its path. SegmentationObject only where annotations are objects.
 
         Lossless but for scores and overlaps; an image of more than 254 objects keeps its classes alone. Images keep
-        their own kind, whatever JPEGImages says. Raises `OutputError`.
+        their own kind, whatever JPEGImages says. Raises `OutputError`, also for a name that labelmap.txt cannot hold.
         """
         folder, stems = out / self.output, []
+        refuse_names(folder / LABELMAP, (name for name in annotations.classes if not _fits(name)))
         for image in annotations.images:
             stems.append(image.stem)
             save_labels(image.labels(annotations.classes), below(out, folder / CLASS_MASKS / f"{image.stem}.png"))
@@ -71,6 +72,11 @@ def _save_objects(image: LabelledImage, path: Path) -> None:
     ignored = [(one.rle, IGNORE) for one in image.annotations if one.ignore]
     numbered = [(one.rle, number) for number, one in enumerate(kept, start=1)]
     save_labels(paint([*ignored, *numbered], image.size_hw), path)
+
+
+def _fits(name: str) -> bool:
+    """Whether a line of a labelmap gives the name back, and not a comment, the background, or something shorter."""
+    return name.splitlines() == [name.strip()] and name[0] != "#" and name.strip("_").lower() != "background"
 
 
 def _labelmap(classes: Sequence[str]) -> str:
