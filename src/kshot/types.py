@@ -114,7 +114,7 @@ class SupportSet:
     """In the order of their labels 1..N in the masks; by default the order of appearance."""
     source: str = "a list of shots"
     """Where the shots come from, for messages."""
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     """What a reader of a folder left out or could not read, for people."""
     failures: int = 0
     """How many items of the folder could not be read."""
@@ -124,7 +124,7 @@ class SupportSet:
         shots: Iterable[Shot],
         classes: Sequence[str] = (),
         source: str = "a list of shots",
-        remarks: Sequence[str] = (),
+        notes: Sequence[str] = (),
         failures: int = 0,
     ):
         kept = tuple(shots)
@@ -145,7 +145,7 @@ class SupportSet:
         _replace(self, "shots", kept)
         _replace(self, "classes", ordered)
         _replace(self, "source", source)
-        _replace(self, "remarks", tuple(remarks))
+        _replace(self, "notes", tuple(notes))
         _replace(self, "failures", failures)
 
     def __len__(self) -> int:

@@ -17,7 +17,7 @@ class Skipped:
     def __init__(self) -> None:
         self._left_out: dict[str, dict[str, int]] = {}
         self._failures: dict[str, InputError] = {}
-        self._remarks: dict[str, None] = {}
+        self._notes: dict[str, None] = {}
 
     def leave_out(self, kind: str, where: str, count: int = 1) -> None:
         """Count something that is not used, by its kind and its place."""
@@ -27,9 +27,9 @@ class Skipped:
         """Keep the error of an item that could not be read, while the others are."""
         self._failures.setdefault(str(error), error)
 
-    def remark(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Keep a sentence about how the labels were read."""
-        self._remarks[text] = None
+        self._notes[text] = None
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -50,9 +50,9 @@ class Skipped:
         return tuple(self._failures)
 
     @property
-    def remarks(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[str, ...]:
         """Sentences about how the labels were read."""
-        return tuple(self._remarks)
+        return tuple(self._notes)
 
     @property
     def lines(self) -> list[str]:
@@ -61,7 +61,7 @@ class Skipped:
         failed = [f"failed: {failure}" for failure in self.failures[:_SHOWN]]
         rest = len(self.failures) - _SHOWN
         more = [f"failed: {rest} more"] if rest > 0 else []
-        return [*self._remarks, *([f"left out: {listed}"] if listed else []), *failed, *more]
+        return [*self._notes, *([f"left out: {listed}"] if listed else []), *failed, *more]
 
     def raise_first(self) -> None:
         """Raise what explains a result without anything in it: the first failure, else the first thing left out."""

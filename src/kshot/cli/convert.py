@@ -58,7 +58,7 @@ def convert(
         skipped.raise_first()
     say_lines(skipped.lines, failed=bool(skipped.failures))
     facts = {"source": found, "classes": annotations.classes, "images": given.count, "written": str(path)}
-    facts |= {"left_out": skipped.counts, "failed": skipped.failures, "remarks": skipped.remarks}
+    facts |= {"left_out": skipped.counts, "failed": skipped.failures, "notes": skipped.notes}
     answer(json, facts, f"{given.count} images, {len(annotations.classes)} classes -> {path}")
     if skipped.failures:
         raise typer.Exit(3)

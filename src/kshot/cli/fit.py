@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kshot.cli import options as o
-from kshot.cli.output import answer, described, say, say_remarks, say_warnings, supports_of
+from kshot.cli.output import answer, described, say, say_notes, say_warnings, supports_of
 
 if TYPE_CHECKING:
     from kshot.methods.base import Support
@@ -61,7 +61,7 @@ def fit(
     task.save(out)
     read = [supports, *added]
     for one in read:
-        say_remarks(one)
+        say_notes(one)
     say_warnings(task)
     effects = [effect for name in accepted if (effect := effect_of_accepted(segmenter, task, Path(name), more))]
     given = supports_of(task)
@@ -70,7 +70,7 @@ def fit(
         "classes": task.classes,
         "supports": len(given),
         "backbone": task.feature_spec.backbone,
-        "remarks": [*task.warnings, *(remark for one in read for remark in one.remarks)],
+        "remarks": [*task.warnings, *(note for one in read for note in one.notes)],
     }
     if effects:
         facts["effect"] = [asdict(effect) for effect in effects]
@@ -98,7 +98,7 @@ def _supports(
         return SupportSet(more, source=", ".join(accepted))
     supports = read_supports(folder, prompts)
     source = " and ".join([supports.source, *accepted])
-    return SupportSet([*supports, *more], source=source, remarks=supports.remarks, failures=supports.failures)
+    return SupportSet([*supports, *more], source=source, notes=supports.notes, failures=supports.failures)
 
 
 def _counted(supports: "Sequence[Support]") -> str:

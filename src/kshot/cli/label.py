@@ -9,7 +9,7 @@ import typer
 
 from kshot.cli import options as o
 from kshot.cli import parsing
-from kshot.cli.output import answer, described, finish, progress_bar, say, say_remarks, say_warnings, supports_of
+from kshot.cli.output import answer, described, finish, progress_bar, say, say_notes, say_warnings, supports_of
 from kshot.errors import SettingError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def label(
     from kshot.cli.prompts import read_supports
 
     supports = read_supports(folder, prompts)
-    say_remarks(supports)
+    say_notes(supports)
     if run.dry_run:
         return _say_plan(supports.classes, len(supports), images, out, run, supports, **how)
     segmenter = model.segmenter()

@@ -23,13 +23,13 @@ _quiet = False
 
 
 def be_quiet(quiet: bool) -> None:
-    """Whether remarks and progress are left out; errors, failed images and results never are."""
+    """Whether notes and progress are left out; errors, failed images and results never are."""
     global _quiet
     _quiet = quiet
 
 
 def say(text: str) -> None:
-    """A remark for people, on stderr."""
+    """A note for people, on stderr."""
     if not _quiet:
         _tell(text)
 
@@ -52,9 +52,9 @@ def say_warnings(task: "Task") -> None:
         say(f"look: {warning}")
 
 
-def say_remarks(supports: "SupportSet") -> None:
+def say_notes(supports: "SupportSet") -> None:
     """What reading the supports left out, for people."""
-    say_lines([f"supports: {remark}" for remark in supports.remarks], failed=supports.failures > 0)
+    say_lines([f"supports: {note}" for note in supports.notes], failed=supports.failures > 0)
 
 
 def say_lines(lines: Iterable[str], *, failed: bool) -> None:
@@ -117,8 +117,8 @@ def progress_bar(title: str) -> "Iterator[Callable[[Record, int, int], None]]":
 def finish(summary: "Summary", as_json: bool, again: str, report: Path, supports: "SupportSet | None" = None) -> None:
     """Print the summary and leave with its exit code; `again` is the command that continues the run."""
     if as_json:
-        remarks = {} if supports is None else {"supports": supports.remarks}
-        print_json(asdict(summary) | {"report": str(report)} | remarks)
+        notes = {} if supports is None else {"supports": supports.notes}
+        print_json(asdict(summary) | {"report": str(report)} | notes)
     else:
         parts = [f"{summary.processed} processed", f"{summary.objects} objects", f"{summary.empty} empty"]
         parts += [f"{summary.failed} failed"] + ([f"{summary.skipped} done before"] if summary.skipped else [])

@@ -57,7 +57,7 @@ def _add_masks(shots: ShotList, pairs: Sequence[ImageAndMask], label: str, folde
     """Add a shot of each pair, and what its masks were taken for; several masks of one image are several shots."""
     told = check_masks([mask for _, mask in pairs], str(folder))
     if told:
-        shots.skipped.remark(told)
+        shots.skipped.note(told)
     shots += [Shot(image, mask=mask, label=label) for image, mask in pairs]
     return shots
 

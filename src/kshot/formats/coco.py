@@ -215,9 +215,9 @@ def _file(read: Sequence[tuple[Path | None, Path, dict[str, Any]]]) -> _File:
 
 def _refuse_twins(path: Path, images: Iterable[_Image]) -> None:
     counts = Counter(name for image in images if isinstance(name := image.entry.values.get("file_name"), str))
-    twins = [name for name, count in counts.items() if count > 1]
-    if twins:
-        raise SupportError(f"{path}: two images of one file_name, {twins[0]!r}; give each image a name of its own")
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        raise SupportError(f"{path}: two images of one file_name, {repeated[0]!r}; give each image a name of its own")
 
 
 def _objects(path: Path, data: Mapping[str, Any], skipped: Skipped) -> list[Entry]:
@@ -226,7 +226,7 @@ def _objects(path: Path, data: Mapping[str, Any], skipped: Skipped) -> list[Entr
     if entries and all("segments_info" in entry.values for entry in entries):
         raise SupportError(f"{path}: COCO panoptic, which is not read; export the objects as COCO instances")
     if entries and all(_has_segmentation(entry) and entry.values.get("iscrowd") == 1 for entry in entries):
-        skipped.remark(f"{path}: every annotation is marked iscrowd; they are read as objects")
+        skipped.note(f"{path}: every annotation is marked iscrowd; they are read as objects")
         return [Entry(entry.called, entry.values | {"iscrowd": 0}) for entry in entries]
     return entries
 

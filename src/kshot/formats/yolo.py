@@ -130,7 +130,7 @@ def _tell_lost(root: Path, texts: Sequence[Path], owned: set[Path], skipped: Ski
     for name in lost:
         skipped.leave_out("file of labels without an image", name)
     if lost:
-        skipped.remark(f"no image for {', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}")
+        skipped.note(f"no image for {', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}")
 
 
 def _layout(root: Path) -> _Layout:

@@ -10,7 +10,7 @@ from PIL import ImageOps
 
 from kshot.errors import ShapeError
 from kshot.io.greys import is_soft
-from kshot.io.images import LOSSY, MAX_PIXELS, alpha_of, array_of_tensor, name_of, one_band, opened_image
+from kshot.io.images import LOSSY, MAX_PIXELS, alpha_of, array_of_tensor, integer_mask, name_of, one_band, opened_image
 from kshot.types import IGNORE, MaskLike
 
 
@@ -81,13 +81,7 @@ def _of_labels(values: NDArray[np.integer], kind: MaskKind, *, drawn: bool) -> C
 
 def _whole(array: NDArray[Any], name: str) -> NDArray[np.integer]:
     """A mask (h, w) of whole numbers from 0. Raises `ShapeError`."""
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if array.ndim != 2 or 0 in array.shape:
-        raise ShapeError(f"{name}: expected a mask of shape (h, w), got {array.shape}")
-    if array.dtype.kind not in "biu":
-        raise ShapeError(f"{name}: expected a mask of truth values or integer labels, got {array.dtype}")
-    whole: NDArray[np.integer] = array.astype(np.uint8) if array.dtype.kind == "b" else array
+    whole = integer_mask(array, name)
     if whole.min() < 0:
         raise ShapeError(f"{name}: expected labels from 0, got {whole.min()}")
     return whole

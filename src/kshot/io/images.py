@@ -245,16 +245,23 @@ def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 
-def _labels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+def integer_mask(array: NDArray[Any], name: str) -> NDArray[np.integer]:
+    """A mask (h, w) of whole numbers, of one (h, w) or (h, w, 1) of them or of truth values. Raises `ShapeError`."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim != 2 or 0 in array.shape:
         raise ShapeError(f"{name}: expected a mask of shape (h, w), got {array.shape}")
     if array.dtype.kind not in "biu":
         raise ShapeError(f"{name}: expected a mask of truth values or integer labels, got {array.dtype}")
-    if array.size and (array.min() < 0 or array.max() > 255):
-        raise ShapeError(f"{name}: expected labels in 0..255, got {array.min()}..{array.max()}")
-    return array.astype(np.uint8)
+    whole: NDArray[np.integer] = array.astype(np.uint8) if array.dtype.kind == "b" else array
+    return whole
+
+
+def _labels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    whole = integer_mask(array, name)
+    if whole.min() < 0 or whole.max() > 255:
+        raise ShapeError(f"{name}: expected labels in 0..255, got {whole.min()}..{whole.max()}")
+    return whole.astype(np.uint8)
 
 
 def _looks_drawn(labels: NDArray[np.uint8]) -> bool:

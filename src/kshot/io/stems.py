@@ -125,7 +125,7 @@ class _Taken:
 
 
 def _without_suffix(folder: str) -> str:
-    """The stem whose results have a folder's name; where there is none, what no stem is."""
+    """The stem whose result would be called like a folder, as a.png is of the stem a; "" where there is none."""
     suffix = PurePosixPath(folder).suffix
     return folder.removesuffix(suffix) if suffix in _OF_RESULTS else ""
 

@@ -179,7 +179,7 @@ def test_soft_and_transparent_masks_are_said(tmp_path):
     folder_of(tmp_path / "cup", a=soft, b=soft)
     support = read_support(tmp_path)
     assert len(support.shots) == 3
-    assert "2 by greys with soft edges, cut in the middle; 1 by their alpha channel" in support.remarks[0]
+    assert "2 by greys with soft edges, cut in the middle; 1 by their alpha channel" in support.notes[0]
 
 
 def of_two(first=12, second=18):

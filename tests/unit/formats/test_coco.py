@@ -348,7 +348,7 @@ def test_where_every_annotation_is_a_crowd_they_are_objects_with_a_word(tmp_path
     read = coco.FORMAT.read_annotations(folder(tmp_path, annotated({"segmentation": plain(ring), "iscrowd": 1})))
     (image,) = read.images
     assert [(one.ignore, one.area) for one in image.annotations] == [(False, 8)]
-    assert "every annotation is marked iscrowd" in read.skipped.remarks[0]
+    assert "every annotation is marked iscrowd" in read.skipped.notes[0]
 
 
 def test_two_images_of_one_name_are_refused_by_that_name(tmp_path):

@@ -270,7 +270,7 @@ def test_yolo_labels_without_an_image_are_named(tmp_path):
         text(tmp_path / "labels" / name, "0 0.625 0.5 0.25 0.5\n")
     found = yolo.FORMAT.read_annotations(tmp_path)
     assert len(found.images) == 1
-    assert found.skipped.remarks == ("no image for labels/b.txt, labels/deep/c.txt",)
+    assert found.skipped.notes == ("no image for labels/b.txt, labels/deep/c.txt",)
     assert found.skipped.counts == {"file of labels without an image": 2}
 
 
