@@ -16,7 +16,7 @@ from kshot.errors import BackboneMismatchError, OutputError, SettingError, TaskF
 from kshot.io.atomic import atomic_path
 
 LAYOUT = 2
-_CHECKSUM = "kshot-checksum"
+_CHECKSUM = "checksum"
 _UNREADABLE = (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError)
 
 
@@ -25,7 +25,8 @@ def write_task(path: Path, header: Mapping[str, Any], tensors: dict[str, Tensor]
     check_place(path)
     facts = json.loads(json.dumps({"layout": LAYOUT, **header}))
     with atomic_path(path) as beside:
-        save_file(tensors, beside, {"kshot": json.dumps(facts), _CHECKSUM: _checksum(facts, tensors)})
+        # One key alone: safetensors writes several in an order that differs from file to file.
+        save_file(tensors, beside, {"kshot": json.dumps(facts | {_CHECKSUM: _checksum(facts, tensors)})})
 
 
 def check_place(path: Path) -> None:
@@ -51,7 +52,7 @@ def read_task(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path}: a task file of layout {header.get('layout')}, this kshot reads layout {LAYOUT}; "
             "fit again from the supports, or use the version that wrote it"
         )
-    if metadata.get(_CHECKSUM) != _checksum(header, tensors):
+    if header.pop(_CHECKSUM, None) != _checksum(header, tensors):
         raise TaskFileError(f"{path}: damaged (its contents do not match its checksum); copy or fit it again")
     return header, tensors
 
@@ -111,8 +112,8 @@ def write_learned(path: Path, learned: Learned) -> None:
     """Write atomically; raises `OutputError`."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in learned.tensors.items()}
     with atomic_path(path) as beside:
-        facts = json.dumps(dict(learned.facts))
-        save_file(tensors, beside, {_LEARNED_FACTS: facts, _CHECKSUM: _checksum(json.loads(facts), tensors)})
+        facts = json.loads(json.dumps(dict(learned.facts)))
+        save_file(tensors, beside, {_LEARNED_FACTS: json.dumps(facts | {_CHECKSUM: _checksum(facts, tensors)})})
 
 
 def read_learned(place: str | Path) -> Learned:
@@ -132,17 +133,15 @@ def read_learned(place: str | Path) -> Learned:
 def _read_learned(path: Path, changed: int, size: int) -> Learned:
     try:
         metadata, tensors = _read(path)
-        learned = Learned(_object(metadata[_LEARNED_FACTS]), tensors)
-        wrong = [key for key in ("method", "identity", "backbone") if not isinstance(learned.facts.get(key), str)]
+        facts = _object(metadata[_LEARNED_FACTS])
+        wrong = [key for key in ("method", "identity", "backbone") if not isinstance(facts.get(key), str)]
         if wrong:
             raise KeyError(f"its facts lack {', '.join(wrong)}")
-        # Files of the first versions have no checksum, nor have the priors inside the package.
-        checksum = _checksum(learned.facts, tensors)
-        if metadata.get(_CHECKSUM, checksum) != checksum:
+        if facts.pop(_CHECKSUM) != _checksum(facts, tensors):
             raise ValueError("its contents do not match its checksum")
     except _UNREADABLE as error:
         raise SettingError(f"{path}: no weights of a method ({error}); give RUN/{FILE} of a training run") from error
-    return learned
+    return Learned(facts, tensors)
 
 
 def _digest_of_all(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

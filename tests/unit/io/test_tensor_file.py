@@ -25,6 +25,14 @@ def test_they_come_back(tmp_path: Path) -> None:
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in LEARNED.tensors.items())
 
 
+def test_the_same_contents_are_the_same_bytes(tmp_path: Path) -> None:
+    for number in range(20):
+        write_learned(tmp_path / f"{number}.safetensors", LEARNED)
+        write_task(tmp_path / f"{number}.kshot", {"classes": ("cat",)}, {"0.features": torch.ones(2, 3)})
+    for kind in ("safetensors", "kshot"):
+        assert len({path.read_bytes() for path in tmp_path.glob(f"*.{kind}")}) == 1
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 10**4), flip=st.integers(1, 255), cut=st.booleans())
 def test_no_byte_is_believed_unchecked(at: int, flip: int, cut: bool, tmp_path: Path) -> None:
@@ -37,7 +45,7 @@ def test_no_byte_is_believed_unchecked(at: int, flip: int, cut: bool, tmp_path: 
         found = read_learned(path)
     except SettingError as error:
         assert str(path) in str(error)
-    else:  # a blank of the header, or the name of its checksum
+    else:  # a blank of the header
         assert found.facts == LEARNED.facts and found.digest == LEARNED.digest
         assert {n: t.dtype for n, t in found.tensors.items()} == {n: t.dtype for n, t in LEARNED.tensors.items()}
 
