@@ -63,7 +63,7 @@ def main() -> None:
         "megapixels_per_cpu_second": round(options.side**2 / 1e6 / (used.ru_utime + used.ru_stime), 3),
         "peak_rss_mib": round(used.ru_maxrss / 1024),
         "discs": truth,
-        "regions_found": record["classes"]["disc"]["regions"],
+        "regions_found": record["classes"]["disc"]["objects"],
         "iou": round(iou, 4),
         "output_bytes": sizes,
         "formats_made_at_the_end": written,

@@ -111,7 +111,7 @@ def _record(name: str, index: int, rng: np.random.Generator) -> dict[str, Any]:
         label: {
             "present": round(float(rng.random()), 4),
             "pixels": int(shown[k] * rng.integers(1, 80_000)),
-            "regions": int(shown[k] * rng.integers(1, 6)),
+            "objects": int(shown[k] * rng.integers(1, 6)),
             "score": round(float(shown[k] * rng.random()), 4),
         }
         for k, label in enumerate(CLASSES)

@@ -24,6 +24,9 @@ else:
     ImageLike = MaskLike = Any
 
 _AREA_EXPECTED = "min_area (--min-area) {}: expected pixels, such as 50, or a share of the image, such as 0.1%"
+SPECK_PATCHES = 2
+"""Components that cover less than so many patch tokens are no objects in a folder, unless `Thresholds` say otherwise:
+an encoder hardly tells what a single token shows, and most of such components are wrong."""
 IGNORE = 255
 MAX_CLASSES = 254
 
@@ -292,8 +295,9 @@ class Thresholds:
     best; in place of the method's own threshold, which None leaves."""
     min_score: float = 0.0
     """Mean score in 0..1 of a connected component, over its pixels, below which it becomes background."""
-    min_area: float | str = 0
-    """Area of a connected component below which it becomes background: pixels, or a share of the image, "0.1%"."""
+    min_area: float | str | None = None
+    """Area of a connected component below which it becomes background: pixels, or a share of the image, "0.1%". None:
+    `SPECK_PATCHES` patch tokens in a folder, where `label_folder` knows their size, and nothing elsewhere."""
 
     def __post_init__(self) -> None:
         for name in ("min_presence", "min_score"):
@@ -306,22 +310,36 @@ class Thresholds:
 
     @property
     def of_components(self) -> bool:
-        """Whether connected components are judged."""
+        """Whether connected components are judged, where the size of a patch token is not known."""
         return self.min_score > 0 or max(self._area) > 0
 
-    def least_pixels(self, size_hw: tuple[int, int]) -> float:
-        """The least area of a component in an image of this height and width."""
+    def least_pixels(self, size_hw: Sequence[int], patch_pixels: float = 0.0) -> float:
+        """The least area of a component in an image of this height and width.
+
+        patch_pixels: how many of its pixels a patch token covers.
+        """
+        if self.min_area is None:
+            return SPECK_PATCHES * patch_pixels
         pixels, share = self._area
         return pixels + share * size_hw[0] * size_hw[1]
 
     @property
     def _area(self) -> tuple[float, float]:
         """Pixels and share of the image; one of them is 0."""
-        text = str(self.min_area).strip()
+        text = "0" if self.min_area is None else str(self.min_area).strip()
         try:
             return (0.0, float(text[:-1]) / 100) if text.endswith("%") else (float(text), 0.0)
         except ValueError as error:
             raise SettingError(_AREA_EXPECTED.format(self.min_area)) from error
+
+
+def patch_pixels(size_hw: Sequence[int], size: int, patch: int, tile: int | None = None) -> float:
+    """How many pixels of an image (or of one of its tiles) a patch token covers, when it is resized to size x size.
+
+    patch: side of a patch token after that. tile: side of the tiles, pixels of the image.
+    """
+    height, width = (side if tile is None else min(side, tile) for side in size_hw)
+    return height * width * (patch / size) ** 2
 
 
 def check_same_size(got_hw: tuple[int, ...], expected_hw: tuple[int, ...], name: str) -> None:

@@ -36,7 +36,7 @@ def _record(i: int) -> dict[str, Any]:
     if i in {5, 15}:
         return {"input": f"{i}.jpg", "status": "failed", "reason": f"reason {i}"}
     pixels = {"cat": 0 if i % 2 or i % 10 == 0 else i + 1, "dog": 0 if i % 4 or i % 10 == 0 else 7}
-    facts = {n: {"present": p and 0.9, "pixels": p, "regions": int(p > 0), "score": 0.5} for n, p in pixels.items()}
+    facts = {n: {"present": p and 0.9, "pixels": p, "objects": int(p > 0), "score": 0.5} for n, p in pixels.items()}
     return {
         "input": f"{i}.jpg",
         "status": "done" if any(pixels.values()) else "empty",

@@ -91,7 +91,7 @@ def place(
         if "cat.kshot" in inputs:
             run("fit", "support/", "-o", "cat.kshot")
         if "out/" in inputs:
-            run("label", "support/", "images/", "-o", "out/")
+            run("label", "support/", "images/", "-o", "out/", "--format", "png,overlay,scores")
             Path("out/accepted").mkdir()
             Path("out/accepted/a.png").write_bytes(Path("out/masks/a.png").read_bytes())
 

@@ -15,12 +15,12 @@ from kshot.annotations import rle
 from kshot.annotations.checked_json import Entry
 from kshot.annotations.rle import Rle
 from kshot.annotations.skipped import Skipped
-from kshot.errors import SupportError
+from kshot.errors import SettingError, SupportError
 from kshot.io.atomic import atomic_path, place_image
 from kshot.io.images import image_size
 from kshot.io.names import below
 from kshot.ops.components import check_method, split
-from kshot.types import IGNORE, MAX_CLASSES, check_same_size
+from kshot.types import IGNORE, MAX_CLASSES, Thresholds, check_same_size
 
 T = TypeVar("T")
 Rows = list[list[float]]
@@ -45,6 +45,8 @@ class Export:
 
 
 DEFAULT_EXPORT = Export()
+BELOW = "objects below the thresholds"
+"""What they are called among what was left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,3 +295,33 @@ def split_into_instances(annotations: AnnotationSet, method: str | None) -> Anno
     return AnnotationSet(
         annotations.classes, LazyImages(list(annotations.images), apart), objects=True, skipped=annotations.skipped
     )
+
+
+def as_objects(annotations: AnnotationSet) -> AnnotationSet:
+    """The same labels with an annotation per object: the connected components, where they are whole classes."""
+    return annotations if annotations.objects else split_into_instances(annotations, "components")
+
+
+def passing(annotations: AnnotationSet, thresholds: Thresholds) -> AnnotationSet:
+    """The objects of the area and score that is asked for; one without a score passes. Others are counted as left out.
+
+    Raises `SettingError` for `min_presence`, which labels do not tell.
+    """
+    if thresholds.min_presence is not None:
+        raise SettingError("min_presence (--min-presence): these labels hold no presence; runs of kshot do")
+    if not thresholds.of_components:
+        return annotations
+    whole = as_objects(annotations)
+
+    def kept(image: LabelledImage) -> LabelledImage:
+        least = thresholds.least_pixels(image.size_hw)
+        found = tuple(one for one in image.annotations if one.ignore or _passes(one, least, thresholds.min_score))
+        if len(found) < len(image.annotations):
+            whole.skipped.leave_out(BELOW, image.name, len(image.annotations) - len(found))
+        return replace(image, annotations=found)
+
+    return replace(whole, images=LazyImages(list(whole.images), kept))
+
+
+def _passes(one: Annotation, least: float, min_score: float) -> bool:
+    return one.area >= least and (one.score is None or one.score >= min_score)

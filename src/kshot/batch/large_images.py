@@ -5,15 +5,15 @@ The scores of tiles are blended, so that no seam shows. A class is present when 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.annotations.statistics import RunningStatistics
 from kshot.batch.inputs import Input
-from kshot.batch.statistics import RunningStatistics
 from kshot.errors import ImageTooLargeError, SettingError
 from kshot.features.tiles import Tiling
 from kshot.formats.base import Format, ImageWriter, RowWriter
@@ -22,6 +22,7 @@ from kshot.io import rasters
 from kshot.io.manifest import Record
 from kshot.io.names import below
 from kshot.io.rasters import MOST_PIXELS, Raster
+from kshot.io.strips import StripStore
 from kshot.io.tiff import Page, pages
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
@@ -59,8 +60,10 @@ class LargeImages:
     writers: Mapping[str, Format]
     """What writes each format, by its name."""
     out: Path
-    thresholds: Thresholds = field(default_factory=Thresholds)
-    """What of the masks is kept; components are only judged in images that are read whole."""
+    thresholds: Thresholds
+    """What of the masks is kept."""
+    patch_area: Callable[[Sequence[int]], float]
+    """How many pixels a patch token covers in an image of this height and width."""
 
     def page_of(self, source: Input) -> Page | None:
         """The page of an image that is done in windows; None for one that is read whole.
@@ -78,11 +81,6 @@ class LargeImages:
 
     def label(self, source: Input, page: Page) -> Record:
         """Write the outputs of an image and return its record. Raises `InputError`s and `OutputError`."""
-        if self.thresholds.of_components:
-            raise SettingError(
-                f"{source.name}: is read in windows, where min_score and min_area (--min-score, --min-area) cannot "
-                "judge components; leave them out"
-            )
         writers = {name: writer for name in self.writers if (writer := self._row_writer(name, source))}
         outputs = {name: writer.path_of(source.stem) for name, writer in writers.items()}
         with rasters.opened(source.path, page, self.segmenter.band_selection, source.name) as raster:
@@ -105,30 +103,40 @@ class LargeImages:
         writers: Mapping[str, RowWriter],
         outputs: Mapping[str, str],
     ) -> Record:
-        """Write each pixel's best label among `kept`; `present` takes what tiles say. Raises `_AbsentError`."""
+        """Write each pixel's best label among `kept`; `present` takes what tiles say. Raises `_AbsentError`.
+
+        The labels wait on the disk, since only the last row of a component tells whether it passes the thresholds.
+        """
         classes, least = self.task.classes, self.thresholds.min_presence
         least = self.task.presence_threshold if least is None else least
         statistics = RunningStatistics(classes)
         scores_of = _tile_scores(self.segmenter, self.task, present, raster.window)
         if len(kept) == 1:
             scores_of = partial(_no_scores, len(classes))
-        with ExitStack() as stack:
-            sinks = [
-                stack.enter_context(writers[name].open_rows(below(self.out, self.out / where), raster, classes))
-                for name, where in outputs.items()
-            ]
+        with StripStore(self.out) as store:
             for scores in _blended(self.tiling, raster.size_hw, len(classes), scores_of):
                 # A few rows at a time: counting takes several times the memory of what is counted.
                 for top in range(0, scores.shape[1], _ROWS):
                     rows = scores[:, top : top + _ROWS]
                     labels = labels_of(rows, kept)
                     statistics.add(labels, rows)
+                    store.append(labels)
+            table = statistics.components.join()
+            gone = [index for index in kept[1:] if present[classes[index - 1]] < least]
+            if np.isin(table.labels, gone).any():
+                raise _AbsentError([index for index in kept if index not in gone])
+            pixels = self.thresholds.least_pixels(raster.size_hw, self.patch_area(raster.size_hw))
+            passing = table.passing(pixels, self.thresholds.min_score)
+            with ExitStack() as stack:
+                sinks = [
+                    stack.enter_context(writers[name].open_rows(below(self.out, self.out / where), raster, classes))
+                    for name, where in outputs.items()
+                ]
+                for labels in statistics.components.sieve(store, table, passing):
+                    statistics.add_kept(labels)
                     for sink in sinks:
                         sink(labels)
-            gone = [index for index in kept[1:] if present[classes[index - 1]] < least]
-            if any(statistics.pixels[index] for index in gone):
-                raise _AbsentError([index for index in kept if index not in gone])
-        return statistics.record(raster.size_hw, present, dict(outputs))
+        return statistics.record(raster.size_hw, present, dict(outputs), table, passing)
 
     def _row_writer(self, name: str, source: Input) -> RowWriter | None:
         """The format as one of rows; None for one that is made of the masks at the end. Raises `SettingError`."""

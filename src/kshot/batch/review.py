@@ -2,18 +2,19 @@
 
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import mean
 
 from kshot.errors import KshotError
+from kshot.formats.kshot_run import limits_of_run
 from kshot.io.manifest import FAILED, MANIFEST, read_manifest, read_settings
 from kshot.io.pages_and_frames import read_images
 from kshot.io.paths import file_of
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
-from kshot.types import Shot
+from kshot.types import Shot, Thresholds
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,13 @@ def effect(
     for name in islice((name for name in others if (root / file_of(name)).is_file()), most):
         groups.setdefault(root / file_of(name), []).append(name)
     pairs: list[tuple[float, float]] = []
+    settings = read_settings(run)
     for path, names in groups.items():
         with suppress(KshotError):  # a figure about the others is still one
             for name, image in read_images(dict.fromkeys(names, path), segmenter.band_selection, segmenter.max_pixels):
-                pairs.append((records[name]["uncertainty"], segmenter.predict(task, image).uncertainty))
+                limits = limits_of_run(settings, image.shape[:2], Thresholds())
+                after = segmenter.predict(task, image).filtered(**asdict(limits)).uncertainty
+                pairs.append((records[name]["uncertainty"], after))
     if not pairs:
         return None
     return Effect(len(pairs), mean(before for before, _ in pairs), mean(after for _, after in pairs))

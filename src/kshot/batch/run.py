@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from kshot import _plugins
 from kshot._version import __version__
-from kshot.annotations.model import Export
+from kshot.annotations.model import Export, as_objects
+from kshot.annotations.statistics import MASKS
 from kshot.batch.inputs import Images, Input, Inputs, Shard, common_root, roots_of
 from kshot.batch.large_images import LargeImages, predict_tiled
 from kshot.batch.protection import check_replaced, entries_of
 from kshot.batch.run_folder import RunFolder
 from kshot.batch.stages import ImageResult, Stages, overlapped
-from kshot.batch.statistics import MASKS
 from kshot.errors import OutputError, SettingError
 from kshot.features.tiles import Tiling
 from kshot.formats.base import AnnotationWriter, Format, RowWriter, load_format
@@ -32,7 +32,7 @@ from kshot.io.rasters import BandSelection
 from kshot.io.whole import is_whole
 from kshot.methods.base import Task, task_of
 from kshot.segmenter import Segmenter
-from kshot.types import Prediction, Thresholds
+from kshot.types import Prediction, Thresholds, patch_pixels
 
 log = logging.getLogger(__name__)
 # Takes images through the stages, with so many workers; results may come back in any order.
@@ -53,7 +53,7 @@ class Summary:
     """Images of the run, those of earlier runs included."""
     processed: int = 0
     objects: int = 0
-    """Connected components over all masks."""
+    """Connected components over all masks, or the instances that were written; as many as files of objects hold."""
     empty: int = 0
     """Images in which nothing was found."""
     failed: int = 0
@@ -68,7 +68,7 @@ class Summary:
     def count(self, record: Record) -> None:
         """Add one record."""
         self.processed += 1
-        self.objects += sum(facts["regions"] for facts in record.get("classes", {}).values())
+        self.objects += sum(facts["objects"] for facts in record.get("classes", {}).values())
         self.empty += record["status"] == EMPTY
         if record["status"] == FAILED:
             self.failed += 1
@@ -111,7 +111,7 @@ def label_folder(
     engine: who does it; `ray_engine.on_ray` spreads the images over a cluster, whose actors `workers` counts then.
     shard: one part of the folder, for several machines that share `out`; the last to end leaves what one run would.
     keep: files and folders beside the images that are read, such as supports, and must not be replaced.
-    thresholds: what of each prediction is kept.
+    thresholds: what of each prediction is kept; without them components below `SPECK_PATCHES` patch tokens are not.
     progress: called after each image with its record, how many are through, and how many there are.
     Broken images become failed lines. Ctrl-C ends the run in order, with `interrupted` set.
     Raises `SettingError` when `out` holds another run, or files that would be replaced and that no run made (with
@@ -121,21 +121,21 @@ def label_folder(
     out, started = Path(out), time.perf_counter()
     if workers < 0:
         raise SettingError(f"{workers} workers; expected 0 or more")
-    export = export or Export()
+    export, thresholds = export or Export(), thresholds or Thresholds()
     task = task_of(task)
     task.check_backbone(segmenter.feature_spec.identity)
     writers = _writers(formats, export)
     given = {} if overwrite else _stems_of(out)
     inputs = Inputs(images, out, limit=limit, watch=watch, shard=shard, skip=skip, every=every, given=given)
-    settings = _settings(segmenter, task, writers, export) | {
+    settings = _settings(segmenter, task, writers, export, thresholds) | {
         "images": str(common_root(images).resolve()),
         "tiling": tiling and asdict(tiling),
         **({"look": asdict(segmenter.band_selection)} if segmenter.band_selection != BandSelection() else {}),
-        **({"thresholds": asdict(thresholds)} if thresholds and thresholds != Thresholds() else {}),
+        **({"thresholds": asdict(thresholds)} if thresholds != Thresholds() else {}),
         **({"every": every} if every != 1 else {}),
         **(notes or {}),
     }
-    stages = _stages(segmenter, task, tiling, writers, out.resolve(), thresholds or Thresholds())
+    stages = _stages(segmenter, task, tiling, writers, out.resolve(), thresholds)
     summary = Summary(str(out))
     check_replaced(out, entries_of(writers.values()), [*roots_of(images), *keep], overwrite=overwrite)
     for source in inputs.files:
@@ -188,28 +188,37 @@ def _stages(
     thresholds: Thresholds,
 ) -> Stages:
     predict = partial(predict_tiled, segmenter, task, tiling) if tiling else partial(segmenter.predict, task)
+    tile = tiling.tile if tiling else None
+    patch_area = partial(patch_pixels, size=segmenter.size, patch=task.feature_spec.patch, tile=tile)
     return Stages(
-        predict if thresholds == Thresholds() else partial(_filtered, predict, thresholds),
+        partial(_filtered, predict, thresholds, patch_area),
         writers,
         out,
         segmenter.max_pixels,
         segmenter.band_selection,
-        LargeImages(segmenter, task, tiling, writers, out, thresholds) if tiling else None,
+        LargeImages(segmenter, task, tiling, writers, out, thresholds, patch_area) if tiling else None,
         on_gpu=segmenter.backbone.device.type != "cpu",
     )
 
 
 def _filtered(
-    predict: Callable[[NDArray[np.uint8]], Prediction], thresholds: Thresholds, image: NDArray[np.uint8]
+    predict: Callable[[NDArray[np.uint8]], Prediction],
+    thresholds: Thresholds,
+    patch_area: Callable[[Sequence[int]], float],
+    image: NDArray[np.uint8],
 ) -> Prediction:
-    return predict(image).filtered(**asdict(thresholds))
+    least = thresholds.least_pixels(image.shape[:2], patch_area(image.shape[:2]))
+    return predict(image).filtered(**asdict(replace(thresholds, min_area=least)))
 
 
-def _settings(segmenter: Segmenter, task: Task, writers: Mapping[str, Format], export: Export) -> dict[str, Any]:
+def _settings(
+    segmenter: Segmenter, task: Task, writers: Mapping[str, Format], export: Export, thresholds: Thresholds
+) -> dict[str, Any]:
     return {
         "kshot": __version__,
         "task": task.digest(),
         "classes": task.classes,
+        "presence_threshold": task.presence_threshold if thresholds.min_presence is None else thresholds.min_presence,
         "method": task.method,
         "method_settings": asdict(task.settings),
         "backbone": asdict(task.feature_spec),
@@ -235,13 +244,13 @@ def _write_folders(
     asked = [w for w in writers.values() if isinstance(w, AnnotationWriter) and w.output]
     if not asked:
         return
-    annotations = annotations_of_run(out, records, classes)
+    annotations = as_objects(annotations_of_run(out, records, classes))
     if len(asked) > 1:  # run lengths are small, and reading the masks once a format is slow
         annotations = replace(annotations, images=list(annotations.images))
     for writer in asked:
         rest = annotations
         if isinstance(writer, RowWriter):  # windows are written already, and may be too large to be read whole
-            rest = annotations_of_run(out, records, classes, without=writer.name)
+            rest = as_objects(annotations_of_run(out, records, classes, without=writer.name))
         writer.write_annotations(rest, out, export)
 
 

@@ -15,11 +15,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.annotations.statistics import record_of
 from kshot.batch.inputs import Input
 from kshot.batch.large_images import LargeImages
-from kshot.batch.statistics import record_of
 from kshot.errors import KshotError, OutputError
 from kshot.formats.base import Format, ImageWriter
+from kshot.formats.kshot_run import ObjectWriter
 from kshot.io.images import read_image
 from kshot.io.manifest import FAILED, Record
 from kshot.io.names import below
@@ -116,12 +117,16 @@ class Stages:
         return read_image(source.path, max_pixels=self.max_pixels, page=source.page, selection=self.selection)
 
     def _written(self, source: Input, prediction: Prediction) -> Record:
-        outputs = {}
+        outputs, objects = {}, None
         for name, writer in self.writers.items():
             if isinstance(writer, ImageWriter):
                 outputs[name] = writer.path_of(source.stem)
-                writer.write(prediction, below(self.out, self.out / outputs[name]))
-        return record_of(prediction, outputs)
+                path = below(self.out, self.out / outputs[name])
+                if isinstance(writer, ObjectWriter):
+                    objects = writer.write_counted(prediction, path)
+                else:
+                    writer.write(prediction, path)
+        return record_of(prediction, outputs, objects)
 
 
 def overlapped(

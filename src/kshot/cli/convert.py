@@ -17,6 +17,8 @@ EXAMPLES = """Examples:
 kshot convert annotations.json --to yolo -o out/
 
 kshot convert out/ --to labelme --polygons --tolerance 1 -o review/
+
+kshot convert out/ --to yolo --min-score 0.6 --min-area 0.5% -o training/
 """
 _ALIASES = {"png": "index_masks"}
 
@@ -31,10 +33,14 @@ def convert(
         Path | None, typer.Option("--images", help="Folder of the images, when not beside the labels.")
     ] = None,
     shapes: o.Shapes,
+    limits: o.Limits,
     overwrite: o.Overwrite = False,
     json: o.Json = False,
 ) -> None:
     """Convert labels between annotation tools; SRC is recognised by what is in it, and never written to.
+
+    Other thresholds for a run of kshot are decided on what it saved, its scores where it has them; other labels are
+    judged object by object.
 
     Exit code 3: something in SRC could not be read, or an image was not found; the rest is written.
     """
@@ -49,7 +55,7 @@ def convert(
     if not isinstance(writer, AnnotationWriter):
         raise SettingError(f"--to {to}: labels of a folder cannot be written so; choices: {CONVERTED}")
     _check_out(source, images, out, overwrite)
-    annotations, found = read_labels(source, images)
+    annotations, found = read_labels(source, images, limits.thresholds())
     say(f"read {found}")
     given, skipped = CheckedImages(annotations, writer), annotations.skipped
     whole = split_into_instances(replace(annotations, images=given), export.instances)

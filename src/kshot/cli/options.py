@@ -216,7 +216,10 @@ class Limits:
         _masks("Leave out classes that are less likely in the image. [default: the method's threshold]", min=0, max=1),
     ] = None
     min_score: Annotated[float, _masks("Leave out components of a lower mean score.", min=0, max=1)] = 0.0
-    min_area: Annotated[str, _masks("Leave out smaller components: pixels, or a share of the image: 0.1%.")] = "0"
+    min_area: Annotated[
+        str | None,
+        _masks("Leave out smaller components: pixels, or a share of the image: 0.1%. [default: two patch tokens]"),
+    ] = None
 
     def thresholds(self) -> "Thresholds":
         """These options for predictions. Raises `SettingError`."""

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot import _plugins
-from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export, LabelledImage
+from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export, LabelledImage, passing
 from kshot.annotations.pairing import without_ending
 from kshot.annotations.shots import ShotList, annotations_of, class_order, only_classes, shots_of
 from kshot.annotations.skipped import Skipped
 from kshot.errors import OutputError, SettingError, SupportError
 from kshot.io.paths import visible, walk
 from kshot.io.rasters import Raster
-from kshot.types import Prediction, Shot, SupportSet
+from kshot.types import Prediction, Shot, SupportSet, Thresholds
 
 # Layouts are tried in this order, others by name between the two. A run folder may hold a COCO file and a VOC folder of
 # its own, without the images that only its settings know; class folders fit almost any folder.
@@ -79,6 +79,16 @@ class AnnotationReader(SupportReader):
         """The shots of a folder: all that its labels outline or mark."""
         found = self.read_annotations(folder)
         return None if found is None else shots_of(found)
+
+
+class ScoredReader(AnnotationReader):
+    """Reads labels that have scores, so that thresholds can be other ones than when they were made."""
+
+    @abstractmethod
+    def read_objects(
+        self, where: Path, images: Path | None = None, thresholds: Thresholds | None = None
+    ) -> AnnotationSet | None:
+        """`read_annotations` with an annotation per object, of what passes. Raises `SettingError` without scores."""
 
 
 class AnnotationWriter(Format, ABC):
@@ -192,22 +202,28 @@ def read_support(folder: Path, classes: Sequence[str] = ()) -> SupportSet:
     raise SupportError(f"{folder}: no layout that is known; looked for\n{_looked_for()}\nand found {found}{more}")
 
 
-def read_labels(where: Path, images: Path | None = None) -> tuple[AnnotationSet, str]:
+def read_labels(
+    where: Path, images: Path | None = None, thresholds: Thresholds | None = None
+) -> tuple[AnnotationSet, str]:
     """The labels of a folder of any known layout, or of one annotation file, and which layout it was.
 
-    images: where its images are, when not beside it. Layouts that are read as supports alone give their masks and
-    boxes, without images that show nothing. Raises `SupportError` as `read_support` does, and when no label is of any
-    class.
+    images: where its images are, when not beside it. thresholds: which objects are kept. Layouts that are read as
+    supports alone give their masks and boxes, without images that show nothing. Raises `SupportError` as `read_support`
+    does, and when no label is of any class, and `SettingError` for thresholds without scores.
     """
     if not where.exists():
         raise SupportError(f"{where}: no such file or folder; check the path")
     for reader in readers():
-        if isinstance(reader, AnnotationReader):
+        if isinstance(reader, ScoredReader):
+            found = reader.read_objects(where, images, thresholds)
+        elif isinstance(reader, AnnotationReader):
             found = reader.read_annotations(where, images)
         else:
             shots = reader.read_shots(where) if where.is_dir() else None
             found = None if shots is None else annotations_of(shots, where)
         if found is not None:
+            if thresholds and not isinstance(reader, ScoredReader):
+                found = passing(found, thresholds)
             source = f"{reader.title} in {where.as_posix()}"
             if not found.classes:
                 told = "".join(f"\n  {line}" for line in found.skipped.lines)

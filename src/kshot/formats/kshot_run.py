@@ -1,39 +1,48 @@
-"""A folder that `kshot label` or `kshot predict` wrote: its manifest, index masks and objects.
+"""A folder that `kshot label` or `kshot predict` wrote: its manifest, index masks, objects and scores.
 
-A folder in the run's own, such as OUT/accepted, holds masks that a person accepted or corrected, by the names that the
-run's masks have.
+Other thresholds than the run's are decided on the scores that it saved (`--format scores`); nothing is predicted again.
+A folder in the run's own, such as OUT/accepted, holds masks that a person accepted or corrected: see `_reviewed`.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from reprlib import repr as short
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kshot.annotations import rle
-from kshot.annotations.model import Annotation, AnnotationSet, LabelledImage, LazyImages
+from kshot.annotations.model import (
+    BELOW,
+    Annotation,
+    AnnotationSet,
+    LabelledImage,
+    LazyImages,
+    as_objects,
+    passing,
+)
 from kshot.annotations.pairing import ImageFinder
-from kshot.errors import MaskError, SupportError
-from kshot.formats import coco
-from kshot.formats.base import AnnotationReader, ImageWriter
-from kshot.formats.index_masks import LabelNames, shots_of_masks
-from kshot.io.images import MAX_PIXELS, image_size, label_columns
+from kshot.annotations.skipped import Skipped
+from kshot.annotations.statistics import record_of
+from kshot.errors import MaskError, SettingError, SupportError
+from kshot.formats import coco, scores
+from kshot.formats._reviewed import is_changed, reviewed_shots
+from kshot.formats._run_files import is_run, read_run_files
+from kshot.formats.base import ImageWriter, ScoredReader
+from kshot.io.images import MAX_PIXELS, label_columns
 from kshot.io.jsonl import read_object
-from kshot.io.manifest import FAILED, MANIFEST, SETTINGS, Record, stem_of
-from kshot.io.names import leads_out
-from kshot.io.pages_and_frames import read_images
-from kshot.io.paths import file_of, walk
-from kshot.io.rasters import MOST_PIXELS, BandSelection
+from kshot.io.manifest import DONE, EMPTY, FAILED, MANIFEST, SETTINGS, ClassFacts, Record, stem_of
+from kshot.io.rasters import MOST_PIXELS
 from kshot.ops.components import split
-from kshot.types import IGNORE, ImageLike, Prediction, Shot, check_same_size
+from kshot.types import IGNORE, Prediction, Shot, Thresholds, patch_pixels
 
 OBJECTS = "instances"  # what the objects of an image are called among its outputs
+SCORES = "scores"  # and its score map
 
 
-class KshotRun(AnnotationReader):
+class KshotRun(ScoredReader):
     """What a run found."""
 
     layout = (
@@ -42,22 +51,32 @@ class KshotRun(AnnotationReader):
 
     def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:
         """The labels of a run; `images` when its images have moved. None without a manifest. Raises `SupportError`."""
-        if not _is_run(where):
+        if not is_run(where):
             return None
-        settings, lines = _read(where)
-        records = [_record(where, line) for line in lines]
-        classes = settings.get("classes") if isinstance(settings, dict) else None
-        if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-            raise SupportError(f"{where / SETTINGS}: expected classes as a list of names, got {short(classes)}")
-        return annotations_of_run(where, records, classes, images)
+        settings, records = read_run_files(where)
+        return annotations_of_run(where, records, settings["classes"], images)
+
+    def read_objects(
+        self, where: Path, images: Path | None = None, thresholds: Thresholds | None = None
+    ) -> AnnotationSet | None:
+        """The objects of a run, as many as its manifest counts where thresholds are its own.
+
+        Raises `SupportError`, and `SettingError` for thresholds that ask for scores which the run did not save.
+        """
+        if not is_run(where):
+            return None
+        settings, records = read_run_files(where)
+        if thresholds is None or thresholds == Thresholds():
+            return as_objects(annotations_of_run(where, records, settings["classes"], images))
+        return SavedLabels(where, settings, records, thresholds, images).annotations()
 
     def read_shots(self, folder: Path) -> list[Shot] | None:
         """The predicted masks as shots, of the images that the run read; None without a manifest.
 
-        Of a folder in a run's own, such as OUT/accepted, the masks that lie there. Raises `SupportError`.
+        Of a folder in a run's own, such as OUT/accepted, the masks there that a person made. Raises `SupportError`.
         """
-        accepted = None if (folder / MANIFEST).is_file() else _accepted(folder)
-        return super().read_shots(folder) if accepted is None else accepted
+        reviewed = None if (folder / MANIFEST).is_file() else reviewed_shots(folder)
+        return super().read_shots(folder) if reviewed is None else reviewed
 
 
 class ObjectWriter(ImageWriter):
@@ -75,8 +94,13 @@ class ObjectWriter(ImageWriter):
 
     def write(self, prediction: Prediction, path: Path) -> None:
         """Write the objects of a prediction. Raises `SettingError` and `OutputError`."""
+        self.write_counted(prediction, path)
+
+    def write_counted(self, prediction: Prediction, path: Path) -> Counter[str]:
+        """Write the objects of a prediction; returns how many of each class. Raises as `write` does."""
         image = LabelledImage(path.stem, prediction.size_hw, tuple(objects_of(prediction, self.method)))
         coco.save(AnnotationSet(prediction.classes, [image], objects=True), path)
+        return Counter(one.label for one in image.annotations)
 
 
 def objects_of(prediction: Prediction, method: str) -> Iterator[Annotation]:
@@ -128,6 +152,166 @@ def annotations_of_run(
     return AnnotationSet(tuple(classes), LazyImages(kept, read), objects)
 
 
+@dataclass(frozen=True)
+class SavedLabels:
+    """The labels of a run under other thresholds, from the files that it left.
+
+    With a score map an image is decided anew, as the run would have decided with these thresholds; those that are not
+    given stay the run's. Without one, the mask's components (or the objects that were saved, each with its score) are
+    judged. A mask that a person changed stays as it is. Raises `SettingError` where the scores are needed and missing.
+    """
+
+    out: Path
+    settings: Mapping[str, Any]
+    """The run's, of settings.json."""
+    records: Sequence[Record]
+    thresholds: Thresholds
+    images: Path | None = None
+    """Where the images are now, when they have moved."""
+    skipped: Skipped = field(default_factory=Skipped)
+    """Takes how many objects of the run do not pass, and which masks a person changed."""
+
+    def __post_init__(self) -> None:
+        for record in self.records:
+            if record["status"] != FAILED and SCORES not in record["outputs"]:
+                self._check_without_scores(record)
+
+    def annotations(self) -> AnnotationSet:
+        """All images with the objects that pass."""
+        given = annotations_of_run(self.out, self.records, self.classes, self.images)
+        by_name = {record["input"]: record for record in self.records}
+
+        def read(image: LabelledImage) -> LabelledImage:
+            return self._passing(image, by_name[image.name])
+
+        return AnnotationSet(self.classes, LazyImages(list(given.images), read), objects=True, skipped=self.skipped)
+
+    def labels_of(self, record: Record) -> NDArray[np.uint8]:
+        """The labels (h, w) of an image that did not fail."""
+        prediction = self._prediction(record)
+        return self._image(record).labels(self.classes) if prediction is None else prediction.mask
+
+    def record_of(self, record: Record) -> Record:
+        """What the manifest would say of an image that did not fail.
+
+        Without a score map, its scores and uncertainty stay those of the run.
+        """
+        prediction = self._prediction(record)
+        if prediction is not None:
+            counts = Counter(one.label for one in objects_of(prediction, self._method))
+            return record | record_of(prediction, record["outputs"], counts)
+        image = self._image(record)
+        facts: dict[str, ClassFacts] = {
+            name: {**about, "pixels": 0, "objects": 0} for name, about in record["classes"].items()
+        }
+        for one in image.annotations:
+            if not one.ignore:
+                facts[one.label]["pixels"] += one.area
+                facts[one.label]["objects"] += 1
+        found = any(about["pixels"] for about in facts.values())
+        return record | {"status": DONE if found else EMPTY, "classes": facts}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The run's, in the order of their labels."""
+        return tuple(self.settings["classes"])
+
+    @property
+    def _method(self) -> str:
+        export = self.settings.get("export")
+        return (export.get("instances") if isinstance(export, dict) else None) or "components"
+
+    def _image(self, record: Record) -> LabelledImage:
+        (given,) = annotations_of_run(self.out, [record], self.classes, self.images).images
+        return self._passing(given, record)
+
+    def _passing(self, image: LabelledImage, record: Record) -> LabelledImage:
+        before = sum(about.get("objects", 0) for about in record["classes"].values())
+        prediction = self._prediction(record)
+        if prediction is not None:
+            found = tuple(objects_of(prediction, self._method))
+        elif self._is_changed(record):
+            return replace(image, annotations=tuple(_masks(self.out, record, self.classes)))
+        else:
+            limits = limits_of_run(self.settings, image.size_hw, self.thresholds)
+            least = limits.min_presence or 0.0
+            there = [one for one in image.annotations if one.ignore or _presence(record, one.label) >= least]
+            given = AnnotationSet(
+                self.classes, [replace(image, annotations=tuple(there))], OBJECTS in record["outputs"]
+            )
+            (judged,) = passing(as_objects(given), replace(limits, min_presence=None)).images
+            found = judged.annotations
+        if len(found) < before:
+            self.skipped.leave_out(BELOW, image.name, before - len(found))
+        return replace(image, annotations=found)
+
+    def _prediction(self, record: Record) -> Prediction | None:
+        """What a run would have found; None without a score map, or where a person changed it. Raises `InputError`s."""
+        if SCORES not in record["outputs"] or self._is_changed(record):
+            return None
+        path = self.out / record["outputs"][SCORES]
+        planes, classes, present = scores.read(path)
+        if classes != self.classes or list(planes.shape[1:]) != list(record["size_hw"]):
+            raise MaskError(f"{path}: holds the scores of another image or of other classes; label it again")
+        limits = limits_of_run(self.settings, planes.shape[1:], self.thresholds)
+        least = 0.5 if limits.min_presence is None else limits.min_presence
+        whole = Prediction.from_scores(planes, classes, present, presence_threshold=least)
+        return whole.filtered(min_score=limits.min_score, min_area=limits.min_area or 0)
+
+    def _is_changed(self, record: Record) -> bool:
+        changed = "mask_sha256" in record and is_changed(self.out / record["mask"], record)
+        if changed:
+            self.skipped.note(f"{self.out / record['mask']}: changed by a person, so thresholds leave it as it is")
+        return changed
+
+    def _check_without_scores(self, record: Record) -> None:
+        """Refuse thresholds that a mask alone does not decide: what is below the run's is not in it any more."""
+        size_hw, wanted, option = record["size_hw"], self.thresholds, ""
+        own, limits = (limits_of_run(self.settings, size_hw, given) for given in (Thresholds(), wanted))
+        if (wanted.min_score and OBJECTS not in record["outputs"]) or limits.min_score < own.min_score:
+            option = "min_score (--min-score)"
+        if (limits.min_area or 0) < (own.min_area or 0):  # type: ignore[operator]
+            option = "min_area (--min-area)"
+        if wanted.min_presence is not None:
+            gone = any(
+                about["pixels"] and about["present"] < wanted.min_presence for about in record["classes"].values()
+            )
+            # The pixels of a class that goes belong to the next best one.
+            lower = own.min_presence is None or wanted.min_presence < own.min_presence
+            if lower or (gone and len(self.classes) > 1):
+                option = "min_presence (--min-presence)"
+        if option:
+            raise SettingError(
+                f"{self.out}: {option} needs the scores of {record['input']}, which this run did not save; label again "
+                "with the format scores (--format scores)"
+            )
+
+
+def limits_of_run(settings: Mapping[str, Any], size_hw: Sequence[int], wanted: Thresholds) -> Thresholds:
+    """What is kept of an image of a run: `wanted`, and what it leaves open as the run had it, the area in pixels.
+
+    settings: the run's; what somebody removed from them is unknown. Raises `SettingError` where they are damaged.
+    """
+    given, known = settings.get("thresholds"), settings.get("presence_threshold")
+    tiling, spec = settings.get("tiling"), settings.get("backbone")
+    try:
+        own = Thresholds(**(given or {}))
+        tile = tiling["tile"] if tiling else None
+        patch_area = patch_pixels(size_hw, spec["size"], spec["patch"], tile) if isinstance(spec, dict) else 0.0
+    except (TypeError, KeyError, ZeroDivisionError) as error:
+        raise SettingError(f"{SETTINGS} of the run is damaged ({error}); label again") from error
+    area = wanted if wanted.min_area is not None else own
+    return Thresholds(
+        wanted.min_presence if wanted.min_presence is not None else known if isinstance(known, int | float) else None,
+        wanted.min_score or own.min_score,
+        area.least_pixels(size_hw, patch_area),
+    )
+
+
+def _presence(record: Record, name: str) -> float:
+    return record["classes"][name]["present"]
+
+
 def _masks(out: Path, record: Record, classes: Sequence[str]) -> Iterator[Annotation]:
     """What a mask marks, class by class; column by column, since it may be larger than any image read whole."""
     path, (height, width) = out / record["mask"], (int(side) for side in record["size_hw"])
@@ -147,96 +331,10 @@ def _masks(out: Path, record: Record, classes: Sequence[str]) -> Iterator[Annota
             yield Annotation(name, encoded, float(record["classes"][name]["score"]))
 
 
-def _is_run(folder: Path) -> bool:
-    return (folder / MANIFEST).is_file() and (folder / SETTINGS).is_file()
-
-
-def _read(run: Path) -> tuple[Any, list[Any]]:
-    """What settings.json and the lines of manifest.jsonl hold. Raises `SupportError`."""
-    try:
-        settings = json.loads((run / SETTINGS).read_text(encoding="utf-8"))
-        return settings, [json.loads(line) for line in (run / MANIFEST).read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise SupportError(f"{run}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise _damaged(run, error) from error
-
-
-def _damaged(run: Path, error: Exception) -> SupportError:
-    return SupportError(f"{run}: {MANIFEST} or {SETTINGS} is damaged ({error}); run it again")
-
-
 def _images_of(out: Path) -> Path | None:
     """The folder that a run read its images from."""
     images = read_object(out / SETTINGS).get("images")
     return Path(images) if isinstance(images, str) else None
-
-
-def _record(where: Path, record: Any) -> Record:
-    """A line of a manifest that somebody may have edited, with the keys and kinds that reading it needs."""
-    try:
-        fine = isinstance(record["input"], str) and isinstance(record["status"], str)
-        fine = fine and not leads_out(record["input"])
-        if fine and record["status"] != FAILED:
-            scores = [about["score"] for about in record["classes"].values()]
-            paths = [record["mask"], *record["outputs"].values()]
-            fine &= all(isinstance(path, str) and not leads_out(path) for path in paths)
-            fine &= len(record["size_hw"]) == 2 and all(type(score) in (int, float) for score in scores)
-    except (KeyError, TypeError, AttributeError):
-        fine = False
-    if not fine:
-        raise SupportError(f"{where / MANIFEST}: a line that is no record of a run: {short(record)}; run it again")
-    kept: Record = record
-    return kept
-
-
-def _accepted(folder: Path) -> list[Shot] | None:
-    """Shots of the masks in a folder of a run, such as OUT/accepted/a.png; None when it is not one.
-
-    A page or frame comes as its image, with the run's bands. Raises `SupportError` for a mask of no image of the run,
-    or of one that is gone, `MaskError` and `ImageReadError`.
-    """
-    run = folder.parent
-    masks = sorted(walk(folder, lambda path: path.suffix.lower() == ".png" and path.name[0] != "."))
-    if not masks or not _is_run(run):
-        return None
-    settings, records = _read(run)
-    try:
-        inputs = {PurePosixPath(*PurePosixPath(r["mask"]).parts[1:]): r["input"] for r in records if "mask" in r}
-        classes, finder = [str(name) for name in settings["classes"]], ImageFinder(run, Path(settings["images"]))
-        selection = BandSelection.of(**settings.get("look", {"bands": None, "stretch": None}))
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(run, error) from error
-    named = {mask: _name_of(mask, folder, inputs) for mask in masks}
-    pairs = _pairs(named, {name: _file_of(mask, name, finder) for mask, name in named.items()}, selection)
-    # A person who empties a mask says that what was found there is none of it.
-    return shots_of_masks(pairs, LabelNames(dict(enumerate(classes, 1))), empty=True)
-
-
-def _pairs(
-    named: dict[Path, str], files: dict[str, Path], selection: BandSelection
-) -> Iterator[tuple[ImageLike, Path]]:
-    """Masks with their images, which are paths, or arrays of pages and frames."""
-    several = {name: path for name, path in files.items() if file_of(name) != name}
-    pages_and_frames = dict(read_images(several, selection))
-    for mask, name in named.items():
-        if name in pages_and_frames:
-            check_same_size(image_size(mask), pages_and_frames[name].shape[:2], f"{mask}, of {name},")
-        yield pages_and_frames.get(name, files[name]), mask
-
-
-def _name_of(mask: Path, folder: Path, inputs: dict[PurePosixPath, str]) -> str:
-    name = inputs.get(PurePosixPath(mask.relative_to(folder).as_posix()))
-    if name is None:
-        raise SupportError(f"{mask}: no image of the run in {folder.parent} has a mask of this name; leave it out")
-    return name
-
-
-def _file_of(mask: Path, name: str, finder: ImageFinder) -> Path:
-    path = finder.find(file_of(name))
-    if path is None:
-        raise SupportError(f"{mask}: its image {file_of(name)} is no longer where the run read it; put it back")
-    return path
 
 
 FORMAT = KshotRun()

@@ -25,7 +25,7 @@ from kshot.annotations.model import (
     ImageBuilder,
     LabelledImage,
     LazyImages,
-    split_into_instances,
+    as_objects,
 )
 from kshot.annotations.polygons import bridged, rings
 from kshot.annotations.skipped import Skipped
@@ -54,7 +54,7 @@ class Yolo(AnnotationReader, AnnotationWriter):
         without objects gets an empty file, which says so. Raises `OutputError`.
         """
         folder = out / self.output
-        objects = annotations if annotations.objects else split_into_instances(annotations, "components")
+        objects = as_objects(annotations)
         for image in objects.images:
             image.place_in(folder / "images", export)
             lines = "".join(_written(image, annotations.classes, export))

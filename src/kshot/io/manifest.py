@@ -23,8 +23,8 @@ class ClassFacts(TypedDict):
     """How sure it is that the image shows the class, 0..1."""
     pixels: int
     """Pixels of the mask that have the class's label."""
-    regions: int
-    """Connected components of these pixels."""
+    objects: int
+    """Their connected components, or what `instances` made of them: as many as files of objects hold."""
     score: float
     """Mean score of these pixels, 0..1; 0 without any."""
 
@@ -46,6 +46,8 @@ class Record(TypedDict, total=False):
     """How doubtful the masks are, 0..1."""
     mask: str
     """Path of the index mask, relative to the run's folder."""
+    mask_sha256: str
+    """Of the mask's labels, row by row, a byte each: whether a person has changed it since."""
     outputs: dict[str, str]
     """Path of the file that each format wrote, relative to the run's folder."""
     classes: dict[str, ClassFacts]

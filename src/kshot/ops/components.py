@@ -1,6 +1,7 @@
 """Connected components of masks, and instances: components, or watershed basins where objects touch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,70 +108,100 @@ def _basins(
             yield (rows, columns), basins[found] == index
 
 
-def count_components(mask: NDArray[np.uint8], smallest: int = 16) -> dict[int, int]:
-    """{label: number of 8-connected components of at least `smallest` pixels} of a label map (h, w)."""
-    counter = ComponentCounter(smallest)
-    counter.add(mask)
-    return counter.counts()
+def count_components(mask: NDArray[np.uint8]) -> dict[int, int]:
+    """{label: number of 8-connected components} of a label map (h, w)."""
+    strips = StripComponents()
+    strips.add(mask)
+    table = strips.join()
+    return table.counts(table.areas > 0)
 
 
-class ComponentCounter:
-    """`count_components` of a label map that comes in strips of rows, from the top, in the memory of one strip."""
+@dataclass(frozen=True)
+class ComponentTable:
+    """The components of a label map, n of them."""
 
-    def __init__(self, smallest: int = 16):
-        self.smallest = smallest
-        self.closed: dict[int, int] = {}
-        # Components that touch the last row, numbered from 1: the number at each column, and their sizes and labels.
-        self.row = np.zeros(0, np.int64)
-        self.sizes, self.labels = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    labels: NDArray[np.int64]
+    """(n,) from 1."""
+    areas: NDArray[np.int64]
+    """(n,) pixels."""
+    score_sums: NDArray[np.float64]
+    """(n,) sum of the scores of their pixels."""
+    pieces: NDArray[np.int64]
+    """Of each piece, as `StripComponents` numbers them, the component that it belongs to; -1 for background."""
 
-    def add(self, strip: NDArray[np.uint8]) -> None:
-        """Count the next rows (r, w); all strips have the same width."""
+    def passing(self, least_pixels: float, min_score: float) -> NDArray[np.bool_]:
+        """(n,) whether a component has the area and the mean score."""
+        return (self.areas >= least_pixels) & (self.score_sums >= min_score * self.areas)
+
+    def counts(self, kept: NDArray[np.bool_]) -> dict[int, int]:
+        """{label: how many of its components are kept}."""
+        labels, counts = np.unique(self.labels[kept], return_counts=True)
+        return dict(zip(labels.tolist(), counts.tolist(), strict=True))
+
+
+class StripComponents:
+    """Finds the 8-connected components of a label map that comes in strips of rows, from the top.
+
+    A component is in pieces, one or more in each strip that it lies in. Memory grows with the pieces, not the pixels.
+    """
+
+    def __init__(self) -> None:
+        # By strip: how many pieces came before, and of its pieces, which are numbered from 1 over all strips, the
+        # labels, areas and sums of scores.
+        self._before: list[int] = []
+        self._labels, self._areas = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
+        self._sums = [np.zeros(1)]
+        self._links = [np.zeros((0, 2), np.int64)]
+        self._row, self._row_labels = np.zeros(0, np.int64), np.zeros(0, np.uint8)
+        self._count = 0
+
+    def add(self, strip: NDArray[np.uint8], scores: NDArray[np.float32] | None = None) -> None:
+        """Take the next rows (r, w) of labels, and the score of each pixel's own label; all strips have one width."""
         numbers = label(strip, background=0, connectivity=2)  # (r, w)
-        own = np.bincount(numbers.ravel())
-        labels = np.zeros(len(own), np.int64)
-        labels[numbers.ravel()] = strip.ravel()  # all pixels of a component have one label
-        before = len(self.sizes) - 1
-        sizes = np.concatenate([self.sizes, own[1:]])
-        names = np.concatenate([self.labels, labels[1:]])
-        top = np.where(numbers[0] > 0, numbers[0] + before, 0)
-        whole = _joined(self.row, top, names)
-        sizes, names = np.bincount(whole, sizes).astype(np.int64), _first_of(names, whole)
-        last = whole[np.where(numbers[-1] > 0, numbers[-1] + before, 0)]
-        unfinished = np.unique(last[last > 0])
-        self._close(np.delete(sizes, [0, *unfinished]), np.delete(names, [0, *unfinished]))
-        renumbered = np.zeros(len(sizes), np.int64)
-        renumbered[unfinished] = np.arange(1, len(unfinished) + 1)
-        self.row = renumbered[last]
-        self.sizes, self.labels = np.append(0, sizes[unfinished]), np.append(0, names[unfinished])
+        areas = np.bincount(numbers.ravel()).astype(np.int64)
+        labels = np.zeros(len(areas), np.int64)
+        labels[numbers.ravel()] = strip.ravel()  # all pixels of a piece have one label
+        own = np.zeros(strip.size) if scores is None else scores.ravel()
+        sums = np.bincount(numbers.ravel(), own).astype(np.float64)
+        top = np.where(numbers[0] > 0, numbers[0] + self._count, 0)
+        self._links += list(_meeting(self._row, self._row_labels, top, strip[0]))
+        self._row, self._row_labels = np.where(numbers[-1] > 0, numbers[-1] + self._count, 0), strip[-1].copy()
+        self._labels.append(labels[1:])
+        self._areas.append(areas[1:])
+        self._sums.append(sums[1:])
+        self._before.append(self._count)
+        self._count += len(areas) - 1
 
-    def counts(self) -> dict[int, int]:
-        """{label: components} of all rows so far; rows that are added later start new components."""
-        self._close(self.sizes[1:], self.labels[1:])
-        self.row, self.sizes, self.labels = self.row * 0, self.sizes[:1], self.labels[:1]
-        return {name: self.closed[name] for name in sorted(self.closed)}
+    def join(self) -> ComponentTable:
+        """The components of all rows so far."""
+        links = np.concatenate(self._links) - 1
+        ones = np.ones(len(links), np.int8)
+        graph = coo_array((ones, (links[:, 0], links[:, 1])), shape=(self._count, self._count))
+        whole = csgraph.connected_components(graph, directed=False)[1].astype(np.int64) if self._count else links[:, 0]
+        count = int(whole.max(initial=-1)) + 1
+        labels = np.zeros(count, np.int64)
+        labels[whole] = np.concatenate(self._labels)[1:]
+        areas = np.bincount(whole, np.concatenate(self._areas)[1:], count).astype(np.int64)
+        sums = np.bincount(whole, np.concatenate(self._sums)[1:], count).astype(np.float64)
+        return ComponentTable(labels, areas, sums, np.append(-1, whole))
 
-    def _close(self, sizes: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
-        for name in labels[sizes >= self.smallest].tolist():
-            self.closed[name] = self.closed.get(name, 0) + 1
-
-
-def _joined(above: NDArray[np.int64], below: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each component, from 0 (background), the number of the one it is joined to where two rows meet; 0 stays 0."""
-    pairs = [np.zeros((0, 2), np.int64)]
-    if len(above):
-        near = ((above, below), (above[1:], below[:-1]), (above[:-1], below[1:]))
-        pairs += [np.stack([up, down], 1) for up, down in near]
-    met = np.unique(np.concatenate(pairs), axis=0)
-    met = met[(met > 0).all(1) & (labels[met[:, 0]] == labels[met[:, 1]])]
-    links = coo_array((np.ones(len(met), np.int8), (met[:, 0], met[:, 1])), shape=(len(labels), len(labels)))
-    # The background is linked to no component, so it stays alone, and the first.
-    whole: NDArray[np.int64] = csgraph.connected_components(links, directed=False)[1].astype(np.int64)
-    return whole
+    def sieve(
+        self, strips: Iterable[NDArray[np.uint8]], table: ComponentTable, kept: NDArray[np.bool_]
+    ) -> Iterator[NDArray[np.uint8]]:
+        """The same strips again, where the pixels of components that are not kept are background; kept: (n,)."""
+        stays = np.append(kept, False)[table.pieces]  # background is no component
+        for strip, before in zip(strips, self._before, strict=True):
+            numbers = label(strip, background=0, connectivity=2)
+            yield np.where(stays[np.where(numbers > 0, numbers + before, 0)], strip, np.uint8(0))
 
 
-def _first_of(values: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One value of each group."""
-    found = np.zeros(int(groups.max()) + 1, np.int64)
-    found[groups] = values
-    return found
+def _meeting(
+    above: NDArray[np.int64], above_labels: NDArray[np.uint8], below: NDArray[np.int64], labels: NDArray[np.uint8]
+) -> Iterator[NDArray[np.int64]]:
+    """(m, 2) numbers of pieces of one label that touch, also at a corner, where two rows meet."""
+    if not len(above):
+        return
+    wide = slice(None)
+    for up, down in ((wide, wide), (slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
+        met = (above[up] > 0) & (above_labels[up] == labels[down])
+        yield np.unique(np.stack([above[up][met], below[down][met]], 1), axis=0)

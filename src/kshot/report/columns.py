@@ -10,7 +10,7 @@ from kshot.io.manifest import FAILED, Record
 from kshot.report.run import Run, facts_of
 
 UNIT = 10_000  # fractions go as whole numbers of this one: shorter, and what the manifest rounds to
-_FACTS = (("present", UNIT), ("pixels", 1), ("regions", 1), ("score", UNIT))
+_FACTS = (("present", UNIT), ("pixels", 1), ("objects", 1), ("score", UNIT))
 _RATIOS = (0.8, 1.8)  # width by height that a card may have
 
 
@@ -18,7 +18,7 @@ def columns_of(run: Run, places: Mapping[str, int]) -> dict[str, Any]:
     """The columns of a run's records in the order of their names, numbers in them by value.
 
     places: of the images that the page carries itself, where each one stands among them. Status is a letter for each
-    record; facts are lists of present, pixels, regions and score by class; outputs are a rule by format, and what the
+    record; facts are lists of present, pixels, objects and score by class; outputs are a rule by format, and what the
     rule does not make is listed by itself.
     """
     records = sorted(run.records, key=lambda record: natural(record["input"]))

@@ -8,13 +8,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from PIL import Image
+
 from kshot.io.atomic import write_text
 from kshot.io.manifest import FAILED, Record
 from kshot.report.columns import columns_of
 from kshot.report.rendering import REPORT, hex_colour, render, script_json
 from kshot.report.run import Run, read_run
 from kshot.report.supports import read_supports
-from kshot.report.thumbnails import data_uri, drawn_mask, score_map, thumbnail
+from kshot.report.thumbnails import data_uri, drawn_labels, drawn_mask, score_map, thumbnail
+from kshot.types import Thresholds
 
 EMBED_LIMIT = 400
 _SIDES = ((24, 800), (80, 560), (10**9, 360))  # the more images, the smaller their copies
@@ -23,13 +26,15 @@ _BINS = 20
 Embedded = tuple[str | None, str | None, str | None]
 
 
-def write_report(out: Path, *, embed_limit: int = EMBED_LIMIT) -> Path:
+def write_report(out: Path, *, embed_limit: int = EMBED_LIMIT, thresholds: Thresholds | None = None) -> Path:
     """Write report.html into an output folder and return its path.
 
     embed_limit: the report carries so many images itself, the most uncertain ones, and links to the others' files.
-    Raises `SettingError` when `out` holds no run, and `OutputError`.
+    thresholds: other ones than the run had, for this page alone; what lies in the folder stays.
+    Raises `SettingError` when `out` holds no run, and for thresholds that need scores which were not saved (`scores`
+    among the formats), and `OutputError`.
     """
-    run = read_run(out)
+    run = read_run(out, thresholds)
     write_text(out / REPORT, render("report.html.j2", _context(run, embed_limit)))
     return out / REPORT
 
@@ -39,8 +44,11 @@ def embed(run: Run, records: Sequence[Record], side: int) -> list[Embedded]:
 
     def one(record: Record) -> Embedded:
         image = thumbnail(run.image_of(record), side)
-        overlay = thumbnail(run.output_of(record, "overlay"), side)
-        overlay = overlay or drawn_mask(run.output_of(record, "png"), image, run.classes, side)
+        if record["input"] in run.labels:
+            overlay: Image.Image | None = drawn_labels(run.labels[record["input"]](), image, run.classes, side)
+        else:
+            overlay = thumbnail(run.output_of(record, "overlay"), side)
+            overlay = overlay or drawn_mask(run.output_of(record, "png"), image, run.classes, side)
         heat = score_map(run.output_of(record, "scores"), side)
         return data_uri(overlay), data_uri(image), data_uri(heat)
 

@@ -1,13 +1,19 @@
 """What an output folder says of its run: records, settings, and the figures made of them."""
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from kshot.io.manifest import STATUSES, ClassFacts, Record, read_manifest, read_settings
+import numpy as np
+from numpy.typing import NDArray
+
+from kshot.formats.kshot_run import SavedLabels
+from kshot.io.manifest import FAILED, STATUSES, ClassFacts, Record, read_manifest, read_settings
 from kshot.report.rendering import hex_colour
+from kshot.types import Thresholds
 
 
 @dataclass(frozen=True)
@@ -21,8 +27,8 @@ class ClassFigures:
     """How many images show it."""
     image_fraction: float
     """These as a fraction of all images."""
-    components: int
-    """Connected components of its masks, over all images."""
+    objects: int
+    """Its objects over all images."""
     score: float | None
     """Median of the mean scores of the images that show it; None without any."""
     area: float | None
@@ -36,6 +42,10 @@ class Run:
     out: Path
     records: list[Record]
     settings: dict[str, Any]
+    labels: Mapping[str, Callable[[], NDArray[np.uint8]]] = field(default_factory=dict)
+    """Of images whose masks are others than those in the folder, by their names: labels (h, w)."""
+    thresholds: str = ""
+    """Which thresholds made them so, for people."""
 
     @cached_property
     def classes(self) -> list[str]:
@@ -64,9 +74,9 @@ class Run:
         return next((path for path in (Path(named), self.out / named) if path.is_dir()), None)
 
     @property
-    def components(self) -> int:
-        """Connected components over all masks."""
-        return sum(line.components for line in self.figures)
+    def objects(self) -> int:
+        """Objects over all images."""
+        return sum(line.objects for line in self.figures)
 
     def image_of(self, record: Record) -> Path | None:
         """The image that a record is of, when it is there."""
@@ -87,15 +97,25 @@ class Run:
             hex_colour(index),
             len(shown),
             len(shown) / max(1, len(self.records)),
-            sum(about.get("regions", 0) for _, about in shown),
+            sum(about.get("objects", 0) for _, about in shown),
             median(about.get("score", 0.0) for _, about in shown) if shown else None,
             median(areas) if areas else None,
         )
 
 
-def read_run(out: Path) -> Run:
-    """Read an output folder. Raises `SettingError` when there is no manifest in it."""
-    return Run(out, read_manifest(out), read_settings(out))
+def read_run(out: Path, thresholds: Thresholds | None = None) -> Run:
+    """Read an output folder. thresholds: other ones than the run had, decided on what it saved.
+
+    Raises `SettingError` when there is no manifest in it, and for thresholds that need scores which are not there.
+    """
+    records, settings = read_manifest(out), read_settings(out)
+    if thresholds is None or thresholds == Thresholds():
+        return Run(out, records, settings)
+    saved = SavedLabels(out, settings, records, thresholds)
+    labels = {r["input"]: partial(saved.labels_of, r) for r in records if r["status"] != FAILED}
+    now = [record if record["status"] == FAILED else saved.record_of(record) for record in records]
+    changed = {name: value for name, value in asdict(thresholds).items() if value != getattr(Thresholds, name)}
+    return Run(out, now, settings, labels, ", ".join(f"{name} {value}" for name, value in changed.items()))
 
 
 def facts_of(record: Record) -> dict[str, ClassFacts]:

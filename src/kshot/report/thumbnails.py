@@ -74,10 +74,16 @@ def drawn_mask(path: Path | None, image: Image.Image | None, classes: Sequence[s
     if path is None:
         return None
     try:
-        labels = Image.fromarray(read_mask(path, drawn=False))
+        labels = read_mask(path, drawn=False)
     except _BROKEN as error:
         log.warning("%s: left out of the report (%s)", path, error)
         return None
+    return drawn_labels(labels, image, classes, side)
+
+
+def drawn_labels(mask: NDArray[np.uint8], image: Image.Image | None, classes: Sequence[str], side: int) -> Image.Image:
+    """An overlay made of labels (h, w) and a small image; white without image."""
+    labels = Image.fromarray(mask)
     canvas = image or Image.new("RGB", shrunk(labels, side).size, "white")
     small = np.asarray(labels.resize(canvas.size, Image.Resampling.NEAREST))
     return outlined(np.asarray(canvas), np.where(small > len(classes), 0, small).astype(np.uint8), classes, 0.5)

@@ -30,7 +30,7 @@ MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=9))
 def run_of(folder: Path, mask: np.ndarray, classes: tuple[str, ...]) -> AnnotationSet:
     """A run folder with one mask, as `kshot label` leaves it."""
     save_labels(mask, folder / "masks" / "a.png")
-    about = {name: {"present": 1.0, "pixels": 1, "regions": 1, "score": 0.5} for name in classes}
+    about = {name: {"present": 1.0, "pixels": 1, "objects": 1, "score": 0.5} for name in classes}
     record = {"input": "a.tif", "status": "done", "size_hw": list(mask.shape), "mask": "masks/a.png"}
     (folder / "manifest.jsonl").write_text(json.dumps(record | {"outputs": {"png": "masks/a.png"}, "classes": about}))
     (folder / "settings.json").write_text(json.dumps({"classes": classes, "images": str(folder)}))

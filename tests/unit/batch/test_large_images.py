@@ -12,12 +12,12 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 import kshot
+from kshot.annotations.statistics import RunningStatistics, record_of
 from kshot.batch import label_folder, large_images, read_manifest
-from kshot.batch.statistics import RunningStatistics, record_of
 from kshot.features.tiles import Tiling
 from kshot.formats import kshot_run
 from kshot.io.images import read_mask
-from kshot.ops.components import ComponentCounter, count_components
+from kshot.ops.components import StripComponents, count_components
 from kshot.report import thumbnails
 from kshot.types import Shot, Thresholds
 from tests.support.drawing import draw
@@ -206,22 +206,34 @@ def test_formats_that_need_all_scores_are_refused(
     labels=arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 2)),
     cuts=st.lists(st.integers(1, 11), max_size=4),
 )
-def test_regions_of_strips_are_those_of_the_whole(labels: np.ndarray, cuts: list[int]) -> None:
-    counter = ComponentCounter(smallest=3)
-    for strip in np.split(labels, sorted({cut for cut in cuts if cut < len(labels)})):
-        counter.add(strip)
-    assert counter.counts() == count_components(labels, smallest=3)
+def test_components_of_strips_are_those_of_the_whole(labels: np.ndarray, cuts: list[int]) -> None:
+    """Counts, and what is left of the labels under thresholds, which `Prediction.filtered` says of the whole."""
+    rows = (np.arange(len(labels)) % 3 / 4).astype(np.float32)
+    own = np.where(labels > 0, rows[:, None], 0).astype(np.float32)
+    planes = np.stack([np.zeros_like(own), *(np.where(labels == index, own, 0) for index in (1, 2))])
+    whole = kshot.Prediction(labels, planes, {"a": 1.0, "b": 1.0}, ("a", "b")).filtered(min_area=3, min_score=0.25)
+    strips = np.split(labels, sorted({cut for cut in cuts if cut < len(labels)}))
+    found = StripComponents()
+    for strip, scores in zip(strips, np.split(own, np.cumsum([len(s) for s in strips])[:-1]), strict=True):
+        found.add(strip, scores)
+    table = found.join()
+    assert table.counts(table.areas > 0) == count_components(labels)
+    passing = table.passing(3, 0.25)
+    left = np.concatenate(list(found.sieve(strips, table, passing)))
+    assert np.array_equal(left, whole.mask) and table.counts(passing) == count_components(whole.mask)
 
 
-def test_regions_by_hand() -> None:
-    counter = ComponentCounter(smallest=1)
-    counter.add(np.array([[1, 0, 1], [1, 0, 1]], np.uint8))
-    counter.add(np.array([[0, 1, 0], [2, 0, 0]], np.uint8))  # a diagonal joins both arms
-    counter.add(np.array([[0, 2, 1]], np.uint8))
-    assert counter.counts() == {1: 2, 2: 1}
+def test_components_by_hand() -> None:
+    found = StripComponents()
+    found.add(np.array([[1, 0, 1], [1, 0, 1]], np.uint8))
+    found.add(np.array([[0, 1, 0], [2, 0, 0]], np.uint8))  # a diagonal joins both arms
+    found.add(np.array([[0, 2, 1]], np.uint8))
+    table = found.join()
+    assert sorted(zip(table.labels.tolist(), table.areas.tolist(), strict=True)) == [(1, 1), (1, 5), (2, 2)]
+    assert table.counts(table.areas > 0) == {1: 2, 2: 1}
 
 
-def test_a_mask_without_background_has_one_region() -> None:
+def test_a_mask_without_background_has_one_component() -> None:
     assert count_components(np.ones((8, 8), np.uint8)) == {1: 1}
 
 
@@ -230,8 +242,10 @@ def test_figures_of_strips_are_those_of_the_whole(toy: kshot.Segmenter, shots: l
     statistics = RunningStatistics(found.classes)
     for rows in (slice(0, 40), slice(40, 41), slice(41, 96)):
         statistics.add(found.mask[rows], found.scores[:, rows])
-    outputs = {"png": "masks/a.png"}
-    one, two = record_of(found, outputs), statistics.record(found.size_hw, found.present, outputs)
+        statistics.add_kept(found.mask[rows])
+    outputs, table = {"png": "masks/a.png"}, statistics.components.join()
+    two = statistics.record(found.size_hw, found.present, outputs, table, table.areas > 0)
+    one = record_of(found, outputs)
     assert one.pop("uncertainty") == pytest.approx(two.pop("uncertainty"), abs=2e-4)
     assert one["classes"]["disc"].pop("score") == pytest.approx(two["classes"]["disc"].pop("score"), abs=2e-4)
     assert one == two
@@ -246,11 +260,28 @@ def test_the_report_shows_a_large_scene_without_reading_it_whole(scene: Path, mo
     assert np.abs(np.asarray(small, float) - np.asarray(whole, float)).mean() < 15  # one averages the noise
 
 
-def test_windows_take_min_presence_alone(
-    toy: kshot.Segmenter, shots: list[Shot], scene: Path, tmp_path: Path, small_limit: None
+@pytest.mark.parametrize(
+    "thresholds",
+    [
+        Thresholds(min_presence=1.0),
+        Thresholds(min_area=0),
+        Thresholds(min_area="2%"),
+        Thresholds(min_score=0.7, min_area=9),
+    ],
+)
+def test_windows_take_all_thresholds(
+    toy: kshot.Segmenter,
+    shots: list[Shot],
+    scene: Path,
+    tmp_path: Path,
+    thresholds: Thresholds,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     task = toy.fit(shots)
-    label_folder(toy, task, scene, tmp_path / "none", tiling=TILES, thresholds=Thresholds(min_presence=1.0))
-    assert read_manifest(tmp_path / "none")[0]["status"] == "empty"
-    label_folder(toy, task, scene, tmp_path / "area", tiling=TILES, thresholds=Thresholds(min_area=9))
-    assert "--min-area" in read_manifest(tmp_path / "area")[0]["reason"]
+    label_folder(toy, task, scene, tmp_path / "whole", tiling=TILES, thresholds=thresholds)
+    monkeypatch.setattr(large_images, "FROM_PIXELS", 60_000)
+    label_folder(toy, task, scene, tmp_path / "parts", tiling=TILES, thresholds=thresholds)
+    (whole,), (parts,) = read_manifest(tmp_path / "whole"), read_manifest(tmp_path / "parts")
+    assert whole == parts and "mask_sha256" in parts
+    masks = [read_mask(tmp_path / run / "masks" / "scene.png", drawn=False) for run in ("whole", "parts")]
+    assert np.array_equal(*masks) and masks[0].any() == (thresholds.min_presence is None)

@@ -79,7 +79,7 @@ def test_the_manifest_says_it_all(toy: kshot.Segmenter, task: kshot.Task, image_
     assert list(records) == ["a.jpg", "b.png", "none.jpg", "sub/a.jpg"]
     assert records["none.jpg"]["status"] == "empty" and records["a.jpg"]["status"] == "done"
     facts = records["a.jpg"]["classes"]["disc"]
-    assert facts["present"] > 0.5 and facts["pixels"] > 1000 and facts["regions"] == 1 and 0.5 < facts["score"] <= 1
+    assert facts["present"] > 0.5 and facts["pixels"] > 1000 and facts["objects"] == 1 and 0.5 < facts["score"] <= 1
     assert len(records["a.jpg"]["sha256"]) == 64 and records["a.jpg"]["size_hw"] == [96, 128]
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert (

@@ -12,7 +12,7 @@ from kshot.report.run import Run
 
 
 def record(name: str, outputs: dict[str, str], **more: Any) -> dict[str, Any]:
-    facts = {"cat": {"present": 0.1234, "pixels": 5, "regions": 2, "score": 0.5}}
+    facts = {"cat": {"present": 0.1234, "pixels": 5, "objects": 2, "score": 0.5}}
     return {"input": name, "status": "done", "uncertainty": 0.25, "size_hw": [3, 6], "outputs": outputs} | {
         "classes": facts,
         **more,

@@ -181,7 +181,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_hundred_images_get_a_figure_of_their_doubt(tmp_path: Path) -> None:
-    facts = {"disc": {"present": 0.9, "pixels": 10, "regions": 1, "score": 0.8}}
+    facts = {"disc": {"present": 0.9, "pixels": 10, "objects": 1, "score": 0.8}}
     common = {"status": "done", "size_hw": [10, 10], "outputs": {}, "classes": facts}
     lines = [json.dumps({"input": f"{i}.jpg", "uncertainty": i / 100, **common}) for i in range(100)]
     (tmp_path / "manifest.jsonl").write_text("\n".join(lines))

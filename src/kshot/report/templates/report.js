@@ -44,8 +44,8 @@
     return {
       name, status: statuses[status[place]], reason: run.reasons[place], uncertainty: run.uncertainty[place] / UNIT,
       size_hw: run.sizes[run.size[place]], outputs: failed ? {} : run.outputs[place] ?? made(), embedded: run.embedded[place],
-      facts: failed ? [] : facts.map(([present, pixels, regions, score]) => (
-        { present: present[place] / UNIT, pixels: pixels[place], regions: regions[place], score: score[place] / UNIT })),
+      facts: failed ? [] : facts.map(([present, pixels, objects, score]) => (
+        { present: present[place] / UNIT, pixels: pixels[place], objects: objects[place], score: score[place] / UNIT })),
     };
   }
   function sources(record) {
@@ -122,7 +122,7 @@
     const lines = (some.length ? some : all).sort((a, b) => b.pixels - a.pixels || b.present - a.present);
     const made = lines.slice(0, 4).map((f) =>
       node("li", { class: f.pixels ? "" : "absent" }, node("span", {}, swatch(f.colour), f.name),
-        node("span", {}, f.pixels ? plural(f.regions, "region") : "not found"),
+        node("span", {}, f.pixels ? plural(f.objects, "object") : "not found"),
         node("small", {}, `presence ${share(f.present)}` + (f.pixels ? `, score ${share(f.score)}` : ""))));
     if (lines.length > 4) made.push(node("li", { class: "absent" }, `and ${lines.length - 4} more`));
     return node("ul", { class: "found" }, ...made);
@@ -192,7 +192,7 @@
     ].filter(Boolean));
     at("large-rows").replaceChildren(...seen.facts.map((f, index) => node("tr", {},
       node("th", { scope: "row" }, swatch(classes[index].colour), classes[index].name), node("td", {}, share(f.present)),
-      node("td", {}, f.pixels ? share(f.score) : "–"), node("td", {}, f.regions.toLocaleString("en")),
+      node("td", {}, f.pixels ? share(f.score) : "–"), node("td", {}, f.objects.toLocaleString("en")),
       node("td", {}, f.pixels.toLocaleString("en")), node("td", {}, share(pixels ? f.pixels / pixels : 0)))));
     const size = pixels ? `${seen.size_hw[1]} × ${seen.size_hw[0]} pixels, ` : "";
     at("large-facts").textContent = seen.status === "failed" ? seen.reason : `${size}uncertainty ${share(seen.uncertainty)}`;
