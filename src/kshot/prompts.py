@@ -239,8 +239,8 @@ def _from_marks(shot: Shot, features: FeatureMap) -> Tensor:
     if shot.points is not None:
         return grow_marks(features, _points(shot.points), _points(shot.negative_points))
     if shot.scribbles is not None:
-        positive = np.concatenate([_along(np.asarray(line)) for line in shot.scribbles])
-        lines = [_along(np.asarray(line)) for line in shot.negative_scribbles or ()]
+        positive = np.concatenate([points_along(np.asarray(line)) for line in shot.scribbles])
+        lines = [points_along(np.asarray(line)) for line in shot.negative_scribbles or ()]
         return grow_marks(features, positive, np.concatenate(lines) if lines else _points(None))
     return salient(features)
 
@@ -266,7 +266,7 @@ def _points(rows: object) -> NDArray[np.float64]:
     return np.zeros((0, 2)) if rows is None else np.asarray(rows, np.float64)
 
 
-def _along(line: NDArray[np.float64]) -> NDArray[np.float64]:
+def points_along(line: NDArray[np.float64]) -> NDArray[np.float64]:
     """Points at most four pixels apart along a polyline (n, 2)."""
     pieces = [line[:1]]
     for start, end in pairwise(line):

@@ -351,7 +351,7 @@ def check_same_size(got_hw: tuple[int, ...], expected_hw: tuple[int, ...], name:
         )
 
 
-def uncertainty_of(sums: Sequence[tuple[float, float, int]], present: Mapping[str, float]) -> float:
+def uncertainty_of(sums: Sequence[tuple[float, float, float]], present: Mapping[str, float]) -> float:
     """`Prediction.uncertainty` from sums over the image.
 
     sums: for each class found, its scores over its own pixels, its scores over all pixels, and how many its own are.

@@ -28,7 +28,7 @@ PARSED_ONLY = (
     "clip-dinoiser",
     "dinov2",
     "dinov3",
-    *(f"kshot {command}" for command in ("models pull", "eval", "compare", "datasets", "demo", "train")),
+    *(f"kshot {command}" for command in ("models pull", "eval", "compare", "datasets", "demo", "serve", "train")),
 )
 
 

@@ -125,9 +125,9 @@ def label_folder(
     task = task_of(task)
     task.check_backbone(segmenter.feature_spec.identity)
     writers = _writers(formats, export)
-    given = {} if overwrite else _stems_of(out)
+    given = {} if overwrite else stems_of_run(out)
     inputs = Inputs(images, out, limit=limit, watch=watch, shard=shard, skip=skip, every=every, given=given)
-    settings = _settings(segmenter, task, writers, export, thresholds) | {
+    settings = settings_of_run(segmenter, task, writers, export, thresholds) | {
         "images": str(common_root(images).resolve()),
         "tiling": tiling and asdict(tiling),
         **({"look": asdict(segmenter.band_selection)} if segmenter.band_selection != BandSelection() else {}),
@@ -211,9 +211,10 @@ def _filtered(
     return predict(image).filtered(**asdict(replace(thresholds, min_area=least)))
 
 
-def _settings(
+def settings_of_run(
     segmenter: Segmenter, task: Task, writers: Mapping[str, Format], export: Export, thresholds: Thresholds
 ) -> dict[str, Any]:
+    """What settings.json says of how masks are made and written."""
     return {
         "kshot": __version__,
         "task": task.digest(),
@@ -269,7 +270,7 @@ def _keeping(folder: RunFolder) -> Iterator[None]:
         ) from error
 
 
-def _stems_of(out: Path) -> dict[str, str]:
+def stems_of_run(out: Path) -> dict[str, str]:
     """What the results of images of earlier runs are called, where no two have one name; none in a new folder."""
     records = read_manifest(out) if is_begun(out) else []
     stems = {record["input"]: stem for record in records if (stem := stem_of(record))}

@@ -19,6 +19,7 @@ from kshot.cli import (
     label,
     models,
     report,
+    serve,
     train,
     train_background,
     train_distill,
@@ -55,6 +56,7 @@ app.command("demo")(demo.demo)
 app.command("label", epilog=label.LABEL_EXAMPLES)(label.label)
 app.command("fit", epilog=fit.FIT_EXAMPLES)(fit.fit)
 app.command("predict", epilog=label.PREDICT_EXAMPLES)(label.predict)
+app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.command("report")(report.report)
 app.command("eval")(evaluate.evaluate)

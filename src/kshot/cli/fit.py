@@ -50,7 +50,7 @@ def fit(
     accepted = accepted or []
     added = [SupportSet.from_folder(name) for name in accepted]
     more = [shot for supports in added for shot in supports]
-    supports = _supports(folder, prompts, accepted, more, needed=add is None)
+    supports = _supports(folder, prompts, accepted, more)
     if add is None:
         segmenter = model.segmenter()
         task = segmenter.fit(supports)
@@ -87,14 +87,12 @@ def fit(
         raise typer.Exit(3)
 
 
-def _supports(
-    folder: str | None, prompts: o.Prompts, accepted: "list[str]", more: "list[Shot]", needed: bool
-) -> "SupportSet":
-    """The supports of the command line and the accepted ones; the latter are enough where a task is added to."""
+def _supports(folder: str | None, prompts: o.Prompts, accepted: "list[str]", more: "list[Shot]") -> "SupportSet":
+    """The supports of the command line and the accepted ones; either are enough."""
     from kshot.cli.prompts import read_supports
     from kshot.types import SupportSet
 
-    if more and not needed and not folder and not prompts:
+    if more and not folder and not prompts:
         return SupportSet(more, source=", ".join(accepted))
     supports = read_supports(folder, prompts)
     source = " and ".join([supports.source, *accepted])

@@ -54,22 +54,32 @@ class PromptPrior:
 
 
 def grow_boxes(
-    features: FeatureMap, boxes: NDArray[np.float64], points: NDArray[np.float64], negative_points: NDArray[np.float64]
+    features: FeatureMap,
+    boxes: NDArray[np.float64],
+    points: NDArray[np.float64],
+    negative_points: NDArray[np.float64],
+    graph: FeatureGraph | None = None,
 ) -> Tensor:
     """Soft mask (gh, gw) in 0..1 of the objects in boxes (n, 4), x0 y0 x1 y1 in pixels.
 
     The mask of a patch is at most the fraction of it that lies in a box. points (p, 2) and negative_points (q, 2), x y
     in pixels, lie on the objects and off them. Each box gives a mask of its own; the largest value counts.
+    graph: that of these features, where it was built before.
     """
-    graph = build_feature_graph(features)
+    graph = graph or build_feature_graph(features)
     grown = [_grow_box(features, graph, box, points, negative_points) for box in boxes]
     return torch.stack(grown).amax(0)
 
 
-def grow_marks(features: FeatureMap, points: NDArray[np.float64], negative_points: NDArray[np.float64]) -> Tensor:
+def grow_marks(
+    features: FeatureMap,
+    points: NDArray[np.float64],
+    negative_points: NDArray[np.float64],
+    graph: FeatureGraph | None = None,
+) -> Tensor:
     """Soft mask (gh, gw) in 0..1 of the objects that points (p, 2) lie on, p > 0, and negative_points (q, 2) do not.
 
-    Points are x y in pixels.
+    Points are x y in pixels. graph: that of these features, where it was built before.
     """
     frame, allowed = features.frame, coverage(features.frame).flatten()
     positive = _marked(frame, points)
@@ -82,7 +92,7 @@ def grow_marks(features: FeatureMap, points: NDArray[np.float64], negative_point
         )
     near = torch.exp(-away / (2 * _NEAR_RADIUS**2))
     prior = PromptPrior(allowed, spots * allowed, (1 - near) * allowed, positive, negative, _NEAR_WEIGHT * (near - 1))
-    return _mask(_decide(features, build_feature_graph(features), prior), allowed, frame)
+    return _mask(_decide(features, graph or build_feature_graph(features), prior), allowed, frame)
 
 
 def salient(features: FeatureMap) -> Tensor:
