@@ -306,14 +306,14 @@ def _table(workspace: Workspace) -> str:
     file = io.StringIO()
     lines = csv.writer(file)
     names: Sequence[str] = workspace.names
-    lines.writerow(["image", "state", *(f"{name} {what}" for name in names for what in ("area", "pixels", "regions"))])
+    lines.writerow(["image", "state", *(f"{name} {what}" for name in names for what in ("area", "pixels", "objects"))])
     for index, name in enumerate(workspace.images.names):
         facts, record = workspace.facts.get(index), workspace.records.get(name, {})
         cells: list[Any] = [_plain(name), workspace.state(index)]
         for one in names:
             about = record.get("classes", {}).get(one)
             cells += [round(facts.areas.get(one, 0.0), 6) if facts else ""]
-            cells += [about["pixels"], about["regions"]] if about else ["", ""]
+            cells += [about["pixels"], about["objects"]] if about else ["", ""]
         lines.writerow(cells)
     return file.getvalue()
 

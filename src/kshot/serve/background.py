@@ -13,8 +13,8 @@ from collections import deque
 from typing import Any
 
 from kshot.annotations.model import Export
+from kshot.annotations.statistics import MASKS
 from kshot.batch.run import settings_of_run
-from kshot.batch.statistics import MASKS
 from kshot.errors import EmptyMaskError, InputError, KshotError, OutputError
 from kshot.formats.base import load_format
 from kshot.io.manifest import FAILED, Record

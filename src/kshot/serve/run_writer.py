@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.annotations.statistics import MASKS, record_of
 from kshot.batch.protection import check_replaced
 from kshot.batch.run_folder import RunFolder
-from kshot.batch.statistics import MASKS, record_of
 from kshot.errors import OutputError
 from kshot.formats.png import save_labels
 from kshot.io.atomic import atomic_path, write_text
