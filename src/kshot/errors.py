@@ -1,4 +1,4 @@
-"""Everything that kshot raises on purpose.
+"""Everything that kshot raises on purpose, and how its messages count.
 
 The tree; whoever catches `KshotError` catches all of it::
 
@@ -108,3 +108,8 @@ class TrainingError(KshotError):
 
 class OutputError(KshotError, OSError):
     """A result that cannot be written."""
+
+
+def plural(count: int, one: str, several: str = "") -> str:
+    """A count with its word: "1 image", "2 images"; several: the word for all counts but one, by default with an s."""
+    return f"{count} {one if count == 1 else several or one + 's'}"

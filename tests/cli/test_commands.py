@@ -43,7 +43,7 @@ def test_label_a_folder(support_folder: Path, image_folder: Path) -> None:
 
 def test_fit_then_predict_equals_label(support_folder: Path, image_folder: Path) -> None:
     run("label", support_folder, image_folder, "-o", "one", *TOY)
-    assert "1 classes (disc), 2 support images" in run("fit", support_folder, "-o", "t.kshot", *TOY).stdout
+    assert "1 class (disc), 2 support images" in run("fit", support_folder, "-o", "t.kshot", *TOY).stdout
     run("predict", "t.kshot", image_folder, "-o", "two")
     for name in ("a", "b", "sub/a", "none"):
         assert Path(f"one/masks/{name}.png").read_bytes() == Path(f"two/masks/{name}.png").read_bytes()
@@ -95,7 +95,7 @@ def test_json_is_one_document_on_stdout(support_folder: Path, image_folder: Path
 
 def test_dry_run_touches_nothing(support_folder: Path, image_folder: Path) -> None:
     result = run("label", support_folder, image_folder, "-o", "out", "--dry-run", *TOY)
-    assert "would label 4 images with 1 classes (disc) from 2 supports" in result.stdout
+    assert "would label 4 images with 1 class (disc) from 2 supports" in result.stdout
     plan = json.loads(run("label", support_folder, image_folder, "-o", "out", "--dry-run", "--json", *TOY).stdout)
     assert plan["images"] == 4 and not Path("out").exists()
 
@@ -457,7 +457,7 @@ def test_words_on_the_command_line(tmp_path: Path, image_folder: Path) -> None:
     assert "a cat · text" in page and "rust spot · text" in page
     Image.fromarray(draw(1)[0]).save("s.png")
     mixed = run("fit", "--text", "cat", "--support", "s.png", "--class", "cat", "-o", "cat.kshot", *model)
-    assert "1 classes (cat), 1 support images and 1 texts" in mixed.stdout
+    assert "1 class (cat), 1 support image and 1 text" in mixed.stdout
     grown = run("fit", "--text", "dog", "--add-to", "cat.kshot", "-o", "pets.kshot", "--json")
     assert json.loads(grown.stdout)["classes"] == ["cat", "dog"] and json.loads(grown.stdout)["supports"] == 3
     assert "0 failed" in run("predict", "pets.kshot", image_folder, "-o", "pets").stdout

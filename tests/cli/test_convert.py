@@ -34,7 +34,7 @@ def test_a_run_in_every_format_converts_to_the_same_masks(support_folder: Path, 
             assert Path("out", path).is_file()
     for name, folder in FOLDERS.items():
         result = run("convert", "out", "--to", name, "-o", f"as {name}")
-        assert "read kshot run in out" in result.stderr and "4 images, 1 classes" in result.stdout
+        assert "read kshot run in out" in result.stderr and "4 images, 1 class ->" in result.stdout
         source = Path(f"as {name}", folder)
         run("convert", source, "--to", "png", "-o", f"back {name}", "--images", image_folder)
         for stem in ("a", "b", "none", "sub/a"):

@@ -18,5 +18,5 @@ def test_the_command_says_what_it_made_and_what_it_left_out(tmp_path: Path) -> N
     told = json.loads(run(*command, tmp_path / "a", "--json", "--limit", 3).stdout)
     assert told["photographs"] == 3 and Path(told["weights"]).is_file()
     said = run(*command, tmp_path / "b", "--without", tmp_path / "tests")
-    assert f"1 photographs left out, since they lie in {tmp_path / 'tests'} too" in said.stderr.replace("\n", " ")
+    assert f"left out 1 photograph that {tmp_path / 'tests'} holds too" in said.stderr.replace("\n", " ")
     assert "192 patches of 3 photographs" in said.stdout and f"--set method.weights={tmp_path / 'b'}" in said.stdout

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.annotations.pairing import ending_of
-from kshot.errors import MaskError
+from kshot.errors import MaskError, plural
 from kshot.io.class_masks import ClassMask, MaskKind, read_class_mask
 from kshot.types import IGNORE, check_same_size
 
@@ -30,7 +30,7 @@ def check_masks(masks: Sequence[Path], folder: str) -> str | None:
     objects = max((len(mask.labels) for _, mask in read), default=0)
     told = [f"{counts[kind]} by {kind.value}" for kind in (MaskKind.SOFT, MaskKind.ALPHA) if counts[kind]]
     told += [f"up to {objects} labels in one, which are taken as objects of the class"] * (objects > 1)
-    return f"{folder}: {len(read)} masks, {'; '.join(told)}" if told else None
+    return f"{folder}: {plural(len(read), 'mask')}, {'; '.join(told)}" if told else None
 
 
 def read_masks(masks: Sequence[Path], others: Iterable[Path]) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from kshot.errors import SupportError
+from kshot.errors import SupportError, plural
 from kshot.io.paths import image_files, walk
 
 ImageAndMask = tuple[Path, Path]
@@ -219,4 +219,6 @@ def _is_png(path: Path) -> bool:
 def _refuse_lost(masks: list[Path], where: str) -> None:
     if masks:
         some = ", ".join(str(path) for path in sorted(masks)[:5]) + (", ..." if len(masks) > 5 else "")
-        raise SupportError(f"{len(masks)} masks without an image {where}: {some}; add the images, or remove the masks")
+        raise SupportError(
+            f"{plural(len(masks), 'mask')} without an image {where}: {some}; add the images, or remove the masks"
+        )

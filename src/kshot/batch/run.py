@@ -22,7 +22,7 @@ from kshot.batch.large_images import LargeImages, predict_tiled
 from kshot.batch.protection import check_replaced, entries_of
 from kshot.batch.run_folder import RunFolder
 from kshot.batch.stages import ImageResult, Stages, overlapped
-from kshot.errors import OutputError, SettingError
+from kshot.errors import OutputError, SettingError, plural
 from kshot.features.tiles import Tiling
 from kshot.formats.base import AnnotationWriter, Format, RowWriter, load_format
 from kshot.formats.kshot_run import OBJECTS, ObjectWriter, annotations_of_run
@@ -291,6 +291,6 @@ def _check_kept(out: Path, records: Iterable[Record]) -> None:
     ]
     if lost:
         raise OutputError(
-            f"{out}: results of {len(lost)} images, such as {lost[0]}, were removed during the run; "
+            f"{out}: results of {plural(len(lost), 'image')}, such as {lost[0]}, were removed during the run; "
             "make them again with --resume (resume=True)"
         )

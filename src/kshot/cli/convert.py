@@ -10,7 +10,7 @@ from kshot import _plugins
 from kshot.cli import options as o
 from kshot.cli.output import answer, say, say_lines
 from kshot.cli.parsing import CONVERTED
-from kshot.errors import SettingError, UnknownNameError
+from kshot.errors import SettingError, UnknownNameError, plural
 
 EXAMPLES = """Examples:
 
@@ -65,7 +65,8 @@ def convert(
     say_lines(skipped.lines, failed=bool(skipped.failures))
     facts = {"source": found, "classes": annotations.classes, "images": given.count, "written": str(path)}
     facts |= {"left_out": skipped.counts, "failed": skipped.failures, "notes": skipped.notes}
-    answer(json, facts, f"{given.count} images, {len(annotations.classes)} classes -> {path}")
+    counted = f"{plural(given.count, 'image')}, {plural(len(annotations.classes), 'class', 'classes')}"
+    answer(json, facts, f"{counted} -> {path}")
     if skipped.failures:
         raise typer.Exit(3)
 

@@ -1,6 +1,6 @@
 """`kshot fit`: supports in, a task file out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kshot.cli import options as o
-from kshot.cli.output import answer, described, say, say_notes, say_warnings, supports_of
+from kshot.cli.output import answer, bars, described, say, say_notes, say_warnings, supports_of
+from kshot.errors import plural
 
 if TYPE_CHECKING:
-    from kshot.methods.base import Support
+    from rich.progress import TaskID
+
+    from kshot.batch.review import Effect
+    from kshot.methods.base import Support, Task
+    from kshot.segmenter import Segmenter
     from kshot.types import Shot, SupportSet
 
 FIT_EXAMPLES = """Examples:
@@ -36,21 +41,32 @@ def fit(
     ] = None,
     accepted: Annotated[
         list[str] | None,
-        typer.Option("--add", help="A folder of more labels, such as OUT/accepted; may be given again."),
+        typer.Option(
+            "--add",
+            help="A run, a folder in one such as OUT/accepted, of which what you changed or accepted is taken, or any "
+            "folder of more labels; may be given again.",
+        ),
     ] = None,
+    no_effect: Annotated[
+        bool, typer.Option("--no-effect", help="With --add: do not predict the run's doubtful images again.")
+    ] = False,
     json: o.Json = False,
 ) -> None:
     """Fit a task from supports and save it, so that any number of folders can be predicted later."""
-    from kshot.batch.review import effect_of_accepted
+    from kshot.batch.additions import read_added
     from kshot.io.tensor_file import check_place
     from kshot.methods.base import load_task
-    from kshot.types import SupportSet
 
     check_place(out)
     accepted = accepted or []
-    added = [SupportSet.from_folder(name) for name in accepted]
+    added = [read_added(Path(name)) for name in accepted]
     more = [shot for supports in added for shot in supports]
     supports = _supports(folder, prompts, accepted, more)
+    read = [supports, *added]
+    for one in read:
+        say_notes(one)
+    for name, one in zip(accepted, added, strict=True):
+        say(f"added from {name}: {plural(len(one), 'support')}")
     if add is None:
         segmenter = model.segmenter()
         task = segmenter.fit(supports)
@@ -59,11 +75,8 @@ def fit(
         segmenter = model.segmenter_of(before)
         task = before.with_shots(supports, segmenter)
     task.save(out)
-    read = [supports, *added]
-    for one in read:
-        say_notes(one)
     say_warnings(task)
-    effects = [effect for name in accepted if (effect := effect_of_accepted(segmenter, task, Path(name), more))]
+    effects = [] if no_effect else list(_effects(segmenter, task, accepted, more))
     given = supports_of(task)
     facts: dict[str, Any] = {
         "task": str(out),
@@ -74,7 +87,9 @@ def fit(
     }
     if effects:
         facts["effect"] = [asdict(effect) for effect in effects]
-    lines = [f"{out}: {len(task.classes)} classes ({', '.join(task.classes)}), {_counted(given)}"]
+    if added:
+        facts["added"] = [{"from": name, "supports": len(one)} for name, one in zip(accepted, added, strict=True)]
+    lines = [f"{out}: {plural(len(task.classes), 'class', 'classes')} ({', '.join(task.classes)}), {_counted(given)}"]
     lines += [
         f"mean uncertainty of the {effect.images} most doubtful other images: "
         f"{100 * effect.before:.1f}% -> {100 * effect.after:.1f}%"
@@ -85,6 +100,22 @@ def fit(
     answer(json, facts, *lines)
     if any(one.failures for one in read):
         raise typer.Exit(3)
+
+
+def _effects(segmenter: "Segmenter", task: "Task", accepted: "list[str]", more: "list[Shot]") -> "Iterator[Effect]":
+    """What was added does to the other images of each run, under a bar."""
+    from kshot.batch.review import effect_of_accepted
+
+    with bars() as bar:
+        for name in accepted:
+            shown = bar.add_task(f"doubtful images of {name}, again", total=None)
+
+            def step(done: int, total: int, shown: "TaskID" = shown) -> None:
+                bar.update(shown, completed=done, total=total)
+
+            found = effect_of_accepted(segmenter, task, Path(name), more, step)
+            if found:
+                yield found
 
 
 def _supports(folder: str | None, prompts: o.Prompts, accepted: "list[str]", more: "list[Shot]") -> "SupportSet":
@@ -103,5 +134,5 @@ def _counted(supports: "Sequence[Support]") -> str:
     """How many supports there are, of each kind."""
     texts = sum(support.kind == "text" for support in supports)
     images = len(supports) - texts
-    parts = [f"{images} support images"] if images or not texts else []
-    return " and ".join([*parts, f"{texts} texts"] if texts else parts)
+    parts = [plural(images, "support image")] if images or not texts else []
+    return " and ".join([*parts, plural(texts, "text")] if texts else parts)

@@ -10,7 +10,7 @@ import typer
 from kshot.cli import options as o
 from kshot.cli import parsing
 from kshot.cli.output import answer, described, finish, progress_bar, say, say_notes, say_warnings, supports_of
-from kshot.errors import SettingError
+from kshot.errors import SettingError, plural
 
 if TYPE_CHECKING:
     from kshot.batch import Shard
@@ -128,10 +128,11 @@ def _say_plan(
     count, videos = count_images(inputs)
     odd = [{"input": file.name, "reason": str(file.problem)} for file in inputs.files if file.problem]
     facts = {"classes": classes, "supports": shots, "images": count, "videos": videos, "failures": odd}
-    counted = f"{count} images" + (f" and {videos} videos" if videos else "")
+    counted = plural(count, "image") + (f" and {plural(videos, 'video')}" if videos else "")
     for each in odd:
         say(f"would fail: {each['input']}: {each['reason']}")
-    told = f"would label {counted} with {len(classes)} classes ({', '.join(classes)}) from {shots} supports"
+    named = f"{plural(len(classes), 'class', 'classes')} ({', '.join(classes)})"
+    told = f"would label {counted} with {named} from {plural(shots, 'support')}"
     answer(run.json, facts | {"out": str(out), "formats": formats}, f"{told}, as {', '.join(formats)} in {out}")
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from kshot.errors import plural
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -120,12 +122,13 @@ def finish(summary: "Summary", as_json: bool, again: str, report: Path, supports
         notes = {} if supports is None else {"supports": supports.notes}
         print_json(asdict(summary) | {"report": str(report)} | notes)
     else:
-        parts = [f"{summary.processed} processed", f"{summary.objects} objects", f"{summary.empty} empty"]
+        objects = plural(summary.objects, "object")
+        parts = [f"{summary.processed} processed", objects, f"{summary.empty} empty"]
         parts += [f"{summary.failed} failed"] + ([f"{summary.skipped} done before"] if summary.skipped else [])
         typer.echo(f"{', '.join(parts)} in {summary.seconds:.1f} s -> {summary.out}")
     if summary.interrupted:
         through = summary.processed + summary.skipped
-        _tell(f"interrupted after {through} of {summary.total} images; continue with: {again}")
+        _tell(f"interrupted after {through} of {plural(summary.total, 'image')}; continue with: {again}")
         raise typer.Exit(130)
     if summary.failed:
         one = summary.failed == 1

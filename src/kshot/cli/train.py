@@ -11,6 +11,7 @@ import typer
 
 from kshot.cli import options as o
 from kshot.cli.output import bars, say
+from kshot.errors import plural
 
 app = typer.Typer(
     no_args_is_help=True, help="Train heads, learnable methods, backgrounds, or a small encoder of your own."
@@ -54,4 +55,5 @@ def training_bar() -> Iterator[Callable[[str, int, int, dict[str, float]], None]
 def say_near_duplicates(count: int, folders: Sequence[Path] | None) -> None:
     """How many photographs were left out, if any."""
     if count:
-        say(f"{count} photographs left out, since they lie in {' or '.join(map(str, folders or ()))} too")
+        where = " or ".join(map(str, folders or ()))
+        say(f"left out {plural(count, 'photograph')} that {where} holds too")

@@ -1,22 +1,24 @@
 """What a data set has and what it lacks, in words."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from kshot.errors import DatasetError
+from kshot.errors import DatasetError, plural
 
 
 class Problem(NamedTuple):
-    """Something that the data set lacks: what, and of which images or files."""
+    """Something that the data set lacks: what ("images without a mask"), and of which images or files."""
 
     what: str
     ids: tuple[str, ...]
 
     def __str__(self) -> str:
         some = ", ".join(self.ids[:3]) + (", ..." if len(self.ids) > 3 else "")
-        return f"{len(self.ids)} {self.what}: {some}"
+        what = re.sub(r"^(images|masks|\.jpeg files)", lambda found: found[0][:-1], self.what)
+        return f"{len(self.ids)} {what if len(self.ids) == 1 else self.what}: {some}"
 
 
 class ClassCount(NamedTuple):
@@ -52,7 +54,9 @@ class DatasetReport:
         sizes = ", ".join(f"{split} {size}" for split, size in self.splits.items())
         told = [f"{self.name} ({self.family}) in {self.root}", f"layout: {self.layout}", f"images: {sizes}"]
         told.append(f"classes in {self.split}: {self.present} of {len(self.classes)}")
-        told += [f"  {c.name}: {c.images} images, {c.pairs} pairs" for c in self.classes if c.images]
+        told += [
+            f"  {c.name}: {plural(c.images, 'image')}, {plural(c.pairs, 'pair')}" for c in self.classes if c.images
+        ]
         absent = [c.name for c in self.classes if not c.images]
         if absent:
             told.append(f"absent: {', '.join(absent[:20])}" + (", ..." if len(absent) > 20 else ""))

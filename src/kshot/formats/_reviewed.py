@@ -12,6 +12,7 @@ from kshot.annotations.shots import ShotList
 from kshot.annotations.statistics import hash_of_labels
 from kshot.errors import InputError, SupportError
 from kshot.formats._run_files import damaged, is_run, read_run_files
+from kshot.formats.base import AnnotationWriter, all_formats
 from kshot.formats.index_masks import LabelNames, shots_of_masks
 from kshot.io.images import image_size, read_mask
 from kshot.io.manifest import Record
@@ -32,7 +33,9 @@ def reviewed_shots(place: Path) -> ShotList | None:
     run = place if is_run(place) else place.parent
     folders = [place / ACCEPTED, place / "masks"] if run == place else [place]
     masks = {mask: folder for folder in folders if folder.is_dir() for mask in sorted(walk(folder, _is_mask))}
-    if not masks or not is_run(run):
+    # Folders of formats hold images too, and masks by other names.
+    of_formats = {one.output for one in all_formats() if isinstance(one, AnnotationWriter)}
+    if not masks or not is_run(run) or (run != place and place.name in of_formats):
         return None
     settings, records = read_run_files(run)
     by_name = {PurePosixPath(*PurePosixPath(r["mask"]).parts[1:]): r for r in records if "mask" in r}

@@ -24,10 +24,11 @@ from kshot.annotations.model import (
     passing,
 )
 from kshot.annotations.pairing import ImageFinder
+from kshot.annotations.shots import ShotList
 from kshot.annotations.skipped import Skipped
 from kshot.annotations.statistics import record_of
 from kshot.errors import MaskError, SettingError, SupportError
-from kshot.formats import coco, scores
+from kshot.formats import _reviewed, coco, scores
 from kshot.formats._reviewed import is_changed, reviewed_shots
 from kshot.formats._run_files import is_run, read_run_files
 from kshot.formats.base import ImageWriter, ScoredReader
@@ -38,6 +39,7 @@ from kshot.io.rasters import MOST_PIXELS
 from kshot.ops.components import split
 from kshot.types import IGNORE, Prediction, Shot, Thresholds, patch_pixels
 
+ACCEPTED = _reviewed.ACCEPTED
 OBJECTS = "instances"  # what the objects of an image are called among its outputs
 SCORES = "scores"  # and its score map
 
@@ -285,6 +287,11 @@ class SavedLabels:
                 f"{self.out}: {option} needs the scores of {record['input']}, which this run did not save; label again "
                 "with the format scores (--format scores)"
             )
+
+
+def read_reviewed(place: Path) -> ShotList | None:
+    """What a person made of a run's masks: `_reviewed.reviewed_shots` of a run or of a folder of masks in one."""
+    return reviewed_shots(place)
 
 
 def limits_of_run(settings: Mapping[str, Any], size_hw: Sequence[int], wanted: Thresholds) -> Thresholds:

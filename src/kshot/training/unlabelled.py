@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from kshot.errors import ImageReadError, TrainingError
+from kshot.errors import ImageReadError, TrainingError, plural
 from kshot.io.images import read_image, read_mask
 from kshot.io.paths import list_images
 from kshot.ops.geometry import FeatureMap, Frame, to_grid
@@ -48,7 +48,7 @@ def find_photos(folder: Path, limit: int | None = None, without: Sequence[Path |
         else:
             thumbnails[path] = _thumbnail(image) if without else None
     if not thumbnails:
-        raise TrainingError(f"{folder}: no readable image in it ({len(found)} files looked like one)")
+        raise TrainingError(f"{folder}: no readable image in it ({plural(len(found), 'file')} looked like one)")
     if not without:
         return list(thumbnails), 0
     kept = remove_near_duplicates({path: each for path, each in thumbnails.items() if each is not None}, without)

@@ -41,7 +41,7 @@ def test_one_sided_files_are_listed_or_stop(tmp_path):
         ("images without a mask", ("b",)),
         ("masks without an image", ("a",)),
     ]
-    with pytest.raises(DatasetError, match=r"1 images without a mask: b; 1 masks without an image: a; add what"):
+    with pytest.raises(DatasetError, match=r"1 image without a mask: b; 1 mask without an image: a; add what"):
         load_dataset("folder", root, strict=True)
 
 
@@ -73,7 +73,7 @@ def test_lists_beside_the_data_split_it(tmp_path):
     dataset = load_dataset("folder", root)
     assert dataset.splits == {"train": ("a", "b"), "val": ("c",)}
     assert (dataset.query_split, dataset.support_split) == ("val", "train")
-    assert str(dataset.problems[0]) == "1 images of val.txt without a file or a mask: d"
+    assert str(dataset.problems[0]) == "1 image of val.txt without a file or a mask: d"
 
 
 def test_a_list_that_is_no_text_is_refused(tmp_path):

@@ -91,7 +91,7 @@ def test_a_mask_of_another_size_is_brought_to_its_image_and_said(tmp_path):
     save(mask, large)
     dataset = load_dataset("fss1000", root, strict=True)
     assert np.array_equal(dataset.truth("class_0001/8"), before)
-    told = "1 masks of another size than their image, brought to its size (nearest): class_0001/8.png"
+    told = "1 mask of another size than their image, brought to its size (nearest): class_0001/8.png"
     assert dataset.report().shortfalls[-1] == told and told in dataset.report().lines()
 
 

@@ -72,7 +72,7 @@ def test_a_partial_copy_works_and_says_so(tmp_path):
     report = load_dataset("voc", make_voc(tmp_path, {"val": images})).report()
     assert report.shortfalls == ("5 of 20 classes present; not a PASCAL-5i score",)
     assert report.present == 5
-    assert "  cat: 1 images, 1 pairs" in report.lines()
+    assert "  cat: 1 image, 1 pair" in report.lines()
     assert any(line.startswith("absent: boat, bottle") for line in report.lines())
 
 

@@ -86,14 +86,14 @@ def test_a_folder_of_another_layout_is_left_to_others(names, tmp_path):
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (["cat/a.jpg", "cat/a.png", "cat/b.png"], r"1 masks without an image in .*cat: .*b\.png"),
+        (["cat/a.jpg", "cat/a.png", "cat/b.png"], r"1 mask without an image in .*cat: .*b\.png"),
         (["cat/a.jpg", "cat/b_mask.png"], r"without an image.*b_mask\.png"),
         (["images/cat/a.jpg", "masks/cat/b.png"], r"without an image.*b\.png"),
         (["images/cat/a.jpg", "masks/dog/a.png"], r"without an image.*dog"),
         (["cat/a.jpg", "cat/a.png", "cat/a_mask.png"], r"a\.jpg.*which is the image"),
         (["cat/a.jpg", "cat/a_mask.png", "cat/a_seg.png"], r"a_mask\.png.*a_seg\.png: which is the image"),
         (["cat/a.jpg", "cat/a_mask.png", "cat/a_segmentation_1.png"], "which is the image"),
-        (["cat/a.jpg", "cat/a_seg.png", "cat/b_seg.png"], r"1 masks without an image.*b_seg\.png"),
+        (["cat/a.jpg", "cat/a_seg.png", "cat/b_seg.png"], r"1 mask without an image.*b_seg\.png"),
         (["images/cat/a.jpg", "masks/cat/a.png", "masks/cat/a_mask.png"], "two masks of"),
         (["images/cat/a.jpg", "images/cat/a.png", "masks/cat/a.png"], "two files of one name"),
         (["cat/a.jpg", "stray.jpg"], r"stray\.jpg: an image beside the class folders"),

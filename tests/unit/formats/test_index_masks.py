@@ -88,7 +88,7 @@ def test_254_classes_fit(tmp_path):
 def test_two_class_files_or_masks_without_images_are_refused(tmp_path):
     make(tmp_path, {"a": square(1)})
     mask(tmp_path / "masks/lost.png", square(1))
-    with pytest.raises(SupportError, match=r"1 masks without an image.*lost\.png"):
+    with pytest.raises(SupportError, match=r"1 mask without an image.*lost\.png"):
         index_masks.FORMAT.read_shots(tmp_path)
     text(tmp_path / "classes.json", {"1": "cat"})
     with pytest.raises(SupportError, match=r"both classes\.json and classes\.txt"):
