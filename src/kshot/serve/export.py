@@ -4,7 +4,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from kshot.annotations.model import Export, split_into_instances
+from kshot.annotations.model import Export, as_objects, split_into_instances
 from kshot.errors import SettingError
 from kshot.formats.base import AnnotationWriter, CheckedImages, load_format
 from kshot.formats.kshot_run import annotations_of_run
@@ -70,7 +70,7 @@ def export(workspace: Workspace, asked: ExportIn) -> ExportOut:
         raise SettingError("no mask to export yet: draw on an image, or accept one")
     options = Export(asked.instances, asked.polygons, asked.tolerance, asked.copy_images)
     images = workspace.images
-    annotations = annotations_of_run(workspace.out, chosen, classes, images.root)
+    annotations = as_objects(annotations_of_run(workspace.out, chosen, classes, images.root))
     given = CheckedImages(annotations, writer)
     whole = split_into_instances(replace(annotations, images=given), options.instances)
     path = writer.write_annotations(whole, place, options)
