@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 import yaml
 
+from kshot.annotations import rle
+from kshot.annotations.rle import Rle
 from kshot.errors import SupportError
+from kshot.io import limits
 from kshot.io.images import image_size
 from kshot.io.paths import visible
 
 T = TypeVar("T")
-MAX_PIXELS_UNSEEN = 500_000_000  # of an image that is not there to be measured; 20,000 x 20,000 are 400 millions
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,11 @@ def size_of(entry: Entry, keys: tuple[str, str], image: Path | bytes | None) -> 
     height, width = entry.whole(keys[0]), entry.whole(keys[1])
     if image is None:
         # Nothing but the file itself vouches for the size, and masks of it are made.
-        if height * width > MAX_PIXELS_UNSEEN:
-            raise entry.wrong(f"an image of {width} x {height} pixels, over the limit of {MAX_PIXELS_UNSEEN:,}")
+        most = limits.LABEL_PIXELS
+        if height * width > most.value:
+            raise entry.wrong(
+                f"an image of {width} x {height} pixels, over the limit of {most.value:,}; raise {most.variable}"
+            )
         return height, width
     real = image_size(image)
     if (height, width) != real:
@@ -128,6 +133,14 @@ def polygon(entry: Entry, values: Any, size_hw: tuple[int, int]) -> list[list[fl
         raise entry.wrong(f"expected a polygon of at least three x, y corners, got {len(points)}")
     check_near_image(entry, points, size_hw)
     return points
+
+
+def filled(entry: Entry, corners: list[list[float]], size_hw: tuple[int, int]) -> Rle:
+    """The run lengths of a polygon's inside. Raises `SupportError` that names the entry."""
+    try:
+        return rle.encode_polygon(corners, size_hw)
+    except SupportError as error:
+        raise entry.wrong(str(error)) from error
 
 
 def check_near_image(entry: Entry, points: Iterable[Sequence[float]], size_hw: tuple[int, int]) -> None:

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from kshot.errors import SupportError
+from kshot.io import limits
+
 Rle = dict[str, Any]
 _AT_ONCE = 2**22  # pixels of a mask whose runs are looked for at once
 
@@ -22,19 +25,28 @@ def encode(mask: NDArray[Any]) -> Rle:
     return encoded
 
 
-def encode_at(crop: NDArray[Any], left: int, top: int, size_hw: tuple[int, int]) -> Rle:
+def encode_at(crop: NDArray[np.bool_], left: int, top: int, size_hw: tuple[int, int]) -> Rle:
     """The run lengths of a mask that is a crop (h, w) with nothing around it; the crop has to fit."""
-    mask = np.zeros(size_hw, np.uint8)
-    mask[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
-    return encode(mask)
+    if not crop.any():
+        return encode_counts([math.prod(size_hw)], size_hw)
+    height, width = crop.shape
+    return encode_crop(crop, (slice(top, top + height), slice(left, left + width)), size_hw)
 
 
 def encode_polygon(points: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> Rle:
     """The run lengths of a polygon's inside by the even-odd rule; what lies outside the image is cut off.
 
-    The corners [[x, y], ...] have to be finite and near the image: the work grows with the polygon's extent.
+    The corners [[x, y], ...] have to be finite and near the image: memory and work grow with the polygon's outline.
+    Raises `SupportError` for one that is longer than `limits.OUTLINE` allows.
     """
-    encoded: list[Rle] = coco.frPyObjects([[float(number) for point in points for number in point]], *size_hw)
+    corners = np.asarray(points, np.float64)
+    length = float(np.abs(np.diff(corners, axis=0, append=corners[:1])).max(1).sum())
+    if length > limits.OUTLINE.value:
+        raise SupportError(
+            f"a polygon of {len(corners):,} corners has an outline of {length:,.0f} pixels, over the limit of "
+            f"{limits.OUTLINE.value:,}; raise {limits.OUTLINE.variable}"
+        )
+    encoded: list[Rle] = coco.frPyObjects([corners.ravel().tolist()], *size_hw)
     return encoded[0]
 
 
@@ -81,7 +93,10 @@ def merge(masks: Sequence[Rle]) -> Rle:
 
 def subtract(mask: Rle, hole: Rle) -> Rle:
     """The run lengths of what a mask marks and a hole does not."""
-    return encode(decode(mask) & ~decode(hole))
+    counts = decode_counts(hole["counts"].decode("ascii"))
+    around = encode_counts(counts[1:] if counts[0] == 0 else [0, *counts], hole["size"])
+    left: Rle = coco.merge([mask, around], intersect=True)
+    return left
 
 
 def decode(mask: Rle) -> NDArray[np.bool_]:

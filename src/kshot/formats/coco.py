@@ -16,6 +16,7 @@ from kshot.annotations.checked_json import (
     Entry,
     check_near_image,
     documents,
+    filled,
     numbers,
     read_json,
     score_of,
@@ -365,7 +366,7 @@ def segmentation_rle(entry: Entry, size_hw: tuple[int, int]) -> Rle:
     if isinstance(segmentation, dict):
         return _from_counts(entry, segmentation, size_hw)
     outlines = segmentation if isinstance(segmentation[0], list) else [segmentation]
-    return rle.merge([rle.encode_polygon(_polygon(entry, outline, size_hw), size_hw) for outline in outlines])
+    return rle.merge([filled(entry, _polygon(entry, outline, size_hw), size_hw) for outline in outlines])
 
 
 def _polygon(entry: Entry, outline: Any, size_hw: tuple[int, int]) -> list[list[float]]:

@@ -16,7 +16,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
 from kshot.annotations import rle
-from kshot.annotations.checked_json import Entry, documents, polygon, size_of, the_only
+from kshot.annotations.checked_json import Entry, documents, filled, polygon, size_of, the_only
 from kshot.annotations.model import (
     DEFAULT_EXPORT,
     Annotation,
@@ -153,7 +153,7 @@ def _add(builder: ImageBuilder, kind: str, shape: Entry, order: int, skipped: Sk
         builder.prompts.add_scribble(label, _points(shape))
     else:
         size_hw = builder.size_hw
-        mask = _mask(shape, size_hw) if kind == "mask" else rle.encode_polygon(_ring(shape, kind, size_hw), size_hw)
+        mask = _mask(shape, size_hw) if kind == "mask" else filled(shape, _ring(shape, kind, size_hw), size_hw)
         group = shape.values.get("group_id", "0")
         builder.add(Annotation(label, mask, order=order), None if group == "0" else group)  # CVAT's group 0 is none
 
@@ -200,7 +200,7 @@ def _mask(shape: Entry, size_hw: tuple[int, int]) -> Rle:
     runs = [_whole(shape, run) for run in shape.get("rle", str).split(",")]
     if sum(runs) != width * height:
         raise shape.wrong(f"its run lengths cover {sum(runs)} pixels, but its box has {width * height}")
-    return rle.encode_at(np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width), left, top, size_hw)
+    return rle.encode_at(np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width), left, top, size_hw)
 
 
 def _pixels(entry: Entry, name: str, least: int = 1) -> int:

@@ -22,6 +22,7 @@ from kshot.annotations import rle
 from kshot.annotations.checked_json import (
     Entry,
     documents,
+    filled,
     numbers,
     points_of,
     polygon,
@@ -253,7 +254,7 @@ def _outline(shape: str, value: Entry, size_hw: tuple[int, int]) -> Rle:
         ring = turned(ellipse_corners(*centre, *radii), centre, _rotation(value))
     else:
         ring = _pixels(points_of(value, value.get("points", list)), size_hw)
-    return rle.encode_polygon(polygon(value, ring, size_hw), size_hw)
+    return filled(value, polygon(value, ring, size_hw), size_hw)
 
 
 def _rotation(value: Entry) -> float:
@@ -266,7 +267,7 @@ def _brush(value: Entry, size_hw: tuple[int, int]) -> Rle:
     if not isinstance(packed, list) or not all(type(byte) is int and 0 <= byte < 256 for byte in packed):
         raise value.wrong("expected a brush's rle as a list of bytes; export as JSON, not as PNG or NumPy")
     try:
-        return rle.encode(decode_brush(bytes(packed), size_hw))
+        return rle.encode_at(decode_brush(bytes(packed), size_hw), 0, 0, size_hw)
     except ValueError as error:
         raise value.wrong(f"its rle is damaged: {error}") from error
 
@@ -364,17 +365,22 @@ def decode_brush(data: bytes, size_hw: tuple[int, int]) -> NDArray[np.bool_]:
     sizes = [bits.read(4) + 1 for _ in range(_CHANNELS)]
     if count != total:
         raise ValueError(f"it holds {count} values, but an image of {width} x {height} pixels has {total}")
-    values = np.zeros(total, np.uint32)
+    marked = np.zeros(height * width, np.bool_)
     at = 0
     while at < total:
         repeats = bits.read(1)
         end = at + 1 + bits.read(sizes[bits.read(2)])
         if end > total:
             raise ValueError("a run goes beyond the image")
-        values[at:end] = bits.read(word) if repeats else [bits.read(word) for _ in range(end - at)]
+        # Of each pixel the fourth value alone, its alpha, is kept: all values would take 16 times the memory.
+        pixels = slice(at // _CHANNELS, end // _CHANNELS)
+        if repeats:
+            marked[pixels] = bits.read(word) > 127
+        else:
+            values = [bits.read(word) for _ in range(end - at)]
+            marked[pixels] = [value > 127 for value in values[-(at + 1) % _CHANNELS :: _CHANNELS]]
         at = end
-    marked: NDArray[np.bool_] = (values[3::_CHANNELS] > 127).reshape(height, width)
-    return marked
+    return marked.reshape(height, width)
 
 
 def _run(length: int, *, marked: bool) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kshot.annotations import rle
-from kshot.annotations.checked_json import Entry, points_of, polygon, read_json, score_of, size_of
+from kshot.annotations.checked_json import Entry, filled, points_of, polygon, read_json, score_of, size_of
 from kshot.annotations.model import (
     DEFAULT_EXPORT,
     Annotation,
@@ -217,7 +217,7 @@ def _outline(shape: Entry, kind: str, size_hw: tuple[int, int]) -> Rle:
         (x, y), (rim_x, rim_y) = _corners(shape, points_of(shape, points), 2)
         radius = math.hypot(rim_x - x, rim_y - y)
         points = ellipse_corners(x, y, radius, radius)
-    return rle.encode_polygon(polygon(shape, points, size_hw), size_hw)
+    return filled(shape, polygon(shape, points, size_hw), size_hw)
 
 
 def _label(shape: Entry) -> str:

@@ -15,8 +15,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from kshot.annotations import rle
-from kshot.annotations.checked_json import Entry, check_class_names, read_text_lines, read_yaml
+from kshot.annotations.checked_json import Entry, check_class_names, filled, read_text_lines, read_yaml
 from kshot.annotations.model import (
     DEFAULT_EXPORT,
     Annotation,
@@ -174,7 +173,7 @@ def _image(path: Path, labels: Path, layout: _Layout, skipped: Skipped) -> Image
             corners = parsed.corners
             pixels = [[x * width, y * height] for x, y in zip(corners[::2], corners[1::2], strict=True)]
             if len(pixels) > 2:
-                mask = rle.encode_polygon(pixels, builder.size_hw)
+                mask = filled(entry, pixels, builder.size_hw)
                 builder.add(Annotation(parsed.label, mask, parsed.score))
                 continue
             (x, y), (across, down) = pixels

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageOps
 
 from kshot.errors import ShapeError
 from kshot.io.greys import is_soft
-from kshot.io.images import LOSSY, MAX_PIXELS, alpha_of, array_of_tensor, integer_mask, name_of, one_band, opened_image
+from kshot.io.images import LOSSY, alpha_of, array_of_tensor, integer_mask, name_of, one_band, opened_image, upright
 from kshot.types import IGNORE, MaskLike
 
 
@@ -36,7 +35,7 @@ class ClassMask:
     """What it marks the class with, without 0 and without 255 where that means ignore; of drawings none."""
 
 
-def read_class_mask(mask: MaskLike, *, max_pixels: int = MAX_PIXELS) -> ClassMask:
+def read_class_mask(mask: MaskLike, *, max_pixels: int | None = None) -> ClassMask:
     """Read a mask of one class: any label but 0 is the class.
 
     Of an image with transparency the alpha channel counts; what was drawn with soft edges, and any JPEG, is cut in the
@@ -51,7 +50,7 @@ def read_class_mask(mask: MaskLike, *, max_pixels: int = MAX_PIXELS) -> ClassMas
         return _of_labels(_whole(array_of_tensor(mask), "the mask tensor"), MaskKind.LABELS, drawn=False)
     with opened_image(mask, max_pixels) as file:
         lossy = file.format in LOSSY
-        turned = ImageOps.exif_transpose(file)
+        turned = upright(file)
         by_alpha = alpha_of(turned) is not None
         image = one_band(turned, name_of(mask), drawn=True)
         values = _whole(np.asarray(image), name_of(mask))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kshot.errors import ImageReadError, ImageTooLargeError, MaskError, ShapeError
-from kshot.io import rasters, tiff
+from kshot.io import limits, rasters, tiff
 from kshot.io.bit_depth import converter, extremes
 from kshot.io.greys import is_soft
 from kshot.io.rasters import BandSelection
@@ -29,27 +29,29 @@ from kshot.types import IGNORE, ImageLike, MaskLike, check_same_size
 _JPEG, _TIFF = {".jpg", ".jpeg", ".jpe", ".jfif"}, {".tif", ".tiff"}
 _OTHERS = {".png", ".bmp", ".dib", ".gif", ".webp", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".heic", ".heif"}
 SUFFIXES = frozenset(_JPEG | _TIFF | _OTHERS | {".jp2", ".j2k", ".jpx"})
-MAX_PIXELS = 200_000_000
+MAX_PIXELS = limits.PIXELS.default
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError)
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AS_IT_IS = BandSelection()
+_ORIENTATION = 0x0112  # a tag of Exif
 _GREY, _INDEX = {"1", "L"}, {"P", "I", "F"}
 LOSSY = {"JPEG", "MPO"}
 """Formats whose greys are not those that were saved."""
-_STRIP_PIXELS = 2**22  # of a strip of columns
+_STRIP_PIXELS = 2**22  # of a strip of rows or columns
+_LARGE = 2**24  # pixels; smaller images may be packed as densely as they like
 _pillow_limit = threading.Lock()
 
 
 def read_image(
-    image: ImageLike, *, max_pixels: int = MAX_PIXELS, page: int = 1, selection: BandSelection = _AS_IT_IS
+    image: ImageLike, *, max_pixels: int | None = None, page: int = 1, selection: BandSelection = _AS_IT_IS
 ) -> NDArray[np.uint8]:
     """Read a path, encoded bytes, a PIL image or an array into (h, w, 3) uint8 RGB.
 
     Arrays may be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4); uint8, uint16, bool, or floats in 0..1. Torch tensors may
     also have the channels first. Channels are red, green and blue: images of OpenCV, which are BGR, need
     `image[..., ::-1]`.
-    page: from 1, of a TIFF with several; of other files with several images the first is read. selection: bands and
-    stretch of TIFFs.
+    max_pixels: larger images are refused; by default as `limits.PIXELS` says. page: from 1, of a TIFF with several; of
+    other files with several images the first is read. selection: bands and stretch of TIFFs.
     Raises `ImageReadError` (missing, not an image, damaged, no such page or band), `ImageTooLargeError` and
     `ShapeError`.
     """
@@ -63,8 +65,8 @@ def read_image(
     if pages and _many_bands(pages[page - 1], selection):
         return rasters.read(image, pages[page - 1], selection, max_pixels, name_of(image))
     try:
-        with opened_image(image, max_pixels, pages[page - 1].directory if pages else 0) as opened:
-            return _rgb(ImageOps.exif_transpose(opened), name_of(image))
+        with opened_image(image, max_pixels, pages[page - 1] if pages else None) as opened:
+            return _rgb(upright(opened), name_of(image))
     except ImageReadError as error:
         if not pages or not isinstance(error.__cause__, UnidentifiedImageError):
             raise
@@ -77,14 +79,14 @@ def _many_bands(page: tiff.Page, selection: BandSelection) -> bool:
     return not page.damaged and (deep or page.bands > 4 or bool(selection.bands) or selection.stretch is not None)
 
 
-def read_mask(mask: MaskLike, *, drawn: bool = True, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def read_mask(mask: MaskLike, *, drawn: bool = True, max_pixels: int | None = None) -> NDArray[np.uint8]:
     """Read a label map into (h, w) uint8: palette indices, grey values or truth values, never colours.
 
     A grey image that was drawn in black and white, hard or with soft edges (`is_soft`), or any JPEG, is cut at 128 into
     0 and 1, and so is the alpha channel of an image that is in part transparent. In palette images and arrays, and in
     grey images that hold other labels, 255 keeps its meaning, ignore.
-    drawn: False says that an image is known to hold labels, so that a grey 255 is always ignore.
-    Raises `ImageReadError` and `ShapeError`.
+    drawn: False says that an image is known to hold labels, so that a grey 255 is always ignore. max_pixels: as
+    `read_image` has it. Raises `ImageReadError` and `ShapeError`.
     """
     name = name_of(mask)
     if isinstance(mask, np.ndarray):
@@ -93,7 +95,7 @@ def read_mask(mask: MaskLike, *, drawn: bool = True, max_pixels: int = MAX_PIXEL
         return _labels(array_of_tensor(mask), "the mask tensor")
     with opened_image(mask, max_pixels) as file:
         lossy = file.format in LOSSY
-        opened = one_band(ImageOps.exif_transpose(file), name, drawn=drawn)
+        opened = one_band(upright(file), name, drawn=drawn)
         labels = _labels(np.asarray(opened), name)
     if lossy and labels.max() < 128 and labels.any():
         raise ShapeError(f"{name}: labels do not survive in a JPEG; save the mask as PNG")
@@ -119,10 +121,13 @@ def label_columns(path: Path, size_hw: tuple[int, int], max_pixels: int) -> Iter
 
 
 def image_size(image: Path | bytes) -> tuple[int, int]:
-    """(h, w) of an image file, or of its bytes, as displayed, from its header alone."""
-    with opened_image(image, MAX_PIXELS) as opened:
+    """(h, w) of an image file, or of its bytes, as displayed, from its header alone.
+
+    Raises `ImageReadError`, and `ImageTooLargeError` over `limits.LABEL_PIXELS`, as labels of it are made.
+    """
+    with opened_image(image, limits.LABEL_PIXELS) as opened:
         width, height = opened.size
-        turned = opened.getexif().get(0x0112, 1) in {5, 6, 7, 8}
+        turned = opened.getexif().get(_ORIENTATION, 1) in {5, 6, 7, 8}
     return (width, height) if turned else (height, width)
 
 
@@ -134,22 +139,21 @@ def name_of(image: Any) -> str:
 
 
 @contextmanager
-def opened_image(image: Any, max_pixels: int, directory: int = 0) -> Iterator[Image.Image]:
+def opened_image(
+    image: Any, most: int | limits.Limit | None = None, page: tiff.Page | None = None
+) -> Iterator[Image.Image]:
     """An open PIL image whose size was checked; whatever goes wrong inside is said in kshot's words.
 
-    directory: its place in a TIFF with several.
+    most: pixels, as a number that an option gave or a limit, by default `limits.PIXELS`. page: of a TIFF with several.
     """
     name, ours = name_of(image), ExitStack()
     try:
-        opened = image if isinstance(image, Image.Image) else ours.enter_context(_open(image))
-        if directory:
-            opened.seek(directory)
+        if isinstance(image, Image.Image):
+            opened = image
+        else:
+            opened = _open(ours.enter_context(tiff.at_page(image, page)) if page and page.directory else image, ours)
+        _check_size(opened, image, limits.PIXELS if most is None else most)
         width, height = opened.size
-        if width * height > max_pixels:
-            raise ImageTooLargeError(
-                f"{name}: {width} x {height} = {width * height:,} pixels, over the limit of {max_pixels:,}; "
-                "raise max_pixels (--max-pixels, or KSHOT_MAX_PIXELS), cut it up, or read a TIFF in tiles (--tile)"
-            )
         if min(width, height) < 1:
             raise ImageReadError(f"{name}: the image is empty ({width} x {height})")
         yield opened
@@ -172,28 +176,64 @@ def opened_image(image: Any, max_pixels: int, directory: int = 0) -> Iterator[Im
         ours.close()
 
 
-def _open(image: Any) -> Image.Image:
+def _check_size(opened: Image.Image, image: Any, most: int | limits.Limit) -> None:
+    """Refuse an image of more pixels than are allowed, or than its bytes can hold. Raises `ImageTooLargeError`."""
+    width, height = opened.size
+    count, number = width * height, most if isinstance(most, int) else most.value
+    said = f"{name_of(image)}: {width} x {height} = {count:,} pixels"
+    if count > number:
+        ours = limits.LABEL_PIXELS.variable if most == limits.LABEL_PIXELS else ""
+        setting = ours or f"max_pixels (--max-pixels, or {limits.PIXELS.variable})"
+        raise ImageTooLargeError(
+            f"{said}, over the limit of {number:,}; raise {setting}, cut it up, or read a TIFF in tiles (--tile)"
+        )
+    if count > _LARGE and (size := _bytes_of(image)):
+        dense = limits.PIXELS_PER_BYTE
+        if count > size * dense.value:
+            raise ImageTooLargeError(
+                f"{said} in {size:,} bytes, over the limit of {dense.value:,} pixels a byte; leave it out, or raise "
+                f"{dense.variable} if it is all of one colour"
+            )
+
+
+def _bytes_of(image: Any) -> int:
+    """How many bytes an image is packed into; 0 where that is not known."""
+    if isinstance(image, str | Path):
+        return Path(image).stat().st_size
+    return len(image) if isinstance(image, bytes | bytearray | memoryview) else 0
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image as it is displayed; itself where it is stored so, since a copy of a large one is dear."""
+    turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def _open(image: Any, ours: ExitStack) -> Image.Image:
+    """An open PIL image; what has to be closed goes to `ours`."""
     source: Any = io.BytesIO(image) if isinstance(image, bytes | bytearray | memoryview) else image
-    if not isinstance(source, str | Path | io.BytesIO):
+    if not isinstance(source, str | Path | io.BytesIO | io.BufferedReader):
         raise ShapeError(f"expected a path, bytes, a PIL image or an array as the image, got {type(image).__name__}")
     # Pillow's own bomb limit is a global that raises before our size check can name the file and the setting.
     with _pillow_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(source)
+            return ours.enter_context(Image.open(source))
         except UnidentifiedImageError:
             if not _is_heif(source):
                 raise
             _heif(name_of(image)).register_heif_opener()
-            return Image.open(source)
+            return ours.enter_context(Image.open(source))
         finally:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _is_heif(source: str | Path | io.BytesIO) -> bool:
+def _is_heif(source: str | Path | io.BytesIO | io.BufferedReader) -> bool:
     """Whether a file begins like HEIF: a box called ftyp and one of its brands (ISO/IEC 23008-12, annex B)."""
-    if isinstance(source, io.BytesIO):
-        head = source.getvalue()[:12]
+    if isinstance(source, io.BytesIO | io.BufferedReader):
+        source.seek(0)
+        head = source.read(12)
+        source.seek(0)
     else:
         with Path(source).open("rb") as file:
             head = file.read(12)
@@ -238,11 +278,18 @@ def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in {1, 3, 4} or 0 in array.shape:
         raise ShapeError(f"{name}: expected the shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), got {array.shape}")
-    array = converter(array.dtype, lambda: extremes(array), name)(array)
-    if array.shape[2] == 4:
-        alpha = array[..., 3:].astype(np.float32) / 255
-        array = np.rint(array[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+    to_8_bits = converter(array.dtype, lambda: extremes(array), name)
+    if array.dtype == np.uint8 and array.shape[2] == 3:
+        return np.ascontiguousarray(array)
+    height, width, bands = array.shape
+    shown, step = np.empty((height, width, 3), np.uint8), max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, step):  # whole, the numbers between would take many times the memory
+        strip = to_8_bits(array[top : top + step])
+        if bands == 4:
+            alpha = strip[..., 3:].astype(np.float32) / 255
+            strip = np.rint(strip[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+        shown[top : top + step] = strip
+    return shown
 
 
 def integer_mask(array: NDArray[Any], name: str) -> NDArray[np.integer]:

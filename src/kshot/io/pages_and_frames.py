@@ -7,14 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import ImageReadError
-from kshot.io.images import MAX_PIXELS, read_image
+from kshot.io import limits
+from kshot.io.images import read_image
 from kshot.io.paths import PAGE_OR_FRAME
 from kshot.io.rasters import BandSelection
 from kshot.io.videos import frames
 
 
 def read_images(
-    files: Mapping[str, Path], selection: BandSelection, max_pixels: int = MAX_PIXELS
+    files: Mapping[str, Path], selection: BandSelection, max_pixels: int | None = None
 ) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Each name with its image (h, w, 3); a video is decoded once for all of its frames.
 
@@ -31,7 +32,7 @@ def read_images(
     for path, names in wanted.items():
         for frame in frames(path):
             if frame.number in names:
-                yield names.pop(frame.number), frame.image(max_pixels)
+                yield names.pop(frame.number), frame.image(limits.PIXELS.value if max_pixels is None else max_pixels)
             if not names:
                 break
         if names:

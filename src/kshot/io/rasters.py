@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kshot.errors import ImageReadError, ImageTooLargeError, SettingError
+from kshot.io import limits
 from kshot.io.bit_depth import Converter, Stretch, converter, extremes
 from kshot.io.tiff import Page
 
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 MOST_PIXELS = 2**32
 # Of GDAL's blocks; by default it takes 5 % of the machine's memory.
 _CACHE_BYTES = 128 * 2**20
+_STRIP_PIXELS = 2**22
 _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -70,8 +72,12 @@ def load(name: str) -> Any:
     return rasterio
 
 
-def read(source: Any, page: Page, selection: BandSelection, max_pixels: int, name: str) -> NDArray[np.uint8]:
-    """A page of a path or of bytes as (h, w, 3) uint8. Raises `ImageReadError`s and `ShapeError`."""
+def read(source: Any, page: Page, selection: BandSelection, max_pixels: int | None, name: str) -> NDArray[np.uint8]:
+    """A page of a path or of bytes as (h, w, 3) uint8. max_pixels: by default as `limits.PIXELS` says.
+
+    Raises `ImageReadError`s and `ShapeError`.
+    """
+    max_pixels = limits.PIXELS.value if max_pixels is None else max_pixels
     with opened(source, page, selection, name) as raster:
         height, width = raster.size_hw
         if height * width > max_pixels:
@@ -94,7 +100,7 @@ def opened(source: Any, page: Page, selection: BandSelection, name: str) -> Iter
         with _in_our_words(name):
             if isinstance(source, bytes | bytearray | memoryview):
                 source = stack.enter_context(rasterio.MemoryFile(bytes(source))).name
-            where = f"GTIFF_DIR:{page.directory + 1}:{source}" if page.directory else str(source)
+            where = f"GTIFF_DIR:off:{page.offset}:{source}" if page.directory else str(source)
             file = stack.enter_context(rasterio.open(where, driver="GTiff"))
         yield Raster(file, selection, name)
 
@@ -130,7 +136,11 @@ class Raster:
 
     def whole(self) -> NDArray[np.uint8]:
         """The image (h, w, 3)."""
-        return self._to_rgb(self._read(slice(0, self.size_hw[0]), slice(0, self.size_hw[1])))
+        height, width = self.size_hw
+        image = np.empty((height, width, 3), np.uint8)
+        for rows in self._strips():  # deep bands would take many times the memory of the image
+            image[rows] = self.window(rows, slice(0, width))
+        return image
 
     def window(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
         """A part of the image (h, w, 3)."""
@@ -201,14 +211,16 @@ class Raster:
             np.dtype(self.file.dtypes[self.bands[0] - 1]), self._extremes, self.name, self.selection.stretch
         )
 
-    def _extremes(self) -> tuple[float, float]:
-        """Of the chosen bands over the whole file, a row of blocks at a time."""
+    def _strips(self) -> Iterator[slice]:
+        """The rows of the image, some rows of blocks at a time."""
         height, width = self.size_hw
-        step = max(self.block_hw[0], 2**24 // max(1, width * len(self.bands)))
-        found: list[tuple[float, float]] = []
+        step = max(1, _STRIP_PIXELS // max(1, width * len(self.bands)) // self.block_hw[0]) * self.block_hw[0]
         for top in range(0, height, step):
-            planes = self._read(slice(top, min(top + step, height)), slice(0, width))
-            found.append(extremes(planes))
+            yield slice(top, min(top + step, height))
+
+    def _extremes(self) -> tuple[float, float]:
+        """Of the chosen bands over the whole file."""
+        found = [extremes(self._read(rows, slice(0, self.size_hw[1]))) for rows in self._strips()]
         # Not min and max, which lose NaN.
         low, high = np.array(found).T
         return float(np.min(low)), float(np.max(high))
@@ -222,9 +234,13 @@ def preview_pixels(length: int, longest: int, side: int) -> NDArray[np.int64]:
 
 
 def rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """(h, w, 3) of an 8-bit image, alpha laid over white."""
-    if image.has_transparency_data:
-        opaque = Image.new("RGBA", image.size, "white")
-        opaque.alpha_composite(image.convert("RGBA"))
-        image = opaque
-    return np.array(image.convert("RGB"))
+    """(h, w, 3) of an 8-bit image, alpha laid over white; a strip at a time, since Pillow takes four bytes a pixel."""
+    shown, step = np.empty((image.height, image.width, 3), np.uint8), max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        strip = image.crop((0, top, image.width, min(top + step, image.height)))
+        if strip.has_transparency_data:
+            opaque = Image.new("RGBA", strip.size, "white")
+            opaque.alpha_composite(strip.convert("RGBA"))
+            strip = opaque
+        shown[top : top + step] = np.asarray(strip.convert("RGB"))
+    return shown

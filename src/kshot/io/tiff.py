@@ -8,9 +8,10 @@ On 2 MB with 300 directories that share a list of 500,000 offsets it took 3.6 s 
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +26,7 @@ class Page:
     """What the tags of one page say."""
 
     directory: int
-    """Place of its directory in the file, from 0; more than its number where overviews lie between."""
+    """Place of its directory in the chain, from 0; more than its number where overviews lie between."""
     size_hw: tuple[int, int] = (0, 0)
     bands: int = 1
     bits: int = 1
@@ -36,13 +37,32 @@ class Page:
     """1 (or 0) for an image that is stored as it is displayed; 2..8 as in Exif."""
     damaged: bool = False
     """Whether its directory cannot be read."""
+    offset: int = 0
+    """The byte of the file at which its directory begins."""
 
 
-def pages(source: Any) -> list[Page]:
+def pages(source: Any) -> Sequence[Page]:
     """The pages of a path or of bytes, in their order; none when it is no TIFF, or not there.
 
-    Where the chain of directories breaks, the list ends with a damaged page.
+    Where the chain of directories breaks, the list ends with a damaged page. Those of the last files are kept, as each
+    page of a file is asked for by itself.
     """
+    if isinstance(source, str | Path):
+        try:
+            about = Path(source).stat()
+        except (OSError, ValueError):
+            return ()
+        return _pages_of(str(source), about.st_size, about.st_mtime_ns, about.st_ino)
+    return _all_pages(source)
+
+
+@lru_cache(8)
+def _pages_of(path: str, *_stamp: int) -> Sequence[Page]:
+    """The pages of a file, which `_stamp` tells from others that had its name."""
+    return _all_pages(Path(path))
+
+
+def _all_pages(source: Any) -> Sequence[Page]:
     found: list[Page] = []
     try:
         with _file(source) as file:
@@ -50,6 +70,40 @@ def pages(source: Any) -> list[Page]:
     except (OSError, TypeError, ValueError):
         return found
     return found
+
+
+@contextmanager
+def at_page(source: Any, page: Page) -> Iterator[BinaryIO]:
+    """A TIFF whose header names a page's directory as the first, so that no reader walks the chain to it."""
+    with _file(source) as file:
+        head = file.read(16)
+    order = _order(head[:4]) or "<"
+    start = (
+        struct.pack(f"{order[0]}Q", page.offset) if order.endswith("+") else struct.pack(f"{order[0]}I", page.offset)
+    )
+    at = 8 if order.endswith("+") else 4
+    head = head[:at] + start + head[at + len(start) :]
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield io.BytesIO(head + bytes(source)[len(head) :])
+    else:
+        with io.BufferedReader(_WithHead(source, head)) as opened:
+            yield opened
+
+
+class _WithHead(io.FileIO):
+    """A file whose first bytes read as others."""
+
+    def __init__(self, path: str | Path, head: bytes):
+        super().__init__(path)
+        self.head = head
+
+    def readinto(self, buffer: Any) -> int:
+        at, view = self.tell(), memoryview(buffer).cast("B")
+        count = super().readinto(view)
+        if at < len(self.head):
+            new = self.head[at : at + count]
+            view[: len(new)] = new
+        return count
 
 
 @contextmanager
@@ -79,9 +133,10 @@ def _pages(file: BinaryIO) -> Iterator[Page]:
         (start,) = _take(file, f"{order}{'Q' if big else 'I'}")
         while start and start not in seen and len(seen) < _MOST:
             seen.add(start)
-            tags, start = _directory(file, start, order, big)
+            tags, following = _directory(file, start, order, big)
             if not tags.get(_KIND, 0) & (_REDUCED | _MASK):
-                yield _page(len(seen) - 1, tags)
+                yield _page(len(seen) - 1, start, tags)
+            start = following
     except (struct.error, ValueError, OverflowError, KeyError):
         yield Page(max(0, len(seen) - 1), damaged=True)
 
@@ -109,9 +164,9 @@ def _first(file: BinaryIO, kind: int, count: int, held: bytes, order: str) -> in
     return value
 
 
-def _page(directory: int, tags: dict[int, int]) -> Page:
+def _page(directory: int, offset: int, tags: dict[int, int]) -> Page:
     bands, bits, photometric, orientation = (tags.get(tag, 1) for tag in (_BANDS, _BITS, _PHOTOMETRIC, _ORIENTATION))
-    return Page(directory, (tags[_HEIGHT], tags[_WIDTH]), bands, bits, photometric, orientation)
+    return Page(directory, (tags[_HEIGHT], tags[_WIDTH]), bands, bits, photometric, orientation, offset=offset)
 
 
 def _take(file: BinaryIO, form: str) -> tuple[Any, ...]:
