@@ -26,6 +26,11 @@ runpy.run_path(str(EXTRA / "sitecustomize.py"))
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which methods the contract tests are about."""
+    parser.addoption("--method", action="append", help="a name, or a Python file; by default all that are installed")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     if not (SHARED / "data").is_dir():

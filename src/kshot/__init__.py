@@ -25,7 +25,7 @@ _HOMES = {
     "errors": "kshot",
     "evaluate": "kshot.evaluation",
     "load_dataset": "kshot.data.base",
-    "load_task": "kshot.methods.base",
+    "load_task": "kshot.tasks",
     "names": "kshot.segmenter",
 }
 
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from kshot import errors
     from kshot.data.base import load_dataset
     from kshot.evaluation import evaluate
-    from kshot.methods.base import Task, load_task
+    from kshot.methods.base import Task
     from kshot.segmenter import Segmenter, names
+    from kshot.tasks import load_task
     from kshot.types import Prediction, Shot, SupportSet
 
 

@@ -19,6 +19,7 @@ The tree; whoever catches `KshotError` catches all of it::
     │   ├── TaskFileError         damaged, or not a task file
     │   ├── TaskVersionError      written by a newer kshot
     │   └── BackboneMismatchError fitted on features of another backbone
+    ├── PluginError           a method, backbone or format that is not kshot's own and cannot be used
     ├── TrainingError         a training run that cannot start or go on
     └── OutputError           (also an OSError) a result that cannot be written
 """
@@ -100,6 +101,10 @@ class TaskVersionError(TaskError):
 
 class BackboneMismatchError(TaskError):
     """A task fitted on features of another backbone."""
+
+
+class PluginError(KshotError):
+    """A method, backbone or format that is not kshot's own and cannot be used; the message names where it is from."""
 
 
 class TrainingError(KshotError):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from kshot.io.images import MAX_PIXELS, read_image
 from kshot.io.paths import list_images
 from kshot.io.rasters import BandSelection
 from kshot.io.tensor_file import read_learned
-from kshot.methods.base import FeatureSpec, Support, Task, settings_of, task_of
+from kshot.methods.base import FeatureSpec, Support, Task, load_method, settings_of
 from kshot.ops.geometry import FeatureMap
 from kshot.prompts import ShotReader, encode_shots
 from kshot.refiners.base import Refiner
+from kshot.tasks import task_of
 from kshot.types import ImageLike, Prediction, Shot, SupportSet
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ class Segmenter:
     """Everything that does not change between images: backbone, method, refiner and their settings.
 
     backbone: short name, Hub id, local folder, or a loaded Backbone.
-    method, refiner: names, see `kshot.names`.
+    method: a name, see `kshot.names`, or a Python file of your own, whose code is run. refiner: a name.
     size: images are resized to about size x size pixels of area, aspect ratio kept; by default the backbone's own size.
     layers: of the backbone, such as ("10", "12", "k12"): outputs and attention keys of blocks.
     device: auto, cpu, cuda, cuda:N. dtype: float32 or bfloat16.
@@ -41,14 +43,14 @@ class Segmenter:
     bands: of TIFFs, three numbers from 1 (red first) or one; by default the first three.
     stretch: (low, high), values of TIFFs that become black and white; by default the bit depth decides.
 
-    Raises `UnknownNameError`, `SettingError`, `WeightsNotFoundError` and `BackboneError`.
+    Raises `UnknownNameError`, `SettingError`, `WeightsNotFoundError`, `BackboneError` and `PluginError`.
     """
 
     def __init__(
         self,
         *,
         backbone: str | Backbone = backbones.DEFAULT,
-        method: str = "auto",
+        method: str | Path = "auto",
         refiner: str = "edges",
         size: int | None = None,
         layers: Sequence[int | str] | None = None,
@@ -60,7 +62,7 @@ class Segmenter:
         bands: Sequence[int] | None = None,
         stretch: Sequence[float] | None = None,
     ):
-        self.method: Any = _plugins.load("methods", method)
+        self.method: Any = load_method(method)
         self.refiner: Refiner = _plugins.load("refiners", refiner)
         self.settings = settings_of(self.method, method_settings or {})
         self.refiner_settings = settings_of(self.refiner, refiner_settings or {})
@@ -87,7 +89,8 @@ class Segmenter:
         Raises `BackboneMismatchError` where they make another backbone of it.
         """
         spec = task.feature_spec
-        made = {"backbone": spec.backbone, "layers": spec.layers or None, "size": spec.size, "method": task.method}
+        made = {"backbone": spec.backbone, "layers": spec.layers or None, "size": spec.size}
+        made["method"] = task.source.reference if task.source else task.method
         if settings.get("backbone", spec.backbone) != spec.backbone:
             del made["layers"]  # another model may have the same weights, or none of these layers
         segmenter = cls(**(made | settings))
@@ -95,13 +98,16 @@ class Segmenter:
         return segmenter
 
     def __getstate__(self) -> dict[str, Any]:
-        # Modules do not pickle; their names do, and worker processes load them again.
-        return vars(self) | {"method": _plugins.name_of(self.method), "refiner": _plugins.name_of(self.refiner)}
+        # Modules do not pickle, nor do classes of a file; worker processes load them again.
+        source = self.method.Task.source
+        method = source.reference if source else _plugins.name_of(self.method)
+        refiner = _plugins.name_of(self.refiner)
+        return vars(self) | {"method": method, "refiner": refiner, "settings": asdict(self.settings)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.method = _plugins.load("methods", state["method"])
-        self.refiner = _plugins.load("refiners", state["refiner"])
+        self.method, self.refiner = load_method(state["method"]), _plugins.load("refiners", state["refiner"])
+        self.settings = settings_of(self.method, state["settings"])
 
     def fit(self, support: SupportSet | Iterable[Shot]) -> Task:
         """A frozen task, fitted on the support set; raises `InputError`s that name the shot."""
@@ -170,4 +176,4 @@ def names(family: str) -> list[str]:
     """What can be chosen: "backbones", "methods", "refiners", "formats" or "datasets"."""
     if family == "backbones":
         return sorted(backbones.specs())
-    return _plugins.option_names({"datasets": "data"}.get(family, family))
+    return sorted(_plugins.choices({"datasets": "data"}.get(family, family)))

@@ -14,16 +14,27 @@ from kshot.errors import BackboneMismatchError
 from kshot.ops.geometry import FeatureMap
 from kshot.types import Shot
 from tests.support.drawing import draw
+from tests.support.listings import ADDING, listings
 
-METHODS = _plugins.names("methods")
+LISTED = "mine.py"  # of docs/adding.md
 
 
-@pytest.fixture(params=METHODS)
-def segmenter(request: pytest.FixtureRequest, sam_folder: Path) -> kshot.Segmenter:
-    settings = {"model": str(sam_folder)} if request.param == "sam_graph" else {}
-    if request.param == "dense_comparison":
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each method that can be chosen, or those of --method."""
+    if "method" in metafunc.fixturenames:
+        metafunc.parametrize("method", metafunc.config.getoption("--method") or [*_plugins.choices("methods"), LISTED])
+
+
+@pytest.fixture
+def segmenter(method: str, sam_folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> kshot.Segmenter:
+    settings = {"model": str(sam_folder)} if method == "sam-graph" else {}
+    if method == "dense-comparison":
         settings = {"weights": str(request.getfixturevalue("comparison_head"))}
-    return kshot.Segmenter(backbone="toy", size=96, method=request.param, method_settings=settings)
+    if method == LISTED:
+        path = tmp_path / LISTED
+        path.write_text(listings(ADDING)[LISTED])
+        method = str(path)
+    return kshot.Segmenter(backbone="toy", size=96, method=method, method_settings=settings)
 
 
 @pytest.fixture

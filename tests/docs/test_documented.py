@@ -4,6 +4,8 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from kshot.cli import app
 from kshot.errors import KshotError
 from kshot.formats.base import read_support
 from tests.support.drawing import draw
+from tests.support.listings import ADDING, example_distribution, installed, listings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -62,8 +65,23 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@contextmanager
+def listed(page: Path, workplace: Path) -> Iterator[None]:
+    """The files that a page lists are there; a distribution among them is installed."""
+    for path, text in listings(page).items():
+        if "/" not in path:
+            (workplace / path).write_text(text)
+    with installed(workplace / "site", example_distribution()) if page == ADDING else nullcontext():
+        yield
+
+
 @pytest.mark.parametrize("page", [p for p in RUN if commands(p)], ids=lambda p: p.name)
 def test_every_command_runs(page: Path, workplace: Path) -> None:
+    with listed(page, workplace):
+        run_commands(page)
+
+
+def run_commands(page: Path) -> None:
     for number, line in enumerate(commands(page)):
         arguments = shlex.split(line)[1:]
         if any(mark in line for mark in PARSED_ONLY):
@@ -84,8 +102,10 @@ def test_every_command_runs(page: Path, workplace: Path) -> None:
 @pytest.mark.parametrize("page", [p for p in RUN if blocks(p, "python")], ids=lambda p: p.name)
 def test_every_snippet_runs(page: Path, workplace: Path) -> None:
     namespace: dict[str, object] = {}
-    for snippet in blocks(page, "python"):
-        exec(compile(snippet, str(page), "exec"), namespace)
+    with listed(page, workplace):
+        for snippet in blocks(page, "python"):
+            if not re.match(r"# [\w/]+\.py\n", snippet):  # a file, which is there
+                exec(compile(snippet, str(page), "exec"), namespace)
     assert namespace
 
 

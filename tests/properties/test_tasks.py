@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kshot.methods.base import KINDS, FeatureSpec, Support, load_task
+from kshot.methods.base import KINDS, FeatureSpec, Support
 from kshot.methods.text import Task
 from kshot.ops.geometry import FeatureMap, Frame
+from kshot.tasks import load_task
 
 SPEC = FeatureSpec("hand", "hand", (), 8, 8)
 

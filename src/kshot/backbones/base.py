@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from kshot import _plugins
-from kshot.errors import BackboneError, KshotError, SettingError, UnknownNameError
+from kshot import _elsewhere, _plugins
+from kshot.errors import BackboneError, KshotError, PluginError, SettingError, UnknownNameError
 from kshot.io import hub
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -102,8 +102,37 @@ def text_backbones() -> list[str]:
 
 def specs() -> dict[str, tuple[BackboneModule, Spec]]:
     """Every short name with its module and Spec."""
-    modules: Iterable[BackboneModule] = _plugins.members("backbones").values()
-    return {name: (module, spec) for module in modules for name, spec in module.SPECS.items()}
+    return _plugins.with_installed("backbones", _own_specs(), installed_backbone)
+
+
+def _own_specs() -> dict[str, tuple[BackboneModule, Spec]]:
+    return {name: (module, spec) for module in _own_modules() for name, spec in module.SPECS.items()}
+
+
+def _own_modules() -> list[BackboneModule]:
+    return [_plugins.load("backbones", name) for name in _plugins.names("backbones")]
+
+
+def installed_backbone(name: str) -> tuple[BackboneModule, Spec]:
+    """Module and Spec of an installed distribution's backbone. Raises `PluginError` when it cannot be used."""
+    added = _elsewhere.installed("backbones")[name.replace("_", "-")]
+    if name in _own_specs():
+        raise added.clash()
+    module: Any = added.load()
+    spec = getattr(module, "SPECS", {}).get(name)
+    if not isinstance(spec, Spec) or spec.name != name or not callable(getattr(module, "load", None)):
+        raise added.wrong(f"{added.module} needs SPECS with a Spec of this name, and load()")
+    return module, spec
+
+
+def _unknown(name: str, choices: Iterable[str]) -> KshotError:
+    """Why there is no backbone of this name: one of an installed distribution may be broken."""
+    if name.replace("_", "-") in _elsewhere.installed("backbones"):
+        try:
+            installed_backbone(name)
+        except PluginError as error:
+            return error
+    return UnknownNameError("backbones", name, choices)
 
 
 def spec_of(name: str) -> Spec:
@@ -116,7 +145,7 @@ def spec_of(name: str) -> Spec:
         return known[name][1]
     if "/" in name or Path(name).is_dir():
         return Spec(name, 0, 0, source=name)
-    raise UnknownNameError("backbones", name, known)
+    raise _unknown(name, known)
 
 
 def is_here(spec: Spec) -> bool:
@@ -161,7 +190,7 @@ def load_backbone(
     """
     known = specs()
     if name not in known and "/" not in name and not Path(name).is_dir():
-        raise UnknownNameError("backbones", name, [*known, "a Hub id (owner/name)", "a local folder"])
+        raise _unknown(name, [*known, "a Hub id (owner/name)", "a local folder"])
     module = known[name][0] if name in known else _module_for(hub.find_folder(name, name))
     chosen = tuple(str(layer) for layer in layers) if layers is not None else None
     place, kind = pick_device(device), pick_dtype(dtype)
@@ -179,10 +208,9 @@ def load_backbone(
 
 def _module_for(folder: Path) -> BackboneModule:
     """The module that loads the model in a folder."""
-    for module in _plugins.members("backbones").values():
+    for module in _own_modules():
         if hasattr(module, "reads") and module.reads(folder):
-            found: BackboneModule = module
-            return found
+            return module
     rest: BackboneModule = _plugins.load("backbones", "hub")
     return rest
 

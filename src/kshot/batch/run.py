@@ -24,14 +24,15 @@ from kshot.batch.run_folder import RunFolder
 from kshot.batch.stages import ImageResult, Stages, overlapped
 from kshot.errors import OutputError, SettingError, plural
 from kshot.features.tiles import Tiling
-from kshot.formats.base import AnnotationWriter, Format, RowWriter, load_format
+from kshot.formats.base import AnnotationWriter, Format, ImageWriter, RowWriter, load_format
 from kshot.formats.kshot_run import OBJECTS, ObjectWriter, annotations_of_run
 from kshot.io.jsonl import LineWriter
 from kshot.io.manifest import EMPTY, FAILED, Record, is_begun, read_manifest, stem_of
 from kshot.io.rasters import BandSelection
 from kshot.io.whole import is_whole
-from kshot.methods.base import Task, task_of
+from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
+from kshot.tasks import task_of
 from kshot.types import Prediction, Thresholds, patch_pixels
 
 log = logging.getLogger(__name__)
@@ -221,6 +222,7 @@ def settings_of_run(
         "classes": task.classes,
         "presence_threshold": task.presence_threshold if thresholds.min_presence is None else thresholds.min_presence,
         "method": task.method,
+        **task.source_facts(),
         "method_settings": asdict(task.settings),
         "backbone": asdict(task.feature_spec),
         "dtype": str(segmenter.backbone.dtype).removeprefix("torch."),
@@ -233,7 +235,9 @@ def settings_of_run(
 
 def _writers(formats: Sequence[str], export: Export) -> dict[str, Format]:
     writers = {name: load_format(name) for name in dict.fromkeys([MASKS, *formats])}
-    for writer in writers.values():
+    for name, writer in writers.items():
+        if not (isinstance(writer, ImageWriter) or (isinstance(writer, AnnotationWriter) and writer.output)):
+            raise SettingError(f"the format {name} is not written by a run; choose another one")
         writer.prepare()
     return writers | ({OBJECTS: ObjectWriter(export.instances)} if export.instances else {})
 

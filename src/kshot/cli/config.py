@@ -47,12 +47,17 @@ def read_config(path: Path, commands: Mapping[str, Iterable[str] | None]) -> dic
     """Defaults by command: top-level keys count for all commands that have such an option, a [command] table for one.
 
     They rank below options and KSHOT_* variables. commands: names of each one's options, None for a group of commands.
-    Raises `SettingError` when the file is not TOML, or names a command or an option that there is not.
+    Raises `SettingError` when the file is not TOML, names a command or an option that there is not, or a
+    Python file as the method: images may come with a kshot.toml of somebody else.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{path}: not TOML ({error})") from error
+    if _names_a_file(values):
+        raise SettingError(
+            f"{path}: a method that is a Python file runs only where a person names it: --method or KSHOT_METHOD"
+        )
     tables = {name: table for name, table in values.items() if isinstance(table, dict)}
     shared = {key: value for key, value in values.items() if key not in tables}
     unknown = sorted(set(tables) - set(commands))
@@ -68,6 +73,12 @@ def read_config(path: Path, commands: Mapping[str, Iterable[str] | None]) -> dic
     if wrong := [key for key in shared if _option(key) not in everywhere]:
         raise SettingError(f"{path}: no command has an option {', '.join(wrong)}")
     return found
+
+
+def _names_a_file(values: Mapping[str, Any]) -> bool:
+    """Whether a method, in any table, is a Python file."""
+    method = str(values.get("method", values.get("method_file", "")))
+    return method.endswith(".py") or any(_names_a_file(table) for table in values.values() if isinstance(table, dict))
 
 
 def _named(values: Mapping[str, Any], names: Iterable[str] | None) -> dict[str, Any]:

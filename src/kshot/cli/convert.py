@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from kshot import _plugins
+from kshot._elsewhere import installed
 from kshot.cli import options as o
 from kshot.cli.output import answer, say, say_lines
 from kshot.cli.parsing import CONVERTED
@@ -49,8 +50,8 @@ def convert(
 
     export = shapes.export()
     name = to.replace("-", "_")
-    if name not in _plugins.names("formats"):  # of all formats, those that it could have been
-        raise UnknownNameError("formats", to, CONVERTED.split(", "))
+    if to.replace("_", "-") not in _plugins.choices("formats"):  # of all formats, those that it could have been
+        raise UnknownNameError("formats", to, [*CONVERTED.split(", "), *installed("formats")])
     writer = load_format(_ALIASES.get(name, name))
     if not isinstance(writer, AnnotationWriter):
         raise SettingError(f"--to {to}: labels of a folder cannot be written so; choices: {CONVERTED}")

@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass
 
 import typer
 
+from kshot import _plugins
+from kshot._elsewhere import installed
 from kshot._version import __version__
 from kshot.cli import options as o
 from kshot.cli.output import answer
+from kshot.errors import PluginError
 
 _PACKAGES = (
     *("torch", "transformers", "safetensors", "huggingface_hub"),
@@ -29,7 +32,7 @@ class Finding:
 
 def doctor(json: o.JsonAlone = False) -> None:
     """Check this installation; exit code 1 when something would not work."""
-    findings = [*_versions(), _torch(), _torchvision(), _backbone(), _hub()]
+    findings = [*_versions(), _torch(), _torchvision(), _backbone(), *_installed(), _hub()]
     lines = [f"{finding.state:8} {finding.what:16} {finding.text}" for finding in findings]
     answer(json, [asdict(finding) for finding in findings], *lines)
     if any(finding.state == "problem" for finding in findings):
@@ -78,6 +81,22 @@ def _backbone() -> Finding:
     except KshotError as error:
         return Finding("backbone", "problem", str(error))
     return Finding("backbone", "ok", f"{spec.name} (default) loads, {spec.patch} px patches")
+
+
+def _installed() -> Iterator[Finding]:
+    """What installed distributions add."""
+    from kshot.backbones.base import installed_backbone
+    from kshot.formats.base import load_format
+    from kshot.methods.base import method_named
+
+    for family, load in (("backbones", installed_backbone), ("formats", load_format), ("methods", method_named)):
+        for added in installed(family).values():
+            state, told = "ok", f"{added.name} of {added.distribution} {added.version}"
+            try:
+                _plugins.use(added, load)
+            except PluginError as error:
+                state, told = "problem", str(error)
+            yield Finding(family.rstrip("s"), state, told)
 
 
 def _hub() -> Finding:

@@ -55,7 +55,7 @@ def fit(
     """Fit a task from supports and save it, so that any number of folders can be predicted later."""
     from kshot.batch.additions import read_added
     from kshot.io.tensor_file import check_place
-    from kshot.methods.base import load_task
+    from kshot.tasks import load_task
 
     check_place(out)
     accepted = accepted or []
@@ -71,7 +71,7 @@ def fit(
         segmenter = model.segmenter()
         task = segmenter.fit(supports)
     else:
-        before = load_task(add)
+        before = load_task(add, model.method_file)
         segmenter = model.segmenter_of(before)
         task = before.with_shots(supports, segmenter)
     task.save(out)

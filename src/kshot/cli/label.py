@@ -78,15 +78,18 @@ def predict(
     out: o.Out,
     format: o.Formats = "png,overlay",
     shapes: o.Shapes,
+    method_file: Annotated[
+        Path | None, typer.Option("--method", help="The task's method, when it is a Python file of your own.")
+    ] = None,
     model: o.Model,
     limits: o.Limits,
     run: o.Run,
 ) -> None:
     """Masks of a folder of images with a saved task."""
     how = _keywords(run, format, shapes) | {"thresholds": limits.thresholds()}
-    from kshot.methods.base import load_task
+    from kshot.tasks import load_task
 
-    task = load_task(task_file)
+    task = load_task(task_file, method_file)
     if run.dry_run:
         return _say_plan(task.classes, len(supports_of(task)), images, out, run, None, **how)
     return _label(model.segmenter_of(task), task, images, out, run, None, **how)

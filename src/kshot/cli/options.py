@@ -4,7 +4,7 @@ A frozen dataclass is a group of options: a command takes it as one parameter, a
 fields. Help must be there at once, so whatever is heavy is imported by the function that needs it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial, wraps
 from inspect import Signature, signature
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 import typer
 
 from kshot import _plugins
+from kshot._elsewhere import installed
 from kshot.cli import parsing
 from kshot.errors import SettingError
 
@@ -68,39 +69,40 @@ def option(panel: str, help: str, *flags: str, env: str = "", **more: Any) -> An
 
 def complete_backbone(incomplete: str) -> list[str]:
     """Short names of backbones."""
-    from kshot.segmenter import names
-
-    return [name for name in names("backbones") if name.startswith(incomplete)]
+    return _beginning(incomplete, [*parsing.BACKBONES, *installed("backbones")])
 
 
 def complete_method(incomplete: str) -> list[str]:
     """Names of methods."""
-    return [name for name in _plugins.option_names("methods") if name.startswith(incomplete)]
+    return _beginning(incomplete, _plugins.choices("methods"))
 
 
 def complete_refiner(incomplete: str) -> list[str]:
     """Names of refiners."""
-    return [name for name in _plugins.option_names("refiners") if name.startswith(incomplete)]
+    return _beginning(incomplete, _plugins.choices("refiners"))
 
 
 def complete_formats(incomplete: str) -> list[str]:
     """A list of formats, with each name that its last part may become."""
     before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in parsing.WRITTEN.split(", ") if name.startswith(last)]
+    return [f"{before}{comma}{name}" for name in _beginning(last, parsing.written())]
 
 
 def complete_converted(incomplete: str) -> list[str]:
     """Names of formats that `convert` writes."""
-    return [name for name in parsing.CONVERTED.split(", ") if name.startswith(incomplete)]
+    return _beginning(incomplete, [*parsing.CONVERTED.split(", "), *installed("formats")])
+
+
+def _beginning(text: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(text)]
 
 
 _model, _run, _shapes, _masks = (partial(option, panel) for panel in ("Model", "Run", "Shapes", "Masks"))
 _prompts = partial(option, "Supports without a folder (NAME= names the class)")
-_REFINERS = ", ".join(_plugins.option_names("refiners"))
+_METHODS, _REFINERS = (", ".join(_plugins.option_names(family)) for family in ("methods", "refiners"))
+_BACKBONES = f"{', '.join(parsing.BACKBONES)}, a Hub id or a local folder."
 
-Backbone: TypeAlias = Annotated[
-    str | None, _model("Short name, Hub id or local folder.", env="BACKBONE", autocompletion=complete_backbone)
-]
+Backbone: TypeAlias = Annotated[str | None, _model(_BACKBONES, env="BACKBONE", autocompletion=complete_backbone)]
 Size: TypeAlias = Annotated[
     int | None, _model("Side of the working area in pixels. [default: the backbone's]", env="SIZE")
 ]
@@ -123,7 +125,12 @@ class Model:
 
     backbone: Backbone = None
     method: Annotated[
-        str | None, _model("How classes are told apart.", env="METHOD", autocompletion=complete_method)
+        str | None,
+        _model(
+            f"How classes are told apart: {_METHODS}; or a Python file of your own, ./mine.py.",
+            env="METHOD",
+            autocompletion=complete_method,
+        ),
     ] = None
     refiner: Annotated[
         str | None, _model(f"How masks meet edges: {_REFINERS}.", env="REFINER", autocompletion=complete_refiner)
@@ -140,6 +147,11 @@ class Model:
         None
     )
     stretch: Annotated[str | None, _model("Values of TIFFs that are black and white: 0,3000.", env="STRETCH")] = None
+
+    @property
+    def method_file(self) -> str | None:
+        """The method, where it is a Python file."""
+        return self.method if self.method and self.method.endswith(".py") else None
 
     def settings(self) -> dict[str, Any]:
         """Those keyword arguments of `Segmenter` that were given. Raises `SettingError`."""

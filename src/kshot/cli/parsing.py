@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Sequence
 
 from kshot import _plugins
+from kshot._elsewhere import installed
 from kshot.errors import SettingError
 
 _SWITCHES = {"true": True, "false": False}
@@ -11,6 +12,12 @@ _READ_ONLY = {"class-folders", "index-masks", "kshot-run", "support-yaml"}
 _PER_IMAGE = {"overlay", "png", "scores"}
 _FORMATS = [name for name in _plugins.option_names("formats") if name not in _READ_ONLY]
 WRITTEN = ", ".join(_FORMATS)
+# By hand, because a backbone's file imports torch.
+BACKBONES = (
+    *("classic", "clip-dinoiser", "clip-vit-b16", "clip-vit-b16-laion2b"),
+    *(f"dinov2-{size}{kind}" for size in ("base", "large", "small") for kind in ("", "-registers")),
+    *("dinov3-base", "dinov3-large", "dinov3-small", "tiny", "vit-tiny"),
+)
 CONVERTED = ", ".join(["png", *(name for name in _FORMATS if name not in _PER_IMAGE)])
 
 
@@ -63,9 +70,14 @@ def parse_formats(text: str) -> tuple[str, ...]:
     """Formats from "png,label-studio"; an unknown one lists the choices."""
     chosen = tuple(part.replace("_", "-") for part in _parts(text) or () if part)
     for name in chosen:
-        if name not in _FORMATS:
-            raise SettingError(f"no format is called {name!r}; choices: {WRITTEN}")
+        if name not in _FORMATS and name not in installed("formats"):
+            raise SettingError(f"no format is called {name!r}; choices: {', '.join(written())}")
     return tuple(name.replace("-", "_") for name in chosen)
+
+
+def written() -> list[str]:
+    """Formats of labelling, and those of installed distributions, which may be for other things too."""
+    return [*_FORMATS, *installed("formats")]
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:

@@ -109,6 +109,7 @@ def _facts(job: EvaluationJob) -> dict[str, Any]:
         **sampled,
         "episodes": len(job.episodes),
     }
+    settings |= segmenter.method.Task.source_facts()
     if learned is not None:  # other weights in the same place make another run
         settings["learned"] = learned.digest
     return {

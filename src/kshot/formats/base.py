@@ -4,22 +4,23 @@ A format is one file beside this one. It defines a class, which inherits from th
 object of it called `FORMAT`. `annotations.model` says what is read and written.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot import _plugins
+from kshot import _elsewhere, _plugins
 from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export, LabelledImage, passing
 from kshot.annotations.pairing import without_ending
 from kshot.annotations.shots import ShotList, annotations_of, class_order, only_classes, shots_of
 from kshot.annotations.skipped import Skipped
-from kshot.errors import OutputError, SettingError, SupportError
+from kshot.errors import KshotError, OutputError, PluginError, SettingError, SupportError
 from kshot.io.paths import visible, walk
 from kshot.io.rasters import Raster
 from kshot.types import Prediction, Shot, SupportSet, Thresholds
@@ -28,6 +29,8 @@ from kshot.types import Prediction, Shot, SupportSet, Thresholds
 # its own, without the images that only its settings know; class folders fit almost any folder.
 _FIRST, _LAST = ("support_yaml", "kshot_run", "voc", "coco"), ("index_masks", "class_folders")
 
+
+_Found = TypeVar("_Found")
 
 # What labels hold beside masks of objects.
 BESIDE_MASKS = ("boxes", "points", "lines", "ignored areas")
@@ -39,7 +42,7 @@ class Format:
     @property
     def name(self) -> str:
         """The name of its file, which is that of the option."""
-        return type(self).__module__.rpartition(".")[2]
+        return _plugins.name_of(sys.modules[type(self).__module__]).replace("-", "_")
 
     def prepare(self) -> None:
         """Raise `OutputError` before a run, rather than at its end, when something that writing needs is missing."""
@@ -151,15 +154,23 @@ class RowWriter(Format, ABC):
 
 
 def load_format(name: str) -> Format:
-    """The format of a name; `-` and `_` are the same. Raises `UnknownNameError`."""
-    found: Format = _plugins.load("formats", name).FORMAT
+    """The format of a name; `-` and `_` are the same.
+
+    Raises `UnknownNameError`, and `PluginError` when it is of an installed distribution and cannot be used.
+    """
+    module = _plugins.load("formats", name)
+    source, found = _elsewhere.source_of(module), getattr(module, "FORMAT", None)
+    if not isinstance(found, Format):
+        raise PluginError(f"the format {name!r} of {source}: its FORMAT is no object of a kshot.formats.base.Format")
+    if source and found.name != source.name.replace("-", "_"):
+        raise PluginError(f"the format {name!r} of {source}: the class of its FORMAT belongs into {module.__name__}")
     return found
 
 
 @cache
 def all_formats() -> tuple[Format, ...]:
-    """Every format, by name."""
-    return tuple(load_format(name) for name in _plugins.names("formats"))
+    """Every format: kshot's own by name, then those of installed distributions."""
+    return tuple(_plugins.members("formats", load_format).values())
 
 
 def readers() -> list[SupportReader]:
@@ -190,7 +201,7 @@ def read_support(folder: Path, classes: Sequence[str] = ()) -> SupportSet:
     if not entries:
         raise SupportError(f"{folder}: the folder is empty; put images and their masks there")
     for reader in readers():
-        shots = reader.read_shots(folder)
+        shots = _guarded(reader, folder, partial(reader.read_shots, folder))
         if shots is not None:
             source = f"{reader.title} in {folder.as_posix().rstrip('/')}/"
             kept = only_classes(shots, classes, source) if classes else shots
@@ -215,11 +226,11 @@ def read_labels(
         raise SupportError(f"{where}: no such file or folder; check the path")
     for reader in readers():
         if isinstance(reader, ScoredReader):
-            found = reader.read_objects(where, images, thresholds)
+            found = _guarded(reader, where, partial(reader.read_objects, where, images, thresholds))
         elif isinstance(reader, AnnotationReader):
-            found = reader.read_annotations(where, images)
+            found = _guarded(reader, where, partial(reader.read_annotations, where, images))
         else:
-            shots = reader.read_shots(where) if where.is_dir() else None
+            shots = _guarded(reader, where, partial(reader.read_shots, where)) if where.is_dir() else None
             found = None if shots is None else annotations_of(shots, where)
         if found is not None:
             if thresholds and not isinstance(reader, ScoredReader):
@@ -261,6 +272,20 @@ class CheckedImages:
             skipped.fail(SupportError(f"{image.name}: no such image beside its labels or in images/"))
 
 
+def _guarded(reader: SupportReader, where: Path, read: Callable[[], _Found | None]) -> _Found | None:
+    """What a reader finds; one of an installed distribution that fails as nobody foresaw is left out, and said."""
+    try:
+        return read()
+    except KshotError:
+        raise
+    except Exception as error:
+        source = _elsewhere.source_of(sys.modules[type(reader).__module__])
+        if source is None:
+            raise
+        _plugins.warn(f"{where}: not read as {reader.name} of {source} ({type(error).__name__}: {error})")
+        return None
+
+
 def _looked_for() -> str:
     return "\n".join(f"  {reader.layout}" for reader in readers())
 
@@ -274,7 +299,9 @@ def annotated(where: Path) -> frozenset[Path]:
     if not where.is_dir():
         return frozenset()
     for reader in readers():
-        found = reader.read_annotations(where) if isinstance(reader, AnnotationReader) else None
+        if not isinstance(reader, AnnotationReader):
+            continue
+        found = _guarded(reader, where, partial(reader.read_annotations, where))
         if found is not None:
             labelled = (image for image in found.images if image.annotations or image.prompts)
             return frozenset(image.path.resolve() for image in labelled if image.path)

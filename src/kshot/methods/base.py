@@ -17,15 +17,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kshot import _plugins
-from kshot.errors import BackboneMismatchError, SettingError, ShapeError, SupportError, TaskError, TaskFileError
-from kshot.io.tensor_file import Learned, digest, read_learned, read_task, write_task
-from kshot.ops.geometry import FeatureMap, Frame
+from kshot import _elsewhere, _plugins
+from kshot.errors import (
+    BackboneMismatchError,
+    PluginError,
+    SettingError,
+    ShapeError,
+    SupportError,
+    TaskError,
+)
+from kshot.io.tensor_file import Learned, digest, read_learned, write_task
+from kshot.methods._contract import problem_of
+from kshot.ops.geometry import FeatureMap
 from kshot.ops.presence import presence
 from kshot.types import Shot
 
 KINDS = ("mask", "image", "text")
-_LEARNED = "learned."  # before the names of learned tensors in a task file
+LEARNED = "learned."
+"""Stands before the names of learned tensors in a task file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +123,7 @@ class Task(ABC):
     Settings: ClassVar[type]
     reads_text: ClassVar[bool] = False  # whether supports may be words
     learns: ClassVar[str] = ""  # the method whose trained tensors this one takes, where they are not its own
+    source: ClassVar[_elsewhere.Source | None] = None  # where the method comes from, when it is not kshot's own
 
     def __post_init__(self) -> None:
         if self.settings is None:
@@ -143,6 +153,9 @@ class Task(ABC):
         self.check_backbone(features.identity)
         with torch.inference_mode():
             logits = self._score(features) if image is None else self._score_with_image(features, image)
+        expected = (len(self.classes) + 1, *features.grid_hw)
+        if tuple(logits.shape) != expected:
+            raise TaskError(f"{self.method}: its scores have the shape {tuple(logits.shape)}, expected {expected}")
         if not bool(logits.isfinite().all()):
             raise TaskError(
                 f"{self.method}: its scores are not finite; change its settings, or the backbone or its dtype"
@@ -182,6 +195,11 @@ class Task(ABC):
         old = tuple(support.with_ways(len(classes)) for support in self.supports)
         return replace(self, classes=classes, supports=old + encoder.encode(added, classes))
 
+    @classmethod
+    def source_facts(cls) -> dict[str, Any]:
+        """For files that say what made them: `method_source`, the distribution or file of a method not kshot's own."""
+        return {} if cls.source is None else {"method_source": dict(cls.source.facts)}
+
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file with a JSON header; raises `OutputError`."""
         header = {
@@ -192,6 +210,7 @@ class Task(ABC):
             "frames": [asdict(support.features.frame) for support in self.supports],
             "supports": self._support_facts(),
         }
+        header |= self.source_facts()
         if self.learned is not None:
             header["learned"] = dict(self.learned.facts)
         write_task(Path(path), header, self._tensors())
@@ -199,9 +218,18 @@ class Task(ABC):
 
     def digest(self) -> str:
         """sha256 over everything that decides the masks, for manifests."""
-        facts = (self.method, self.settings, self.classes, self.feature_spec, self._support_facts())
-        text = repr(facts if self.learned is None else (*facts, self.learned.digest))
+        facts: tuple[Any, ...] = (self.method, self.settings, self.classes, self.feature_spec, self._support_facts())
+        facts += () if self.learned is None else (self.learned.digest,)
+        facts += () if self.source is None else (self.source.facts,)
+        text = repr(facts)
         return hashlib.sha256((text + digest(self._tensors())).encode()).hexdigest()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self.source is None or self.source.path is None:
+            return super().__reduce_ex__(protocol)
+        # Another process cannot import the class of a file: it runs the file, and fits again as `load_task` does.
+        parts = (self.classes, self.supports, self.feature_spec, self.learned)
+        return _refitted, (self.source, asdict(self.settings), *parts)
 
     def _support_facts(self) -> list[dict[str, Any]]:
         return [{"kind": support.kind, "weight": support.weight} for support in self.supports]
@@ -219,7 +247,7 @@ class Task(ABC):
             # Cloned: safetensors refuses tensors that share memory, as an image token and a single patch token may.
             tensors |= {f"{index}.{name}": t.clone().contiguous() for name, t in own.items() if t is not None}
         learned = self.learned.tensors if self.learned is not None else {}
-        return tensors | {f"{_LEARNED}{name}": tensor.clone() for name, tensor in learned.items()}
+        return tensors | {f"{LEARNED}{name}": tensor.clone() for name, tensor in learned.items()}
 
     @abstractmethod
     def _fitted(self) -> Any:
@@ -234,25 +262,30 @@ class Task(ABC):
         return self._score(features)
 
 
-def load_task(path: str | Path) -> Task:
-    """Read a task file. Raises `TaskFileError` (missing, damaged, no task) and `TaskVersionError`."""
-    header, tensors = read_task(Path(path))
-    try:
-        return _build(header, tensors)
-    except (KeyError, TypeError, ValueError) as error:
-        raise TaskFileError(f"{path}: damaged header ({error}); copy or fit it again") from error
+def load_method(method: str | Path) -> Any:
+    """The module of a method, given by its name, or as a Python file (x.py) of your own, whose code is run.
+
+    Raises `UnknownNameError`; `SettingError` when there is no such file; `PluginError` when the method of a file or of
+    an installed distribution cannot be used.
+    """
+    if str(method).endswith(".py"):
+        return _checked(_plugins.load_file("methods", Path(method)))
+    return method_named(str(method))
 
 
-def task_of(task: Any) -> Task:
-    """The task itself, or that of a task file. Raises `TaskError` for anything else."""
-    if isinstance(task, str | Path):
-        return load_task(task)
-    if not isinstance(task, Task):
-        raise TaskError(
-            f"expected a Task (from Segmenter.fit or kshot.load_task) or the path of a task file, "
-            f"got {type(task).__name__}; the task comes first: segmenter.predict(task, image)"
-        )
-    return task
+def method_named(name: str) -> Any:
+    """As `load_method`, of a name alone: what a task file says must not make a file's code run."""
+    return _checked(_plugins.load("methods", name))
+
+
+def _checked(module: Any) -> Any:
+    """A method that is not kshot's own must define what it has to. Raises `PluginError`."""
+    source = _elsewhere.source_of(module)
+    if source is not None:
+        if problem := problem_of(module, source.name, Task):
+            raise PluginError(f"the method {source.name!r} of {source}: {problem}; docs/adding.md has an example")
+        module.Task.source = source
+    return module
 
 
 def settings_of(module: Any, values: Mapping[str, Any]) -> Any:
@@ -283,30 +316,22 @@ def _same_type(default: Any, value: Any) -> bool:
     return isinstance(value, (int, float) if isinstance(default, float) else type(default))
 
 
-def _build(header: dict[str, Any], tensors: dict[str, Tensor]) -> Task:
-    spec = FeatureSpec(**(header["feature_spec"] | {"layers": tuple(header["feature_spec"]["layers"])}))
-    module = _plugins.load("methods", header["method"])
-    supports = []
-    for index, (frame, facts) in enumerate(zip(header["frames"], header["supports"], strict=True)):
-        features = FeatureMap(
-            tensors[f"{index}.features"],
-            Frame(tuple(frame["size_hw"]), tuple(frame["inner_hw"]), frame["patch"]),
-            spec.identity,
-            tensors.get(f"{index}.token"),
-            tensors.get(f"{index}.objectness"),
-        )
-        supports.append(Support(features, tensors[f"{index}.masks"], tensors[f"{index}.valid_mask"], **facts))
-    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header["settings"].items()}
-    learned = None
-    if "learned" in header:
-        own = {name.removeprefix(_LEARNED): part for name, part in tensors.items() if name.startswith(_LEARNED)}
-        learned = Learned(header["learned"], own)
-    task: Task = module.Task(tuple(header["classes"]), tuple(supports), spec, settings_of(module, settings), learned)
+def _refitted(source: _elsewhere.Source, settings: dict[str, Any], *parts: Any) -> Task:
+    """A task that another process has sent, of a method in a file."""
+    module = load_method(source.reference)
+    if module.Task.source != source:
+        raise TaskError(f"{source.path}: has changed since the task was fitted; fit again")
+    classes, supports, spec, learned = parts
+    task: Task = module.Task(classes, supports, spec, settings_of(module, settings), learned)
     return task
 
 
 def _text_refused(method: str) -> str:
-    readers = [name.replace("_", "-") for name, module in _plugins.members("methods").items() if module.Task.reads_text]
+    readers = [
+        name.replace("_", "-")
+        for name, module in _plugins.members("methods", method_named).items()
+        if module.Task.reads_text
+    ]
     return (
         f"method {method} cannot use words as a support; give it an image of the class, "
         f"or take one that reads them: {', '.join(readers)}"

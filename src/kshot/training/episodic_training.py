@@ -103,7 +103,7 @@ def episodic(
     augmenter = Augmenter(segmenter, view, FeatureCache(cache), augment, variants, seed) if augment else None
     examples = Examples(segmenter, view, cache, augmenter)
     channels = int(examples.runner.features(view.ids()[0]).features.shape[0])
-    method = segmenter.method.__name__.rsplit(".", 1)[1].replace("_", "-")
+    method = segmenter.method.Task.method
     learner = EpisodicLearner(
         model=make_head(method, channels, start=start, width=width, cosines=cosines, seed=seed),
         examples=examples,
