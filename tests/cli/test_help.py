@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from kshot import _plugins
+from kshot.backbones.base import specs
 from kshot.cli import parsing
 from kshot.episodes.protocols import PROTOCOLS
 from kshot.io.images import MAX_PIXELS
@@ -17,6 +18,7 @@ from tests.support.commands import commands, run
 # Runs commands in one process; for each, its exit code and what is heavy and was imported for it or one before.
 SCRIPT = """
 import contextlib, io, json, sys
+from kshot._elsewhere import installed
 from kshot.cli import app
 heavy = {"PIL", "numpy", "rasterio", "scipy", "skimage", "torch", "transformers"}
 found = {}
@@ -26,7 +28,8 @@ for words in json.load(sys.stdin):
         try:
             app(words, prog_name="kshot")
         except SystemExit as stopped:
-            found[" ".join(words)] = [stopped.code, sorted(heavy & set(sys.modules))]
+            read = ["metadata of distributions"] if installed.cache_info().currsize else []
+            found[" ".join(words)] = [stopped.code, sorted(heavy & set(sys.modules)) + read]
 print(json.dumps(found))
 """
 USAGE_ERRORS = [
@@ -78,6 +81,11 @@ def test_help_says_what_python_says() -> None:
 
 def test_help_lists_the_files_of_a_family() -> None:
     assert told("label", "--refiner") == f"How masks meet edges: {', '.join(_plugins.option_names('refiners'))}."
+    methods = ", ".join(_plugins.option_names("methods"))
+    told_method = f"How classes are told apart: {methods}; or a Python file of your own, ./mine.py."
+    assert told("label", "--method") == told_method
+    backbones = sorted(set(specs()) - {"toy"})
+    assert told("label", "--backbone") == f"{', '.join(backbones)}, a Hub id or a local folder."
     assert told("label", "--format") == f"Comma-separated: {parsing.WRITTEN}."
     for name in parsing.WRITTEN.split(", "):
         assert name in _plugins.option_names("formats")
