@@ -65,7 +65,7 @@ def test_each_image_is_read_and_decoded_once_whatever_is_written(
 
     monkeypatch.setattr(Path, "read_bytes", counted_read)
     monkeypatch.setattr(ImageFile.ImageFile, "load", counted_load)
-    formats = ("png", "overlay", "scores", "coco", "voc", "yolo", "labelme", "cvat", "label_studio", "index_masks")
+    formats = ("png", "overlay", "scores", "coco", "voc", "yolo", "labelme", "cvat", "label_studio")
     summary = label_folder(toy, task, image_folder, out, formats=formats, export=Export(instances="components"))
     inputs = sorted(path for path in image_folder.rglob("*") if path.is_file())
     assert summary.processed == len(inputs) == 4 and summary.failed == 0
