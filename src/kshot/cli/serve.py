@@ -57,9 +57,9 @@ def serve(
         say(described(supports))
     task = None
     if task_file is not None:
-        from kshot.methods.base import load_task
+        from kshot.tasks import load_task
 
-        task = load_task(task_file)
+        task = load_task(task_file, model.method_file)
     run(
         images if len(images) > 1 else images[0],
         out,
