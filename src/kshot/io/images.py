@@ -3,7 +3,7 @@
 Orientation tags are applied, alpha is laid over white, and deeper images come down to 8 bits by their bit
 depth (10, 12, 14 or 16, the smallest that holds the brightest pixel), not by a stretch per image, so that
 two frames of one camera keep their relation. TIFFs of many bands, or of more than one band and 8 bits, go through
-rasterio (extra `geo`), HEIC through pillow-heif (extra `heic`).
+rasterio (extra `geo`), HEIC through pi-heif (extra `heic`).
 """
 
 import io
@@ -242,10 +242,10 @@ def _is_heif(source: str | Path | io.BytesIO | io.BufferedReader) -> bool:
 
 def _heif(name: str) -> Any:
     try:
-        import pillow_heif
+        import pi_heif
     except ImportError as error:
-        raise ImageReadError(f"{name}: a HEIC image is read by pillow-heif; pip install 'kshot[heic]'") from error
-    return pillow_heif
+        raise ImageReadError(f"{name}: a HEIC image is read by pi-heif; pip install 'kshot[heic]'") from error
+    return pi_heif
 
 
 def _rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from kshot.io import rasters, tiff
 from kshot.io.images import image_size, read_image
 from kshot.io.rasters import BandSelection
 from kshot.io.stems import unique_stems
+from tests.support import heic
 
 
 def tif(path: Path, bands: np.ndarray, **more) -> Path:
@@ -173,30 +174,28 @@ def test_a_chain_of_directories_that_bites_its_tail_ends(tmp_path):
     assert len(tiff.pages(path)) == 1
 
 
-def heic(path: Path) -> np.ndarray:
-    pillow_heif = pytest.importorskip("pillow_heif")
+@pytest.mark.parametrize(("data", "turned"), [(heic.PLAIN, False), (heic.TURNED, True)])
+def test_a_heic_is_read_like_any_picture(tmp_path, data, turned):
+    pytest.importorskip("pi_heif")
     picture = np.zeros((64, 96, 3), np.uint8)
     picture[:, 48:] = (200, 40, 40)
-    pillow_heif.from_pillow(Image.fromarray(picture)).save(path, quality=95)
-    return picture
-
-
-def test_a_heic_is_read_like_any_picture(tmp_path):
+    picture[:8, :8] = (40, 200, 40)
+    picture = np.rot90(picture, -1) if turned else picture
     path = tmp_path / "a.heic"
-    picture = heic(path)
+    path.write_bytes(data)
     assert np.abs(read_image(path).astype(int) - picture).mean() < 4
-    assert image_size(path) == (64, 96)
+    assert image_size(path) == picture.shape[:2]
     with pytest.raises(ImageReadError, match=r"a\.heic"):
-        path.write_bytes(path.read_bytes()[:-600])
+        path.write_bytes(data[:-100])
         read_image(path)
 
 
-def test_without_pillow_heif_the_error_names_the_extra(tmp_path, monkeypatch):
+def test_without_pi_heif_the_error_names_the_extra(tmp_path, monkeypatch):
     path = tmp_path / "a.heic"
     # The box that every HEIC begins with; more is not looked at without the plugin.
     path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     monkeypatch.setattr(Image, "ID", [kind for kind in Image.ID if kind != "HEIF"])
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
     with pytest.raises(ImageReadError, match=r"a\.heic: .*kshot\[heic\]"):
         read_image(path)
 
