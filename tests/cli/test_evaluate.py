@@ -89,6 +89,13 @@ def test_compare_pairs_runs(root: Path) -> None:
     found = run("compare", "edges", "none", "-o", "compare.html")
     assert "1way-1shot" in found.stdout and "verdict" in found.stdout
     assert "refiner edges -&gt; none" in Path("compare.html").read_text()
+    run("compare", "edges", "none", "-o", "compare.html")  # its own page is replaced
+    Path("notes.html").write_text("mine")
+    with pytest.raises(SettingError, match=r"notes\.html: a file that kshot did not make"):
+        run_raising("compare", "edges", "none", "-o", "notes.html")
+    assert Path("notes.html").read_text() == "mine"
+    run("compare", "edges", "none", "-o", "notes.html", "--overwrite")
+    assert "kshot" in Path("notes.html").read_text()
     pairs = json.loads(run("compare", "edges", "none", "--json").stdout)
     assert pairs[1]["low"] <= pairs[1]["difference"] <= pairs[1]["high"]
     with pytest.raises(SettingError, match="seed is 0 and 3"):

@@ -137,7 +137,7 @@ class LabelledImage:
     """The encoded image, where its annotation file holds it and no file was found."""
 
     def __post_init__(self) -> None:
-        # A polygon thinner than a pixel marks none, and an empty mask has no box that could be written.
+        # A polygon thinner than a pixel covers none; formats could not write the box of such an empty mask.
         object.__setattr__(self, "annotations", tuple(one for one in self.annotations if one.area))
         if not self.stem:
             object.__setattr__(self, "stem", PurePosixPath(self.name).with_suffix("").as_posix())

@@ -66,10 +66,10 @@ class Shard:
 
 
 class Inputs:
-    """The images of a run as they come; with `watch` there is always a next one to wait for.
+    """The images of a run, in order; with `watch` the iteration never ends, but waits for new images.
 
-    skip: resolved paths of images to leave out. every: of a video each `every`-th frame is an image. Pages and frames
-    are found out when their file comes, so the length grows. given: stems of images of earlier runs.
+    skip: resolved paths of images to leave out. every: of a video each `every`-th frame is an image. The pages or
+    frames of a file are counted when it is reached, so the length grows. given: {name: stem} of images of earlier runs.
     Raises `InputError` when there is no image, except with `watch`, and `SettingError`.
     """
 
@@ -91,13 +91,15 @@ class Inputs:
         self.shard, self.skip, self.every = shard, skip, every
         self.files = [] if watch else self._wanted(plan(images, out, self._given))
         self.given, self.left = 0, len(self.files)
+        # While watching: date and size of files that may be on their way, and when they were seen so first.
+        self._unsettled: dict[str, tuple[tuple[int, int], float]] = {}
 
     def __len__(self) -> int:
         count = self.given + self.left
         return count if self.limit is None else min(count, self.limit)
 
     def __iter__(self) -> Iterator[Input | None]:
-        """Each image; None says that nobody knows when the next one comes."""
+        """Each image; None, while watching, means that none is there now and the next may take long to come."""
         yield from self._images(list(self.files))
         while self.watch and not self._enough():
             yield from self._images(self._new())
@@ -131,18 +133,32 @@ class Inputs:
         self._given |= {file.name: file.stem for file in self.files}
         try:
             files = self._wanted(plan(self.images, self.out, self._given))
-        except InputError:  # an empty folder may fill
+        except InputError:  # no image yet; one may still come
             return []
-        before, settled = {file.name for file in self.files}, time.time() - _WATCH_SECONDS
-        # A file that was written to just now may still be on its way.
-        return [file for file in files if file.name not in before and file.path.stat().st_mtime < settled]
+        before = {file.name for file in self.files}
+        return [file for file in files if file.name not in before and self._is_settled(file)]
+
+    def _is_settled(self, file: Input) -> bool:
+        """Whether nobody has written to a file for `_WATCH_SECONDS`; one written to just now may be on its way.
+
+        Its date tells that, or where that lies ahead of this machine's clock, that nothing has changed since it was
+        first seen.
+        """
+        stat = file.path.stat()
+        if stat.st_mtime < time.time() - _WATCH_SECONDS:
+            return True
+        now, seen = time.monotonic(), (stat.st_mtime_ns, stat.st_size)
+        if self._unsettled.get(file.name, (None, 0.0))[0] != seen:
+            self._unsettled[file.name] = seen, now
+        return now - self._unsettled[file.name][1] >= _WATCH_SECONDS
 
 
 def plan(images: Images, out: Path, given: Mapping[str, str] | None = None) -> list[Input]:
-    """The files that a run over `images` will read, in order; what lies in `out` itself is left out.
+    """The files that a run over `images` will read, in order, without those in the output folder `out`.
 
-    given: stems of images of earlier runs, which no other image gets. A name that some format or report could not hold
-    is a problem, and escaped. Raises `InputError` when there is no image, or when all of them lie in `out`.
+    given: {name: stem} of the images of earlier runs; no other image gets one of these stems. An image whose name some
+    format or report cannot hold gets a `problem`, and its name is escaped. Raises `InputError` when there is no image,
+    or when all of them lie in `out`.
     """
     inside = out.resolve()
     paths = {name: path for name, path in _named(images).items() if inside not in path.resolve().parents}
@@ -193,7 +209,7 @@ def _named(images: Images) -> dict[str, Path]:
 def split(file: Input, every: int = 1) -> Iterator[Input]:
     """The images of a file: itself, the pages of a TIFF that has several, or frames of a video, one at a time.
 
-    A video that cannot be decoded, or not to its end, gives one with a problem.
+    A video that cannot be decoded gives one image with a `problem`; one that breaks off gives its frames, then that.
     """
     if file.problem:
         yield file

@@ -38,8 +38,9 @@ def effect(
     """The uncertainty of the `most` most doubtful images of a run, in its manifest and with a new task.
 
     root: where the images are. leave_out: resolved paths of images that became supports, `root`/film.mp4#000010 for a
-    frame: of those it is no news that they are sure now. progress: called with images done and in all. What is gone or
-    changed since does not count; None when nothing is left. Raises `SettingError` when there is no manifest.
+    frame; a task is certain of its own supports, which would flatter the figure. progress: called with images done and
+    in all. What is gone or changed since does not count; None when nothing is left. Raises `SettingError` when
+    there is no manifest.
     """
     records = {r["input"]: r for r in read_manifest(run) if r["status"] != FAILED}
     doubtful = sorted(records, key=lambda name: (-records[name]["uncertainty"], name))
@@ -50,7 +51,7 @@ def effect(
     pairs: list[tuple[float, float]] = []
     settings = read_settings(run)
     for path, names in groups.items():
-        with suppress(KshotError):  # a figure about the others is still one
+        with suppress(KshotError):  # an image that cannot be read is left out of the figure
             for name, image in read_images(dict.fromkeys(names, path), segmenter.band_selection, segmenter.max_pixels):
                 limits = limits_of_run(settings, image.shape[:2], Thresholds())
                 after = segmenter.predict(task, image).filtered(**asdict(limits)).uncertainty

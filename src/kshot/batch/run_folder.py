@@ -116,7 +116,10 @@ class RunFolder:
         return done
 
     def close(self, records: Iterable[Record]) -> list[Record]:
-        """Put the manifest in the order of the inputs' names, shards together; returns what the folder holds now."""
+        """Write the manifest in the order of the inputs' names; a shard also writes that of the whole run.
+
+        Returns the records of the whole run: those of all shards that have written some.
+        """
         write_records(self.manifest, records)
         if self.shard:
             write_records(self.out / MANIFEST, read_manifest(self.out))
@@ -124,7 +127,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def merging(self) -> Iterator[None]:
-        """The time in which a shard may write what belongs to all shards; a run of the whole always may."""
+        """Lets a shard alone write the files that all shards share; a run without shards is alone already."""
         if not self.shard:
             yield
             return

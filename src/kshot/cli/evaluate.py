@@ -90,6 +90,7 @@ def evaluate(
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders that eval wrote; the first leads.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write an HTML page here.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no page of kshot.")] = False,
     json: o.Json = False,
 ) -> None:
     """Runs side by side, paired by episode, with the bootstrap interval of the difference."""
@@ -97,7 +98,10 @@ def compare(
         raise typer.BadParameter("expected at least two run folders")
     from kshot.evaluation.compare import compare_runs
     from kshot.report.evaluation import write_comparison
+    from kshot.report.rendering import check_page
 
+    if out is not None:
+        check_page(out, overwrite=overwrite)
     found = compare_runs(runs)
     if out is not None:
         write_comparison(out, found)

@@ -35,6 +35,7 @@ class Learning:
     seed: Seed = 0
     device: o.Device = "auto"
     resume: o.Resume = False
+    overwrite: o.Overwrite = False
 
 
 @contextmanager

@@ -32,6 +32,7 @@ class Options:
     rounds: Annotated[int, t.learning("Rounds of k-means.", min=1)] = 12
     seed: t.Seed = 0
     device: o.Device = "auto"
+    overwrite: o.Overwrite = False
 
 
 @o.grouped()

@@ -39,6 +39,7 @@ class Options:
     dtype: o.Dtype = "float32"
     cache: Annotated[Path | None, _work("Folder of features. [default: the user's]")] = None
     resume: Annotated[bool, _work("Continue the run in OUT.", "--resume")] = False
+    overwrite: o.Overwrite = False
 
 
 @dataclass(frozen=True)

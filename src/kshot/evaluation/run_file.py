@@ -26,8 +26,15 @@ _OF_THE_DATA = {"digest", "episodes", "count"}
 
 
 def write_run(folder: Path, run: Mapping[str, Any], data: Dataset, episodes: Episodes) -> None:
-    """Begin a run: its lists, then run.json, which refers to them. Raises `OutputError` and `DatasetError`."""
+    """Begin a run: its lists, then run.json, which refers to them.
+
+    Raises `OutputError`, `DatasetError`, and `SettingError` where other lists of these names lie, which no run made.
+    """
     lists = {EPISODES: episodes_text(episodes), FILES: _files_text(_files(data, episodes))}
+    for name, text in lists.items():
+        path = folder / name
+        if path.exists() and not (path.is_file() and path.read_bytes() == text.encode()):  # a killed run left its own
+            raise SettingError(f"{path}: is of no run here, and would be replaced; choose another folder, or move it")
     for name, text in lists.items():
         write_text(folder / name, text)
     known = {name: _sha256(text.encode()) for name, text in lists.items()}

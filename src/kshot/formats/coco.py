@@ -85,7 +85,7 @@ class Coco(AnnotationReader, AnnotationWriter, PredictionWriter):
         return AnnotationSet(classes, read, objects=True, skipped=file.skipped)
 
     def read_shots(self, folder: Path) -> list[Shot] | None:
-        """Shots of the annotated images, a mask with a label per class, labels by the classes that are used.
+        """Shots of the annotated images: one mask each, with a label for every class that has annotations in the file.
 
         Crowds become 255, ignore; where instances overlap the smaller is on top. Images whose annotations have boxes
         alone become box shots, one per class. An image that is missing, or of which only some annotations have a

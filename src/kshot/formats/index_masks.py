@@ -1,4 +1,4 @@
-"""images/ and masks/ where the labels of a mask are listed in a file beside them."""
+"""Index masks: images/, masks/, and a file beside them that names the class of each label."""
 
 import json
 from abc import abstractmethod

@@ -44,9 +44,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def flushing() -> bool:
-    """Whether each file is on the disk before it gets its name: the environment variable KSHOT_FLUSH.
+    """Whether each file is flushed to the disk before it is renamed: the environment variable KSHOT_FLUSH.
 
-    Without it a power cut, unlike a kill, may leave files empty or cut off; `--resume` finds these.
+    Without it a killed process leaves whole files, but a power cut may leave empty ones or ones that are cut off;
+    `--resume` makes those again.
     """
     return os.environ.get("KSHOT_FLUSH", "") not in {"", "0"}
 

@@ -62,7 +62,7 @@ def write_report(
 
 
 def write_comparison(path: Path, comparisons: Sequence[Comparison]) -> None:
-    """One HTML page of runs side by side. Raises `OutputError`."""
+    """One HTML page of runs side by side; replaces what lies there. Raises `OutputError`."""
     groups: dict[str, list[Comparison]] = {}
     for each in comparisons:
         groups.setdefault(each.setting, []).append(each)

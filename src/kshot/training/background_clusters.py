@@ -22,6 +22,7 @@ from kshot.io.images import read_image
 from kshot.io.tensor_file import FILE, Learned, write_learned
 from kshot.ops.geometry import coverage
 from kshot.ops.similarity import cosines
+from kshot.training.output_folder import check_output
 from kshot.training.schedule import Progress
 from kshot.training.unlabelled import find_photos, seeded_rng
 
@@ -57,6 +58,7 @@ def background_prior(
     rounds: int = 12,
     seed: int = 0,
     device: str = "auto",
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> BackgroundPriorResult:
     """Learn the background prior of a backbone, and write it into the folder `out`.
@@ -64,10 +66,12 @@ def background_prior(
     photos: folder of photographs, sub-folders included; limit: how many are looked at. backbone, layers: whose features
     (default: kshot's backbone). size: the longer side of a photograph in pixels (default: the backbone's). without:
     folders of test images; photographs that show the same are left out. patches: tokens drawn from each photograph.
-    clusters: means that are kept at most. rounds: of k-means. seed: of everything random.
-    Raises `InputError`, `BackboneError`, `TrainingError` and `OutputError`.
+    clusters: means that are kept at most. rounds: of k-means. seed: of everything random. overwrite:
+    replace a file of the same name that no training made. Raises `InputError`, `SettingError`, `BackboneError`,
+    `TrainingError` and `OutputError`.
     """
     photos, out = Path(photos), Path(out)
+    check_output(out, [FILE], overwrite=overwrite)
     encoder = load_backbone(backbone or DEFAULT, device=device, layers=layers)
     found, near_duplicates = find_photos(photos, limit, without)
 

@@ -29,6 +29,7 @@ from kshot.features.lru import BoundedCache
 from kshot.io.images import read_image
 from kshot.training import checkpoint
 from kshot.training.distributed import is_main_process, local_device
+from kshot.training.output_folder import OF_A_RUN, check_output
 from kshot.training.schedule import Progress, Schedule
 from kshot.training.teacher_features import Targets, TargetSettings, distillation_targets
 from kshot.training.trainer import TrainingResult, train
@@ -92,6 +93,7 @@ def distill(
     dtype: str = "bfloat16",
     device: str = "auto",
     resume: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> DistillResult:
     """Distil an encoder with objectness from one or several backbones into `out / "encoder"`.
@@ -104,10 +106,12 @@ def distill(
     sides: pixels of the student's views, in equal parts of the training, multiples of 16 from 32 on; half of the steps
     take the side of the part before. epochs: times through the photographs. batch_size, grad_accumulation_steps, lr,
     muon_lr_ratio, seed, dtype: see `Schedule`. resume: continue the run in `out`.
+    overwrite: replace what lies there.
     Under torchrun only the main process writes the encoder. Raises `SettingError`, `InputError`, `BackboneError`,
     `TrainingError` and `OutputError`.
     """
     photos, out, masks = Path(photos), Path(out), checked_masks(masks)
+    check_output(out, [*OF_A_RUN, ENCODER], overwrite=overwrite)
     names = [teachers] if isinstance(teachers, str) else list(teachers)
     if not names:
         raise SettingError("no teacher: name at least one backbone")
@@ -143,7 +147,7 @@ def distill(
     learner = DistillationLearner(net, found, len(held_out), targets, settings, sides, place, schedule.steps)
     facts: dict[str, Any] = {"what": "distill", "targets": asdict(settings), "sides": list(sides)}
     facts |= {"teachers": [teacher.identity for teacher in loaded], "photos": len(found)}
-    trained = train(learner, schedule, out, facts, resume=resume, progress=progress)
+    trained = train(learner, schedule, out, facts, resume=resume, overwrite=overwrite, progress=progress)
     if is_main_process():
         checkpoint.load_weights(net, checkpoint.weights_of(trained.path)[1], trained.path)
         scale = round(learner.match_variance(), 4)

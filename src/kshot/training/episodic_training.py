@@ -31,6 +31,7 @@ from kshot.training.distributed import is_main_process, rank_and_world_size
 from kshot.training.episode_batches import Example, Examples
 from kshot.training.episodic_heads import Head, PatchLogits, cross_entropy, make_head
 from kshot.training.episodic_recipes import RECIPES, Recipe
+from kshot.training.output_folder import OF_A_RUN, check_output
 from kshot.training.schedule import Progress
 from kshot.training.trainer import train
 
@@ -82,6 +83,7 @@ def episodic(
     dtype: str = "float32",
     cache: Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> EpisodicResult:
     """Train the head of a segmenter's method, `prototype` or `dense-comparison`.
@@ -92,11 +94,13 @@ def episodic(
     of its supports). start, width, cosines: see `make_head` and `Projection`. way, shot: of training episodes.
     episodes_per_epoch: default one for each (image, class) pair. validation, test: episodes of novel classes. augment:
     some of `AUGMENTATIONS`; variants: of each support. cache: folder of features. resume: continue the run in `out`.
+    overwrite: replace what lies there.
     Raises `SettingError`, `DatasetError`, `TrainingError` and `OutputError`.
     """
     if segmenter.settings != segmenter.method.Settings():
         raise SettingError("training starts from the method's own settings; give the segmenter no others")
     out = Path(out)
+    check_output(out, [*OF_A_RUN, FILE, NOVEL, SUMMARY], overwrite=overwrite)
     classes = split_classes(data, base=base, novel=novel, every=novel_every, offset=novel_offset)
     view, left_out = base_view(data, classes, split or data.support_split, shot)
     facts = facts_of(data, classes, view)
@@ -133,7 +137,7 @@ def episodic(
     settings = {"recipe": asdict(replace(recipe, batch_size=1, grad_accumulation_steps=1)), "choices": choices, **facts}
     before = _untrained(learner, out, resume) if is_main_process() else math.nan
     schedule = recipe.schedule(epoch_steps, dtype=dtype, seed=seed)
-    trained = train(learner, schedule, out, settings, resume=resume, progress=progress)
+    trained = train(learner, schedule, out, settings, resume=resume, overwrite=overwrite, progress=progress)
     remarks = [f"left out of the base, with too few images: {', '.join(left_out)}"] if left_out else []
     if recipe.protocol == "hsnet" and method == "dense-comparison" and way == 1:
         remarks.append("hsnet queries always show their class: a head learns more of absence from fs-cs")

@@ -21,6 +21,7 @@ from kshot.backbones.headed import AFFINITY_THRESHOLD, Heads
 from kshot.errors import SettingError
 from kshot.training import checkpoint
 from kshot.training.distributed import is_main_process, local_device
+from kshot.training.output_folder import OF_A_RUN, check_output
 from kshot.training.schedule import Progress, Schedule
 from kshot.training.teacher_features import PhotoFeatures, TeacherFeatures
 from kshot.training.trainer import TrainingResult, train
@@ -67,6 +68,7 @@ def heads(
     device: str = "auto",
     dtype: str = "float32",
     resume: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> HeadsResult:
     """Train guided pooling and objectness for a backbone into `out / "backbone"`.
@@ -78,6 +80,7 @@ def heads(
     affinities; object_lr: of objectness. affinity_threshold: cosine of the teacher above which two patch tokens are
     alike. objectness_only: the result leaves the patch tokens as they are. steps, batch_size, grad_accumulation_steps,
     validate_every, patience, seed, dtype: see `Schedule`. resume: continue the run in `out`.
+    overwrite: replace what lies there.
     Under torchrun only the main process writes the backbone. Raises `SettingError`, `InputError`, `BackboneError`,
     `TrainingError` and `OutputError`.
     """
@@ -96,6 +99,7 @@ def heads(
     if object_lr <= 0:
         raise SettingError(f"object_lr {object_lr}: expected more than 0")
     photos, out, masks = Path(photos), Path(out), checked_masks(masks)
+    check_output(out, [*OF_A_RUN, BACKBONE], overwrite=overwrite)
     place = str(local_device(device))
     carrier = load_backbone(backbone or DEFAULT, device=place, layers=layers)
     side = size or 448
@@ -120,7 +124,7 @@ def heads(
         "object_lr": object_lr,
     }
     facts |= {"held_out": len(held_out), **features.facts}
-    trained = train(learner, schedule, out, facts, resume=resume, progress=progress)
+    trained = train(learner, schedule, out, facts, resume=resume, overwrite=overwrite, progress=progress)
     if is_main_process():
         weights = checkpoint.weights_of(trained.path)[1]
         headed.write(out / BACKBONE, backbone or DEFAULT, carrier, weights, not objectness_only)

@@ -84,16 +84,18 @@ def train(
     settings: dict[str, Any],
     *,
     resume: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TrainingResult:
     """Train, with checkpoints and a log in `out`; best.safetensors holds the best state.
 
-    settings: everything else that decides the result; a run is resumed only with the same. progress: called after each
+    settings: everything else that decides the result; a run is resumed only with the same. overwrite: begin anew
+    where a run lies already. progress: called after each
     step. Under torchrun each process computes its own part of each step's batches.
     Raises `TrainingError` (loss not finite, memory, another architecture or settings) and `OutputError` (disk).
     """
     with distributed.joined(next(learner.model.parameters()).device):
-        return _Run(learner, schedule, out, settings, progress).go(resume)
+        return _Run(learner, schedule, out, settings, progress).go(resume, overwrite)
 
 
 class _Run:
@@ -121,8 +123,8 @@ class _Run:
         self.state = _State()
         self.log = Log(out, is_main_process())
 
-    def go(self, resume: bool) -> TrainingResult:
-        self._begin(resume)
+    def go(self, resume: bool, overwrite: bool) -> TrainingResult:
+        self._begin(resume, overwrite)
         distributed.broadcast(self.weights)
         stopped, state = self._out_of_patience(), self.state
         try:
@@ -136,7 +138,7 @@ class _Run:
             self.log.close()
         return TrainingResult(state.step, state.best_step, state.best, stopped, self.out / checkpoint.BEST)
 
-    def _begin(self, resume: bool) -> None:
+    def _begin(self, resume: bool, overwrite: bool) -> None:
         last = self.out / checkpoint.LAST
         if resume:
             facts, tensors = checkpoint.read(last)
@@ -146,8 +148,11 @@ class _Run:
             self.state = _State(**facts["state"])
             if self.average:
                 self.average.n_averaged.fill_(1 + self.state.step)
-        elif last.exists():
-            raise TrainingError(f"{last}: a run lies here already; resume it (--resume), or choose another folder")
+        elif last.exists() and not overwrite:
+            raise TrainingError(
+                f"{last}: a run lies here already; resume it (--resume), choose another folder, or begin anew "
+                "(--overwrite)"
+            )
         self.log.begin(self.settings, self.state.step)
 
     def _learn(self) -> str:

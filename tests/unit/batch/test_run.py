@@ -296,6 +296,35 @@ def test_watching_takes_what_appears(
     assert seen[-1] == "new.jpg" and summary.processed == 5 and not summary.interrupted
 
 
+def test_watching_takes_files_dated_ahead_of_the_clock_once_they_stay_as_they_are(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera or another machine whose clock is ahead; the clock of the test goes on by 0.6 s a round."""
+    seen: list[str] = []
+    rounds: list[list[str]] = []
+    ahead = 2**32
+    for path in image_folder.rglob("*.*"):
+        os.utime(path, (1, 1))
+    new = image_folder / "new.png"
+
+    def tick(seconds: float) -> None:
+        rounds.append([name for name in seen if name == "new.png"])
+        if len(rounds) <= 3:  # it grows for three rounds
+            Image.fromarray(draw(8, (96, 128 + len(rounds)))[0]).save(new)
+            os.utime(new, (ahead, ahead))
+        if rounds[-1] or len(rounds) > 9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(inputs.time, "sleep", tick)
+    monkeypatch.setattr(inputs.time, "monotonic", lambda: 0.6 * len(rounds))
+    label_folder(
+        toy, task, image_folder, tmp_path / "out", watch=True, workers=0, progress=lambda r, *_: seen.append(r["input"])
+    )
+    # Written last in round 3, seen so in round 4, and in round 5, 0.6 s later, not yet for a second; then it is taken.
+    assert len(rounds) == 6 and seen.count("new.png") == 1
+    assert {r["input"]: r for r in read_manifest(tmp_path / "out")}["new.png"]["size_hw"] == [96, 131]
+
+
 def test_ctrl_c_ends_the_command_in_order(support_folder: Path, image_folder: Path, tmp_path: Path) -> None:
     """A real SIGINT to a real process: summary on stdout, exit code 130, and --resume finishes the run."""
     # Far more than are done before the signal arrives, however busy the machine is.

@@ -76,6 +76,20 @@ def test_a_changed_mask_an_image_that_is_gone_and_a_new_one_are_named(toy: kshot
     assert go_on(toy, place).rows == before.rows
 
 
+def test_lists_of_a_person_are_not_replaced_and_those_of_a_killed_run_are(toy: kshot.Segmenter, place: Path) -> None:
+    whole = {path.name: path.read_bytes() for path in (place / "run").iterdir() if path.is_file()}
+    (place / "run" / "run.json").unlink()  # killed before the last of the three
+    go_on(toy, place)
+    for name in ("episodes.csv", "files.csv"):
+        shutil.rmtree(place / "run")
+        (place / "run").mkdir()
+        (place / "run" / name).write_text("mine")
+        with pytest.raises(SettingError, match=rf"{name}: is of no run here, and would be replaced"):
+            go_on(toy, place)
+        assert [(path.name, path.read_text()) for path in (place / "run").iterdir()] == [(name, "mine")]
+    assert {"run.json", "episodes.csv", "files.csv"} <= whole.keys()
+
+
 def test_lists_that_are_not_the_runs_own_are_refused(toy: kshot.Segmenter, place: Path) -> None:
     files = place / "run" / "files.csv"
     text = files.read_text()
