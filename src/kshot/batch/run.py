@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kshot import _plugins
 from kshot._version import __version__
+from kshot.annotations.advice import advice_of
 from kshot.annotations.model import Export, as_objects
 from kshot.annotations.statistics import MASKS
 from kshot.batch.inputs import Images, Input, Inputs, Shard, common_root, roots_of
@@ -63,6 +64,8 @@ class Summary:
     seconds: float = 0.0
     interrupted: bool = False
     """Whether Ctrl-C ended it."""
+    advice: str = ""
+    """What to do where the masks of the whole run are doubtful, a sentence."""
     failures: list[dict[str, str]] = field(default_factory=list)
     """Input and reason of each failed image."""
 
@@ -175,7 +178,9 @@ def label_folder(
         with _keeping(folder), folder.merging():
             # What an earlier run did beyond this one's limit stays in the manifest.
             kept = [done[name] for name in folder.own - records.keys() if _is_whole(out, done[name])]
-            _write_folders(out, folder.close([*records.values(), *kept]), task.classes, writers, export)
+            whole = folder.close([*records.values(), *kept])
+            _write_folders(out, whole, task.classes, writers, export)
+    summary.advice = advice_of(whole, settings["presence_threshold"])
     summary.total, summary.seconds = len(inputs), round(time.perf_counter() - started, 3)
     return summary
 

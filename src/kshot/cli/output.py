@@ -126,6 +126,8 @@ def finish(summary: "Summary", as_json: bool, again: str, report: Path, supports
         parts = [f"{summary.processed} processed", objects, f"{summary.empty} empty"]
         parts += [f"{summary.failed} failed"] + ([f"{summary.skipped} done before"] if summary.skipped else [])
         typer.echo(f"{', '.join(parts)} in {summary.seconds:.1f} s -> {summary.out}")
+        if summary.advice:
+            say(f"look: {summary.advice}")
     if summary.interrupted:
         through = summary.processed + summary.skipped
         _tell(f"interrupted after {through} of {plural(summary.total, 'image')}; continue with: {again}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.annotations.advice import advice_of
 from kshot.formats.kshot_run import SavedLabels
 from kshot.io.manifest import FAILED, STATUSES, ClassFacts, Record, read_manifest, read_settings
 from kshot.report.rendering import hex_colour
@@ -77,6 +78,12 @@ class Run:
     def objects(self) -> int:
         """Objects over all images."""
         return sum(line.objects for line in self.figures)
+
+    @property
+    def advice(self) -> str:
+        """What to do where the masks of the whole run are doubtful; empty where they are not."""
+        known = self.settings.get("presence_threshold")
+        return advice_of(self.records, known if isinstance(known, int | float) else 0.5)
 
     def image_of(self, record: Record) -> Path | None:
         """The image that a record is of, when it is there."""
