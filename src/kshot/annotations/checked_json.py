@@ -1,7 +1,7 @@
 """Annotation files that anybody may have written: every value is checked, and errors name the file and the entry."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
@@ -11,6 +11,7 @@ import yaml
 
 from kshot.annotations import rle
 from kshot.annotations.rle import Rle
+from kshot.annotations.skipped import Skipped
 from kshot.errors import SupportError
 from kshot.io import limits
 from kshot.io.images import image_size
@@ -90,6 +91,26 @@ def documents(where: Path, suffix: str) -> list[Path]:
         return [where] if where.suffix.lower() == suffix else []
     found = [path for place in (where, where / "annotations") for path in visible(place)]
     return [path for path in found if path.suffix.lower() == suffix and path.is_file()]
+
+
+def each_alone(paths: Sequence[Path], read: Callable[[Path], T], skipped: Skipped) -> Iterator[tuple[Path, T]]:
+    """Each of some files with its content; those that cannot be read are kept as failures where others can.
+
+    Raises the `SupportError` of the first where none can be read.
+    """
+    read_any, errors = False, list[SupportError]()
+    for path in paths:
+        try:
+            content = read(path)
+        except SupportError as error:
+            errors.append(error)
+        else:
+            read_any = True
+            yield path, content
+    if errors and not read_any:
+        raise errors[0]
+    for refused in errors:
+        skipped.fail(refused)
 
 
 def the_only(where: Path, found: Iterable[tuple[Path, T]], kind: str) -> tuple[Path, T] | None:

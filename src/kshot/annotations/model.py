@@ -6,16 +6,18 @@ Masks travel as COCO's run lengths: small enough to keep those of a whole folder
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from reprlib import repr as short
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kshot.annotations import rle
-from kshot.annotations.checked_json import Entry
+from kshot.annotations.checked_json import Entry, filled, polygon
+from kshot.annotations.polygons import is_upright
 from kshot.annotations.rle import Rle
 from kshot.annotations.skipped import Skipped
-from kshot.errors import SettingError, SupportError
+from kshot.errors import InputError, SettingError, SupportError
 from kshot.io.atomic import atomic_path, place_image
 from kshot.io.images import image_size
 from kshot.io.names import below
@@ -218,6 +220,13 @@ class ImageBuilder:
             annotation = replace(self.objects[key], rle=rle.merge([self.objects[key].rle, annotation.rle]))
         self.objects[key] = annotation
 
+    def add_rectangle(self, entry: Entry, label: str, corners: Rows, order: int = 0) -> None:
+        """Add a box of four corners; a turned one is a mask, as no box holds its pixels. Raises `SupportError`."""
+        if is_upright(corners):
+            self.prompts.add_box(entry, label, corners)
+        else:
+            self.add(Annotation(label, filled(entry, polygon(entry, corners, self.size_hw), self.size_hw), order=order))
+
     def cut(self, hole: Rle) -> None:
         """Take the pixels of a hole from everything that was added so far."""
         for key, one in self.objects.items():
@@ -232,10 +241,17 @@ class LazyImages(Generic[T]):
     """Images that are read when they are asked for, again at each pass, so that a long folder fits the memory.
 
     skipped: where to keep the errors of images that cannot be read, which are left out; by default they are raised.
+    kind: of these errors; others are raised.
     """
 
-    def __init__(self, items: Sequence[T], read: Callable[[T], LabelledImage], skipped: Skipped | None = None):
-        self.items, self.read, self.skipped = items, read, skipped
+    def __init__(
+        self,
+        items: Sequence[T],
+        read: Callable[[T], LabelledImage],
+        skipped: Skipped | None = None,
+        kind: type[InputError] = InputError,
+    ):
+        self.items, self.read, self.skipped, self.kind = items, read, skipped, kind
 
     def __len__(self) -> int:
         return len(self.items)
@@ -246,7 +262,7 @@ class LazyImages(Generic[T]):
             return
         for item in self.items:
             image = None
-            with self.skipped.alone():
+            with self.skipped.alone(self.kind):
                 image = self.read(item)
             if image is not None:
                 yield image
@@ -260,9 +276,39 @@ class Images(Protocol):
     def __iter__(self) -> Iterator[LabelledImage]: ...
 
 
+class _CheckedImages:
+    """Images whose labels are all among the classes: a writer would lose others, or take them for what they are not."""
+
+    def __init__(self, images: Images, classes: Sequence[str]):
+        self.images, self.classes = images, classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[LabelledImage]:
+        for image in self.images:
+            check_labels(image, self.classes)
+            yield image
+
+
+def check_labels(image: LabelledImage, classes: Sequence[str]) -> None:
+    """Raise `SupportError` when an image has a label that is not among the classes."""
+    prompts = image.prompts
+    labels = {one.label for one in image.annotations if not one.ignore}
+    unknown = labels.union(prompts.boxes, prompts.points, prompts.scribbles).difference(classes)
+    if unknown:
+        raise SupportError(
+            f"{image.name}: the label {min(unknown)!r}, but the classes are {', '.join(classes) or 'none'}"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class AnnotationSet:
-    """Labelled images of a folder."""
+    """Labelled images of a folder.
+
+    Raises `SupportError` for more than 254 classes, one without a name or one named twice, and, when an image is asked
+    for, where its label is of no class.
+    """
 
     classes: tuple[str, ...]
     """Class i has the label i + 1 in index masks; at most 254."""
@@ -275,6 +321,10 @@ class AnnotationSet:
     def __post_init__(self) -> None:
         if len(self.classes) > MAX_CLASSES:
             raise SupportError(f"{len(self.classes)} classes; an index mask holds at most {MAX_CLASSES}")
+        if len(set(self.classes)) < len(self.classes) or not all(name.strip() for name in self.classes):
+            raise SupportError(f"expected classes with a name each, none of them twice, got {short(self.classes)}")
+        given = self.images.images if isinstance(self.images, _CheckedImages) else self.images
+        object.__setattr__(self, "images", _CheckedImages(given, self.classes))
 
 
 def split_into_instances(annotations: AnnotationSet, method: str | None) -> AnnotationSet:

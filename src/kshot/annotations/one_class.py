@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.annotations.pairing import ending_of
-from kshot.errors import MaskError, plural
+from kshot.annotations.skipped import Skipped
+from kshot.errors import ImageReadError, MaskError, plural
 from kshot.io.class_masks import ClassMask, MaskKind, read_class_mask
 from kshot.types import IGNORE, check_same_size
 
@@ -16,12 +17,16 @@ _OF_OBJECTS = ("labels", "cp_masks")
 """Endings of names that say that a mask numbers objects."""
 
 
-def check_masks(masks: Sequence[Path], folder: str) -> str | None:
-    """Refuse masks of one class that hold several classes; returns what the others were taken for, if it needs a word.
+def check_masks(masks: Sequence[Path], folder: str, skipped: Skipped) -> list[Path]:
+    """Refuse masks of one class that hold several classes; returns those that can be read.
 
-    folder: what messages call it. Raises `MaskError` and what `read_class_mask` raises.
+    folder: what messages call it. skipped: takes a note of what masks were taken for, if it needs a word, and the
+    errors of files that are damaged. Raises `MaskError` and `ShapeError`.
     """
-    read = [(path, _without_pixels(read_class_mask(path))) for path in masks]
+    read = []
+    for path in masks:
+        with skipped.alone(ImageReadError):
+            read.append((path, _without_pixels(read_class_mask(path))))
     _check_palettes([(path, mask) for path, mask in read if mask.kind is MaskKind.PALETTE and not _named(path)])
     evident = any(_numbers_objects(path, mask) for path, mask in read)
     for path, mask in read:
@@ -30,7 +35,9 @@ def check_masks(masks: Sequence[Path], folder: str) -> str | None:
     objects = max((len(mask.labels) for _, mask in read), default=0)
     told = [f"{counts[kind]} by {kind.value}" for kind in (MaskKind.SOFT, MaskKind.ALPHA) if counts[kind]]
     told += [f"up to {objects} labels in one, which are taken as objects of the class"] * (objects > 1)
-    return f"{folder}: {plural(len(read), 'mask')}, {'; '.join(told)}" if told else None
+    if told:
+        skipped.note(f"{folder}: {plural(len(read), 'mask')}, {'; '.join(told)}")
+    return [path for path, _ in read]
 
 
 def read_masks(masks: Sequence[Path], others: Iterable[Path]) -> NDArray[np.uint8]:

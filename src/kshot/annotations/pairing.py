@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from kshot.errors import SupportError, plural
+from kshot.io.names import safe
 from kshot.io.paths import image_files, walk
 
 ImageAndMask = tuple[Path, Path]
@@ -114,6 +115,22 @@ class ImageFinder:
         return next((path for path in there if path), None) or next(
             (path for text in names if (path := self._by_end(text, first))), None
         )
+
+    def name_of(self, name: str, found: Path | None) -> str:
+        """What an image is called in what is written, whatever its file says: always a path below a folder.
+
+        The name as it stands; of a path of another machine, where `find` found it here, else what of it is safe.
+        Raises `SupportError` for a name that is empty or holds ".." or a zero.
+        """
+        relative = path_below(name)
+        if relative is not None:
+            return relative.as_posix()
+        if not name.strip() or "\0" in name or ".." in name.replace("\\", "/").split("/"):
+            raise SupportError(f"expected the name of an image below the folder, got {name!r}")
+        for place in [self.root / "images", self.root, *self.places] if found else ():
+            if found is not None and found.is_relative_to(place):
+                return found.relative_to(place).as_posix()
+        return found.name if found else safe(name)
 
     def beside(self, relative: PurePosixPath) -> Path | None:
         """The path of an image that lies where its name says."""

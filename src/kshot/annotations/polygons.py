@@ -14,6 +14,7 @@ from kshot.ops.components import connected_components
 
 Corners = NDArray[np.float64]
 _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up as x, y; the object lies to the right hand
+_STRAIGHT = 0.01  # pixels by which the corners of an upright rectangle may differ
 _REACH = 10_000  # corners among which a ring looks for the nearest
 _AT_ONCE = 2**22  # pixels of a mask whose edges are looked for at once
 _RIGHT, _DOWN, _LEFT, _UP = 1, 2, 4, 8
@@ -88,6 +89,15 @@ def turned(corners: list[list[float]], about: Sequence[float], degrees: float) -
     cos, sin = math.cos(angle), math.sin(angle)
     apart = [(x - about[0], y - about[1]) for x, y in corners]
     return [[about[0] + x * cos - y * sin, about[1] + x * sin + y * cos] for x, y in apart] if angle else corners
+
+
+def is_upright(corners: Sequence[Sequence[float]]) -> bool:
+    """Whether the four corners of a rectangle lie on the edges of the box around them."""
+    xs, ys = zip(*corners, strict=True)
+    return all(
+        min(abs(x - min(xs)), abs(x - max(xs))) < _STRAIGHT and min(abs(y - min(ys)), abs(y - max(ys))) < _STRAIGHT
+        for x, y in corners
+    )
 
 
 def _edges(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -11,9 +11,10 @@ from kshot.annotations.model import Annotation, AnnotationSet, ImageBuilder, Lab
 from kshot.annotations.skipped import Skipped
 from kshot.errors import SupportError
 from kshot.io.class_masks import read_class_mask
-from kshot.io.images import image_size, read_mask
+from kshot.io.images import image_size, name_of, read_mask
+from kshot.io.names import leads_out, safe
 from kshot.io.stems import unique_stems
-from kshot.types import IGNORE, Shot
+from kshot.types import IGNORE, Shot, check_same_size
 
 
 class ShotList(list[Shot]):
@@ -28,21 +29,24 @@ def shots_of(annotations: AnnotationSet) -> ShotList:
     """Shots of the labelled images: one with a mask where there are outlines, else one per class and kind of prompt.
 
     A box in an image with a mask is marked as ignore there, since it covers an object that nobody outlined; it makes
-    a shot of its own when its class has no outline. An image that fails, such as one that is not there, fails alone.
+    a shot of its own when its class has no outline, and is counted where it has. An image that fails, such as one that
+    is not there, fails alone.
     Raises `SupportError` and `MaskError` where that leaves no shot.
     """
     shots = ShotList(skipped=annotations.skipped)
     for image in annotations.images:
         with shots.skipped.alone():
-            shots += list(_shots(image, annotations.classes))
+            shots += list(_shots(image, annotations.classes, shots.skipped))
     if not shots:
         shots.skipped.raise_first()
     return shots
 
 
-def _shots(image: LabelledImage, classes: Sequence[str]) -> Iterator[Shot]:
+def _shots(image: LabelledImage, classes: Sequence[str], skipped: Skipped) -> Iterator[Shot]:
     prompts = image.prompts
     shown: dict[int, str] = {}
+    if image.annotations or prompts:
+        _ = image.found  # before anything of its size is made
     if image.annotations:
         mask = image.labels(classes)
         for row in (row for rows in prompts.boxes.values() for row in rows):
@@ -53,6 +57,12 @@ def _shots(image: LabelledImage, classes: Sequence[str]) -> Iterator[Shot]:
             yield Shot(image.found, mask=mask, label=shown)
     for name in dict.fromkeys([*prompts.boxes, *prompts.points, *prompts.scribbles]):
         if name in shown.values():
+            for kind, marks in (("box", prompts.boxes), ("point", prompts.points), ("line", prompts.scribbles)):
+                if count := len(marks.get(name, ())):
+                    kept = ", whose area counts as undecided" if kind == "box" else ""
+                    skipped.leave_out(
+                        f"{kind} of a class that its image outlines{kept}", f"{image.name}: {name}", count
+                    )
             continue
         boxes, points = prompts.boxes.get(name), prompts.points.get(name)
         if boxes or points:
@@ -74,7 +84,7 @@ def annotations_of(shots: Sequence[Shot], root: Path) -> AnnotationSet:
         for name in ("negative_points", "negative_scribbles"):
             if (rows := getattr(shot, name)) is not None:
                 skipped.leave_out(name.replace("_", " "), f"{root}: shot {place}", len(rows))
-    names = {path: Path(os.path.relpath(path, root)).as_posix() for path in by_image}
+    names = {path: _name(path, root) for path in by_image}
     stems = unique_stems(names.values())
 
     def read(path: Path) -> LabelledImage:
@@ -85,9 +95,15 @@ def annotations_of(shots: Sequence[Shot], root: Path) -> AnnotationSet:
 
     return AnnotationSet(
         class_order([shot for group in by_image.values() for shot in group]),
-        LazyImages(list(by_image), read),
+        LazyImages(list(by_image), read, skipped),
         skipped=skipped,
     )
+
+
+def _name(path: Path, root: Path) -> str:
+    """The name of an image below the folder; of one elsewhere, what of its path is safe."""
+    name = Path(os.path.relpath(path, root)).as_posix()
+    return safe(name) if leads_out(name) else name
 
 
 def _add(builder: ImageBuilder, shot: Shot) -> None:
@@ -104,6 +120,7 @@ def _add(builder: ImageBuilder, shot: Shot) -> None:
         return
     of_one = isinstance(shot.label, str)
     mask = read_class_mask(shot.mask).pixels if of_one else read_mask(shot.mask)
+    check_same_size(mask.shape, builder.size_hw, f"the mask of {name_of(shot.image)}")
     named = {1: shot.label} if isinstance(shot.label, str) else shot.label
     for index, name in named.items():
         builder.add(Annotation.from_mask(mask == index, name))

@@ -32,11 +32,11 @@ class Skipped:
         self._notes[text] = None
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Let one item fail alone: an `InputError` within is kept, and the work goes on behind the block."""
+    def alone(self, kind: type[InputError] = InputError) -> Iterator[None]:
+        """Let one item fail alone: an error of this kind within is kept, and the work goes on behind the block."""
         try:
             yield
-        except InputError as error:
+        except kind as error:
             self.fail(error)
 
     @property

@@ -56,7 +56,7 @@ def reviewed_shots(place: Path) -> ShotList | None:
     files = {name: _file_of(mask, name, finder) for name, mask in named.items()}
     label_names = LabelNames(dict(enumerate(map(str, settings["classes"]), 1)))
     # A person who empties a mask says that what was found there is none of it.
-    shots = ShotList(shots_of_masks(_pairs(named, files, selection), label_names, empty=True))
+    shots = shots_of_masks(_pairs(named, files, selection), label_names, empty=True)
     changed = sum(made[mask] for mask in named.values())
     shots.skipped.note(
         f"{place}: {changed} changed by a person, {len(named) - changed} accepted as the run wrote them, "

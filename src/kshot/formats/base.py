@@ -33,7 +33,7 @@ _FIRST, _LAST = ("support_yaml", "kshot_run", "voc", "coco"), ("index_masks", "c
 _Found = TypeVar("_Found")
 
 # What labels hold beside masks of objects.
-BESIDE_MASKS = ("boxes", "points", "lines", "ignored areas")
+BESIDE_MASKS = ("boxes", "points", "lines", "ignored areas", "scores")
 
 
 class Format:
@@ -265,6 +265,7 @@ class CheckedImages:
         prompts, skipped = image.prompts, self.annotations.skipped
         beside_masks = (prompts.boxes.values(), prompts.points.values(), prompts.scribbles.values())
         counts = [*(sum(map(len, found)) for found in beside_masks), sum(one.ignore for one in image.annotations)]
+        counts.append(sum(one.score is not None for one in image.annotations))
         for kind, count in zip(BESIDE_MASKS, counts, strict=True):
             if count and kind not in self.writer.holds:
                 skipped.leave_out(f"{kind}, which {self.writer.name} does not hold", image.name, count)

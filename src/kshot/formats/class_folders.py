@@ -31,7 +31,7 @@ class ClassFolders(SupportReader):
         for images that belong to no class; and `MaskError` for masks that show several classes.
         """
         if (folder / "images").is_dir() and (folder / "masks").is_dir():
-            return _images_and_masks(folder, ShotList())
+            return _or_why(_images_and_masks(folder, ShotList()))
         classes = [path for path in visible(folder) if path.name.lower() not in _OTHERS and image_files(path)]
         loose = image_files(folder)
         if classes and loose:
@@ -40,10 +40,17 @@ class ClassFolders(SupportReader):
             shots = ShotList()
             for path in classes:
                 _add_class(shots, path)
-            return shots
+            return _or_why(shots)
         pairs, _ = in_one_folder(folder)
         label = folder.resolve().name or "object"
-        return _add_masks(ShotList(), pairs, label, folder) or None
+        return _or_why(_add_masks(ShotList(), pairs, label, folder)) if pairs else None
+
+
+def _or_why(shots: ShotList) -> ShotList:
+    """The shots; raises why there is none, when none of the masks can be read."""
+    if not shots:
+        shots.skipped.raise_first()
+    return shots
 
 
 def _add_class(shots: ShotList, folder: Path) -> None:
@@ -54,11 +61,9 @@ def _add_class(shots: ShotList, folder: Path) -> None:
 
 
 def _add_masks(shots: ShotList, pairs: Sequence[ImageAndMask], label: str, folder: Path) -> ShotList:
-    """Add a shot of each pair, and what its masks were taken for; several masks of one image are several shots."""
-    told = check_masks([mask for _, mask in pairs], str(folder))
-    if told:
-        shots.skipped.note(told)
-    shots += [Shot(image, mask=mask, label=label) for image, mask in pairs]
+    """Add a shot of each pair whose mask can be read; several masks of one image are several shots."""
+    readable = set(check_masks([mask for _, mask in pairs], str(folder), shots.skipped))
+    shots += [Shot(image, mask=mask, label=label) for image, mask in pairs if mask in readable]
     return shots
 
 

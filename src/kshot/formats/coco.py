@@ -16,6 +16,7 @@ from kshot.annotations.checked_json import (
     Entry,
     check_near_image,
     documents,
+    each_alone,
     filled,
     numbers,
     read_json,
@@ -24,7 +25,7 @@ from kshot.annotations.checked_json import (
     the_only,
 )
 from kshot.annotations.model import DEFAULT_EXPORT, Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
-from kshot.annotations.pairing import ImageFinder, path_below
+from kshot.annotations.pairing import ImageFinder
 from kshot.annotations.polygons import polygons, turned
 from kshot.annotations.rle import Rle
 from kshot.annotations.shots import shots_of
@@ -49,7 +50,7 @@ class Coco(AnnotationReader, AnnotationWriter, PredictionWriter):
         "COCO: one COCO .json with its images in the folder, or in annotations/, or in each of train/, valid/, test/"
     )
     output = "coco.json"
-    holds = frozenset({"boxes"})
+    holds = frozenset({"boxes", "scores"})
     suffixes = (".json",)
 
     def write(self, prediction: Prediction, path: Path) -> None:
@@ -74,22 +75,27 @@ class Coco(AnnotationReader, AnnotationWriter, PredictionWriter):
         file = _read(where)
         if file is None:
             return None
-        stems = unique_stems(image.name for image in file.images)
         finders = {image.folder: _finder(where, image, images) for image in file.images}
-        read = []
+        places: dict[str, tuple[_Image, Path | None]] = {}
         for image in file.images:
             with file.skipped.alone():
-                path = finders[image.folder].find(image.file_name)
-                read.append(_labelled(image, path, stems[image.name], file.skipped))
+                name, path = _place(image, finders[image.folder])
+                if name in places:
+                    raise image.entry.wrong(f"its file_name says {name}, as another image's does; keep one of them")
+                places[name] = image, path
+        stems, read = unique_stems(places), []
+        for name, (image, path) in places.items():
+            with file.skipped.alone():
+                read.append(_labelled(image, path, name, stems[name], file.skipped))
         classes = file.classes if len(file.classes) <= MAX_CLASSES else file.used
         return AnnotationSet(classes, read, objects=True, skipped=file.skipped)
 
     def read_shots(self, folder: Path) -> list[Shot] | None:
         """Shots of the annotated images: one mask each, with a label for every class that has annotations in the file.
 
-        Crowds become 255, ignore; where instances overlap the smaller is on top. Images whose annotations have boxes
-        alone become box shots, one per class. An image that is missing, or of which only some annotations have a
-        segmentation, is left out; `SupportError` says so when no other is left.
+        Crowds become 255, ignore; where instances overlap the smaller is on top. Boxes without a segmentation become
+        box shots, one per class, and 255 in the masks of their image. An image that is missing is left out;
+        `SupportError` says so when no other is left.
         """
         file = _read(folder)
         if file is None:
@@ -165,9 +171,9 @@ class _Image:
     def subset(self) -> str:
         return self.folder.name if self.folder else ""
 
-    @property
-    def name(self) -> str:
-        return f"{self.subset}/{self.file_name}" if self.folder else self.file_name
+    def below(self, name: str) -> str:
+        """A name within its subset as one within all of them."""
+        return f"{self.subset}/{name}" if self.folder else name
 
 
 @dataclass(frozen=True)
@@ -182,18 +188,19 @@ class _File:
 
 
 def _read(where: Path) -> _File | None:
-    found = the_only(where, _coco_files(where), "COCO files")
+    skipped = Skipped()
+    found = the_only(where, _coco_files(where, skipped), "COCO files")
     if found is not None:
-        return _file([(None, *found)])
+        return _file([(None, *found)], skipped)
     subsets = (path for path in visible(where) if path.is_dir() and path.name.lower() in _SUBSETS)
-    several = [(path, the_only(path, _coco_files(path), "COCO files")) for path in subsets]
+    several = [(path, the_only(path, _coco_files(path, skipped), "COCO files")) for path in subsets]
     read = [(folder, *one) for folder, one in several if one is not None]
-    return _file(read) if read else None
+    return _file(read, skipped) if read else None
 
 
-def _file(read: Sequence[tuple[Path | None, Path, dict[str, Any]]]) -> _File:
+def _file(read: Sequence[tuple[Path | None, Path, dict[str, Any]]], skipped: Skipped) -> _File:
     """One or more files as one: classes of one name are one class."""
-    skipped, images = Skipped(), list[_Image]()
+    images = list[_Image]()
     classes, used = dict[str, None](), dict[str, None]()
     for folder, path, data in read:
         entries = _by_id(path, data, "images", "image")
@@ -232,7 +239,16 @@ def _objects(path: Path, data: Mapping[str, Any], skipped: Skipped) -> list[Entr
     return entries
 
 
-def _labelled(image: _Image, path: Path | None, stem: str, skipped: Skipped) -> LabelledImage:
+def _place(image: _Image, finder: ImageFinder) -> tuple[str, Path | None]:
+    """The name of an image below the folder, and its path where it is there. Raises `SupportError`."""
+    path = finder.find(image.file_name)
+    try:
+        return image.below(finder.name_of(image.file_name, path)), path
+    except SupportError as error:
+        raise image.entry.wrong(f"its file_name: {error}") from error
+
+
+def _labelled(image: _Image, path: Path | None, name: str, stem: str, skipped: Skipped) -> LabelledImage:
     builder = ImageBuilder(_size(image.entry, path))
     for entry, label in image.annotations:
         with skipped.alone():
@@ -240,10 +256,12 @@ def _labelled(image: _Image, path: Path | None, stem: str, skipped: Skipped) -> 
                 mask, crowd = _mask(entry, builder.size_hw, skipped), bool(entry.values.get("iscrowd"))
                 builder.add(Annotation(label, mask, score_of(entry), ignore=crowd))
             else:
-                builder.prompts.add_box(entry, label, _turned(entry, _corners(entry), skipped))
+                builder.add_rectangle(entry, label, _turned(entry, _corners(entry)))
+                if score_of(entry) is not None:
+                    skipped.leave_out("score of a box", entry.called)
             if entry.values.get("keypoints"):
                 skipped.leave_out("set of key points", entry.called)
-    return builder.build(image.name, path, stem)
+    return builder.build(name, path, stem)
 
 
 def _finder(where: Path, image: _Image, images: Path | None) -> ImageFinder:
@@ -270,20 +288,14 @@ def _mask(entry: Entry, size_hw: tuple[int, int], skipped: Skipped) -> Rle:
 
 
 def _of_support(image: _Image, finder: ImageFinder, skipped: Skipped) -> LabelledImage:
-    if path_below(image.file_name) is None:
-        raise image.entry.wrong(f"expected a file_name below the folder, got {image.file_name!r}")
-    path = finder.find(image.file_name)
+    name, path = _place(image, finder)
     if path is None:
         raise image.entry.wrong(f"no file {image.file_name!r} in {' or in '.join(map(str, finder.places))}")
-    boxes = [entry for entry, _ in image.annotations if not _has_segmentation(entry)]
-    if 0 < len(boxes) < len(image.annotations):
-        raise boxes[0].wrong("it has no segmentation, while others of its image do; give it one, or leave it out")
-    return _labelled(image, path, "", skipped)
+    return _labelled(image, path, name, "", skipped)
 
 
-def _coco_files(where: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for path in documents(where, ".json"):
-        data = read_json(path)
+def _coco_files(where: Path, skipped: Skipped) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path, data in each_alone(documents(where, ".json"), read_json, skipped):
         if isinstance(data, dict) and data.keys() >= _KEYS:
             yield path, data
 
@@ -339,14 +351,11 @@ def _corners(entry: Entry) -> list[list[float]]:
     return [[x, y], [x + width, y + height]]
 
 
-def _turned(entry: Entry, corners: list[list[float]], skipped: Skipped) -> list[list[float]]:
-    """The corners of a box; where CVAT's export says a rotation about its centre, all four, turned by it."""
+def _turned(entry: Entry, corners: list[list[float]]) -> list[list[float]]:
+    """The four corners of a box, turned about its centre where CVAT's export says a rotation."""
     attributes = entry.values.get("attributes")
     given = attributes.get("rotation") if isinstance(attributes, dict) else None
     rotation = 0.0 if given is None else numbers(entry, [given], "rotation")[0]
-    if not rotation % 180:
-        return corners
-    skipped.leave_out("turn of a box, which is read as the upright box around it", entry.called)
     (x0, y0), (x1, y1) = corners
     return turned([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], [(x0 + x1) / 2, (y0 + y1) / 2], rotation)
 

@@ -16,7 +16,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
 from kshot.annotations import rle
-from kshot.annotations.checked_json import Entry, documents, filled, polygon, size_of, the_only
+from kshot.annotations.checked_json import Entry, documents, each_alone, filled, polygon, size_of, the_only
 from kshot.annotations.model import (
     DEFAULT_EXPORT,
     Annotation,
@@ -67,27 +67,38 @@ class Cvat(AnnotationReader, AnnotationWriter):
         """Masks from masks, polygons and ellipses; boxes; points; scribbles from polylines.
 
         Shapes of one label and group are one object; where shapes overlap the one of the higher z_order is on top, else
-        the later one. Turned boxes become the upright boxes around them; other kinds of shapes are counted.
+        the later one. Turned boxes become masks; other kinds of shapes are counted.
         """
-        roots = ((path, root) for path in documents(where, ".xml") if (root := _root(path)).tag == "annotations")
+        skipped = Skipped()
+        read_here = each_alone(documents(where, ".xml"), _root, skipped)
+        roots = ((path, root) for path, root in read_here if root.tag == "annotations")
         found = the_only(where, roots, "CVAT files")
         if found is None:
             return None
         path, root = found
         if root.find("track") is not None:
             raise SupportError(f"{path}: tracks of a video; export it as 'CVAT for images 1.1'")
-        skipped = Skipped()
-        elements = [(_entry(path, element), element) for element in root.findall("image")]
-        names = _told_apart(path, [entry for entry, _ in elements])
-        stems, finder, read = unique_stems(names), ImageFinder(where, images), []
-        for name, (entry, element) in zip(names, elements, strict=True):
+        elements = []
+        for element in root.findall("image"):
             with skipped.alone():
-                entry = Entry(f"{path}: image {name!r}", entry.values)
+                elements.append((_entry(path, element), element))
+        given, finder, read = _told_apart(path, [entry for entry, _ in elements]), ImageFinder(where, images), []
+        places: dict[str, tuple[Path | None, Element]] = {}
+        for name, (entry, element) in zip(given, elements, strict=True):
+            with skipped.alone():
                 found_at = finder.find(name) or finder.find(entry.values["name"])
+                named = finder.name_of(name, found_at)
+                if named in places:
+                    raise SupportError(f"{path}: two images of one name, {named!r}; keep one of them")
+                places[named] = found_at, element
+        stems = unique_stems(places)
+        for name, (found_at, element) in places.items():
+            with skipped.alone():
+                entry = Entry(f"{path}: image {name!r}", _entry(path, element).values)
                 read.append(_image(entry, element, found_at, skipped).build(name, found_at, stems[name]))
-        named = [element.text or "" for element in root.iterfind("meta//labels/label/name")]
+        listed = [element.text or "" for element in root.iterfind("meta//labels/label/name")]
         used = [element.get("label", "") for element in root.iterfind("image/*") if element.tag in _SHAPES]
-        classes = tuple(dict.fromkeys(name for name in [*named, *used] if name))
+        classes = tuple(dict.fromkeys(name for name in [*listed, *used] if name))
         return AnnotationSet(classes, read, objects=True, skipped=skipped)
 
 
@@ -131,7 +142,7 @@ def _image(entry: Entry, element: Element, path: Path | None, skipped: Skipped) 
             skipped.leave_out(child.tag, shape.called)
     for order, (_, kind, shape) in enumerate(sorted(shapes, key=lambda one: one[0])):
         with skipped.alone():
-            _add(builder, kind, shape, order, skipped)
+            _add(builder, kind, shape, order)
     return builder
 
 
@@ -139,14 +150,12 @@ def _z_order(shape: Entry) -> float:
     return _number(shape, shape.values.get("z_order", "0"))
 
 
-def _add(builder: ImageBuilder, kind: str, shape: Entry, order: int, skipped: Skipped) -> None:
+def _add(builder: ImageBuilder, kind: str, shape: Entry, order: int) -> None:
     label = shape.get("label", str)
     if not label.strip():
         raise shape.wrong("its label is empty")
     if kind == "box":
-        if _number(shape, shape.values.get("rotation", "0")) % 180:
-            skipped.leave_out("turn of a box, which is read as the upright box around it", shape.called)
-        builder.prompts.add_box(shape, label, _box(shape))
+        builder.add_rectangle(shape, label, _box(shape), order)
     elif kind == "points":
         builder.prompts.add_points(label, _points(shape))
     elif kind == "polyline":

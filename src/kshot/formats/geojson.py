@@ -21,6 +21,7 @@ class Geojson(AnnotationWriter):
     """A .geojson per image, with a feature per connected part, holes kept, with class and score."""
 
     output = "geojson"
+    holds = frozenset({"scores"})
 
     def prepare(self) -> None:
         """Raise `OutputError` when rasterio is missing."""

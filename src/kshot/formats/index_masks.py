@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from kshot.annotations.checked_json import check_class_names, read_json, read_text_lines
 from kshot.annotations.model import DEFAULT_EXPORT, Annotation, AnnotationSet, Export, LabelledImage, LazyImages
 from kshot.annotations.pairing import ImageAndMask, in_two_folders
-from kshot.errors import MaskError, SupportError
+from kshot.annotations.shots import ShotList
+from kshot.annotations.skipped import Skipped
+from kshot.errors import ImageReadError, MaskError, SupportError
 from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.formats.png import save_labels
 from kshot.io.atomic import write_text
@@ -58,8 +60,8 @@ class MaskFolders(AnnotationReader):
     def read_annotations(self, where: Path, images: Path | None = None) -> AnnotationSet | None:
         """All images with a mask. None without both folders and names of the labels.
 
-        Raises `SupportError` (damaged names, or masks without images), `MaskError` (labels beyond the classes) and
-        `ImageReadError`.
+        A mask that cannot be read fails alone. Raises `SupportError` (damaged names, or masks without images) and
+        `MaskError` (labels beyond the classes).
         """
         folder, masks = images or where / self.images, where / self.masks
         names = self.names_of(where) if folder.is_dir() and masks.is_dir() else None
@@ -107,7 +109,7 @@ def annotations_of_masks(
 ) -> AnnotationSet:
     """Images with a mask, those that show nothing too. objects: a folder of masks that tell objects apart.
 
-    Raises `SupportError` at once, and when an image is asked for `MaskError` and `ImageReadError`.
+    A mask that cannot be read fails alone. Raises `SupportError` at once, and when an image is asked for `MaskError`.
     """
     pairs = in_two_folders(images, masks)
     names = {pair: pair[0].relative_to(images).as_posix() for pair in pairs}
@@ -121,22 +123,28 @@ def annotations_of_masks(
 
     classes = label_names.classes
     ordered = tuple(classes[label] for label in sorted(classes))
-    return AnnotationSet(ordered, LazyImages(pairs, read), objects=apart is not None)
+    skipped = Skipped()
+    lazy = LazyImages(pairs, read, skipped, ImageReadError)
+    return AnnotationSet(ordered, lazy, objects=apart is not None, skipped=skipped)
 
 
-def shots_of_masks(pairs: Iterable[tuple[ImageLike, Path]], names: LabelNames, *, empty: bool = False) -> list[Shot]:
+def shots_of_masks(pairs: Iterable[tuple[ImageLike, Path]], names: LabelNames, *, empty: bool = False) -> ShotList:
     """Shots of index masks; each maps the labels that its mask holds.
 
     empty: whether a mask without any label makes a shot too, which shows where no class is.
-    Raises `MaskError` that names the file and the labels or colours that no class has.
+    A mask that cannot be read fails alone, unless there is no other. Raises `MaskError` that names the file and the
+    labels or colours that no class has, and `ImageReadError`.
     """
-    shots = []
+    shots = ShotList()
     for image, path in pairs:
-        mask, indices = read_labels(path, names)
-        labels = sorted(set(np.unique(mask).tolist()) - {0, IGNORE})
-        if labels or empty:
-            shown = {label: names.classes[label] for label in labels}
-            shots.append(Shot(image, mask=path if indices else mask, label=shown))
+        with shots.skipped.alone(ImageReadError):
+            mask, indices = read_labels(path, names)
+            labels = sorted(set(np.unique(mask).tolist()) - {0, IGNORE})
+            if labels or empty:
+                shown = {label: names.classes[label] for label in labels}
+                shots.append(Shot(image, mask=path if indices else mask, label=shown))
+    if not shots:
+        shots.skipped.raise_first()
     return shots
 
 
@@ -225,7 +233,7 @@ def _from_json(path: Path) -> dict[int, str]:
         if not 0 <= label < IGNORE or not isinstance(name, str) or not name.strip():
             raise SupportError(f"{path}: expected labels in 1..254 with their names, got {key!r}: {short(name)}")
         if label:
-            classes[label] = name.strip()
+            classes[label] = name
     return classes
 
 

@@ -21,6 +21,7 @@ from kshot.annotations.model import (
     LabelledImage,
     LazyImages,
     as_objects,
+    check_labels,
     passing,
 )
 from kshot.annotations.pairing import ImageFinder
@@ -56,7 +57,7 @@ class KshotRun(ScoredReader):
         if not is_run(where):
             return None
         settings, records = read_run_files(where)
-        return annotations_of_run(where, records, settings["classes"], images)
+        return annotations_of_run(where, records, settings["classes"], images, skipped=Skipped())
 
     def read_objects(
         self, where: Path, images: Path | None = None, thresholds: Thresholds | None = None
@@ -69,7 +70,7 @@ class KshotRun(ScoredReader):
             return None
         settings, records = read_run_files(where)
         if thresholds is None or thresholds == Thresholds():
-            return as_objects(annotations_of_run(where, records, settings["classes"], images))
+            return as_objects(annotations_of_run(where, records, settings["classes"], images, skipped=Skipped()))
         return SavedLabels(where, settings, records, thresholds, images).annotations()
 
     def read_shots(self, folder: Path) -> list[Shot] | None:
@@ -130,13 +131,20 @@ def read_objects(path: Path, size_hw: tuple[int, ...]) -> tuple[Annotation, ...]
 
 
 def annotations_of_run(
-    out: Path, records: Iterable[Record], classes: Sequence[str], images: Path | None = None, *, without: str = ""
+    out: Path,
+    records: Iterable[Record],
+    classes: Sequence[str],
+    images: Path | None = None,
+    *,
+    without: str = "",
+    skipped: Skipped | None = None,
 ) -> AnnotationSet:
     """The labels of a run folder from its manifest records, in the order of the inputs' names.
 
     Failed images are left out, since without labels they would count as holding nothing; of several records of one
     input the last holds. without: leaves out images that have an output of this format already. A mask that does not
-    fit its record raises `MaskError` when its image is asked for.
+    fit its record raises `MaskError` when its image is asked for. skipped: takes the errors of images, which then fail
+    alone.
     """
     last = {record["input"]: record for record in records}
     kept = [last[name] for name in sorted(last) if last[name]["status"] != FAILED]
@@ -148,10 +156,13 @@ def annotations_of_run(
         height, width = (int(side) for side in record["size_hw"])
         written = record.get("outputs", {}).get(OBJECTS)
         found = read_objects(out / written, (height, width)) if written else _masks(out, record, classes)
-        return LabelledImage(name, (height, width), tuple(found), finder.find(name), stem_of(record))
+        image = LabelledImage(name, (height, width), tuple(found), finder.find(name), stem_of(record))
+        check_labels(image, classes)
+        return image
 
     objects = bool(kept) and all(OBJECTS in record.get("outputs", {}) for record in kept)
-    return AnnotationSet(tuple(classes), LazyImages(kept, read), objects)
+    lazy = LazyImages(kept, read, skipped)
+    return AnnotationSet(tuple(classes), lazy, objects, *([] if skipped is None else [skipped]))
 
 
 @dataclass(frozen=True)

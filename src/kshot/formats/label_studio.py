@@ -22,6 +22,7 @@ from kshot.annotations import rle
 from kshot.annotations.checked_json import (
     Entry,
     documents,
+    each_alone,
     filled,
     numbers,
     points_of,
@@ -69,7 +70,7 @@ class LabelStudio(AnnotationReader, AnnotationWriter):
         "Label Studio: one exported .json in the folder or in annotations/, with the images beside it or in images/"
     )
     output = "label_studio.json"
-    holds = frozenset({"boxes", "points"})
+    holds = frozenset({"boxes", "points", "scores"})
 
     def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/label_studio.json, an image at a time, and the labelling set-up beside it; returns the path.
@@ -92,22 +93,26 @@ class LabelStudio(AnnotationReader, AnnotationWriter):
         """Masks from brush strokes, polygons and ellipses; boxes from rectangles; points from key points.
 
         Of each task its ground truth, else its first annotation, else its first prediction. A shape without a label
-        has that of a region of its id. Turned rectangles become the upright boxes around them; other kinds of regions
-        are counted.
+        has that of a region of its id. Turned rectangles become masks; other kinds of regions are counted.
         """
-        exports = ((path, data) for path in documents(where, ".json") if (data := _export(path)) is not None)
+        skipped = Skipped()
+        read_here = each_alone(documents(where, ".json"), _export, skipped)
+        exports = ((path, data) for path, data in read_here if data is not None)
         found = the_only(where, exports, "exports of Label Studio")
         if found is None:
             return None
         path, data = found
         tasks = [Entry(f"{path}: task {task.get('id', place)}", task) for place, task in enumerate(data, start=1)]
-        finder = ImageFinder(where, images)
-        places = [_place(task, finder) for task in tasks]
-        stems = unique_stems([name for name, _ in places])
-        if len(stems) < len(tasks):
-            raise SupportError(f"{path}: two tasks with the image of one name; keep one of them")
-        skipped, read = Skipped(), []
-        for task, (name, file) in zip(tasks, places, strict=True):
+        finder, read = ImageFinder(where, images), []
+        places: dict[str, tuple[Entry, Path | None]] = {}
+        for task in tasks:
+            with skipped.alone():
+                name, file = _place(task, finder)
+                if name in places:
+                    raise SupportError(f"{path}: two tasks with the image of one name, {name!r}; keep one of them")
+                places[name] = task, file
+        stems = unique_stems(places)
+        for name, (task, file) in places.items():
             with skipped.alone():
                 read.append(_image(task, file, skipped).build(name, file, stems[name]))
         shown = (
@@ -146,7 +151,8 @@ def _place(task: Entry, finder: ImageFinder) -> tuple[str, Path | None]:
     if not names:
         raise task.wrong("no address of an image in its data")
     found = ((name, path) for name in names if (path := finder.find(name)))
-    return next(found, (names[0], None))
+    name, path = next(found, (names[0], None))
+    return finder.name_of(name, path), path
 
 
 def _names(address: str) -> Iterator[str]:
@@ -187,7 +193,7 @@ def _image(task: Entry, path: Path | None, skipped: Skipped) -> ImageBuilder:
         with skipped.alone():
             if (region.whole("original_height"), region.whole("original_width")) != builder.size_hw:
                 raise region.wrong("another size of the image than its first region has")
-            _add(builder, shape, label, region, skipped)
+            _add(builder, shape, label, region)
     return builder
 
 
@@ -231,14 +237,12 @@ def _size(task: Entry, regions: list[Entry], path: Path | None) -> tuple[int, in
     return size_of(regions[0], ("original_height", "original_width"), path)
 
 
-def _add(builder: ImageBuilder, shape: str, label: str, region: Entry, skipped: Skipped) -> None:
+def _add(builder: ImageBuilder, shape: str, label: str, region: Entry) -> None:
     size_hw, value = builder.size_hw, Entry(region.called, region.get("value", dict))
     if region.values.get("image_rotation"):
         raise region.wrong("marked on a turned image, which is not read; turn the image back in Label Studio")
     if shape == "rectangle":
-        if _rotation(value) % 180:
-            skipped.leave_out("turn of a rectangle, which is read as the upright box around it", region.called)
-        builder.prompts.add_box(region, label, _box(value, size_hw))
+        builder.add_rectangle(region, label, _box(value, size_hw))
     elif shape == "keypoint":
         builder.prompts.add_points(label, _pixels([[_at(value, "x"), _at(value, "y")]], size_hw))
     else:

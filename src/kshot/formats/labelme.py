@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kshot.annotations import rle
-from kshot.annotations.checked_json import Entry, filled, points_of, polygon, read_json, score_of, size_of
+from kshot.annotations.checked_json import Entry, each_alone, filled, points_of, polygon, read_json, score_of, size_of
 from kshot.annotations.model import (
     DEFAULT_EXPORT,
     Annotation,
@@ -28,7 +28,7 @@ from kshot.annotations.model import (
     Prompts,
 )
 from kshot.annotations.pairing import ImageFinder
-from kshot.annotations.polygons import ellipse_corners, polygons
+from kshot.annotations.polygons import ellipse_corners, is_upright, polygons
 from kshot.annotations.rle import Rle
 from kshot.annotations.skipped import Skipped
 from kshot.errors import InputError
@@ -44,7 +44,6 @@ _KEYS = {"shapes", "imagePath"}
 # `rotation` is what relatives of labelme call an oriented_rectangle.
 _OUTLINES = {"polygon", "oriented_rectangle", "rotation", "mask", "circle"}
 _READ = _OUTLINES | {"rectangle", "point", "points", "line", "linestrip"}
-_STRAIGHT = 0.01  # pixels by which the corners of an upright rectangle may differ
 _IGNORED, _BACKGROUND = "__ignore__", "_background_"  # as labelme's own tools call them
 
 
@@ -89,12 +88,15 @@ class Labelme(AnnotationReader, AnnotationWriter):
         file is used where there is no other. Kinds of shapes that are not read are counted.
         """
         paths = [where] if where.is_file() else sorted(walk(where, _is_json))
-        files = [path for path in paths if _is_json(path) and _is_labelme(read_json(path))]
+        skipped = Skipped()
+        read_here = each_alone([path for path in paths if _is_json(path)], read_json, skipped)
+        files = [path for path, data in read_here if _is_labelme(data)]
         if not files:
+            skipped.raise_first()
             return None
         root = where.parent if where.is_file() else where
         stems = unique_stems([path.relative_to(root).as_posix() for path in files])
-        finder, skipped = ImageFinder(root, images), Skipped()
+        finder = ImageFinder(root, images)
         labels = dict[str, None]()
         for path in files:
             with skipped.alone():
@@ -124,6 +126,8 @@ def _is_labelme(data: Any) -> bool:
 def _image(path: Path, root: Path, stem: str, finder: ImageFinder, skipped: Skipped) -> LabelledImage:
     entry = Entry(str(path), read_json(path))
     given = entry.get("imagePath", str).replace("\\", "/")
+    if "\0" in given:
+        raise entry.wrong(f"expected imagePath as the name of an image, got {given!r}")
     found = finder.find(given, first=path.parent)
     data = None if found else _embedded(entry)
     builder = ImageBuilder(_size(entry, found or data), data=data)
@@ -170,7 +174,7 @@ def _add(builder: ImageBuilder, shape: Entry, order: int) -> None:
         return  # counted where the labels were gathered
     if kind == "rectangle":
         corners = _rectangle(shape)
-        if _is_upright(corners) and label not in (_IGNORED, _BACKGROUND):
+        if is_upright(corners) and label not in (_IGNORED, _BACKGROUND):
             builder.prompts.add_box(shape, label, corners)
             return
     if kind in _OUTLINES or kind == "rectangle":
@@ -199,14 +203,6 @@ def _rectangle(shape: Entry) -> list[list[float]]:
         return points
     (x0, y0), (x1, y1) = _corners(shape, points, 2)
     return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
-
-
-def _is_upright(corners: list[list[float]]) -> bool:
-    xs, ys = zip(*corners, strict=True)
-    return all(
-        min(abs(x - min(xs)), abs(x - max(xs))) < _STRAIGHT and min(abs(y - min(ys)), abs(y - max(ys))) < _STRAIGHT
-        for x, y in corners
-    )
 
 
 def _outline(shape: Entry, kind: str, size_hw: tuple[int, int]) -> Rle:

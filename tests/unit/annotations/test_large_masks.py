@@ -15,7 +15,6 @@ from skimage.measure import label
 
 from kshot.annotations import polygons, rle
 from kshot.annotations.model import Annotation, AnnotationSet, Export
-from kshot.errors import MaskError, ShapeError
 from kshot.formats import coco, cvat, kshot_run, label_studio, labelme, voc, yolo
 from kshot.formats.png import save_labels
 from kshot.io import images
@@ -127,11 +126,8 @@ def test_a_large_mask_takes_a_few_bytes_a_pixel(
 
 def test_wrong_masks_of_a_run_are_named(tmp_path: Path) -> None:
     tree = run_of(tmp_path, np.array([[0, 1], [3, 0]], np.uint8), ("one", "two"))
-    with pytest.raises(MaskError, match=r"a\.png: holds the label 3, expected 0\.\.2"):
-        list(tree.images)
+    assert not list(tree.images) and "a.png: holds the label 3, expected 0..2" in tree.skipped.failures[-1]
     Image.new("P", (5, 5)).save(tmp_path / "masks" / "a.png")
-    with pytest.raises(MaskError, match=r"a\.png is 5 x 5 pixels and its image 2 x 2"):
-        list(tree.images)
+    assert not list(tree.images) and "a.png is 5 x 5 pixels and its image 2 x 2" in tree.skipped.failures[-1]
     Image.new("L", (2, 2), 1).save(tmp_path / "masks" / "a.png", format="JPEG")
-    with pytest.raises(ShapeError, match="labels do not survive in a JPEG"):
-        list(tree.images)
+    assert not list(tree.images) and "labels do not survive in a JPEG" in tree.skipped.failures[-1]

@@ -268,9 +268,10 @@ WRONG = [
     (("images", 0, "width"), None, "image 5: expected 'width'"),
     (("images", 0, "width"), float("inf"), "image 5: expected 'width'"),
     (("images", 0, "file_name"), "b.jpg", "image 5: no file 'b.jpg'"),
-    (("images", 0, "file_name"), "../a.jpg", "image 5: expected a file_name below the folder"),
-    (("images", 0, "file_name"), "/a.jpg", "image 5: expected a file_name below the folder"),
-    (("images", 0, "file_name"), "", "image 5: expected a file_name below the folder"),
+    (("images", 0, "file_name"), "../a.jpg", "image 5: its file_name: expected the name of an image below the folder"),
+    (("images", 0, "file_name"), "/b.jpg", "image 5: no file '/b.jpg'"),
+    (("images", 0, "file_name"), "", "image 5: its file_name: expected the name of an image below the folder"),
+    (("images", 0, "file_name"), "a\0.jpg", "image 5: its file_name: expected the name of an image below the folder"),
     (("images", 0, "id"), None, "image None: expected 'id'"),
     (("images",), [{"id": 5}, {"id": 5}], "image 5: this id occurs twice in 'images'"),
     (("categories", 0, "name"), " ", "category 3: its name is empty"),
@@ -306,9 +307,13 @@ def test_what_is_wrong_is_refused_by_file_and_item(place, value, says, tmp_path)
     assert str(tmp_path / "coco.json") in str(refused.value)
 
 
-def test_an_annotation_without_a_segmentation_beside_others_is_refused(tmp_path):
-    with pytest.raises(SupportError, match="annotation 2: it has no segmentation"):
-        coco.FORMAT.read_shots(folder(tmp_path, annotated({"segmentation": [BOX]}, {"bbox": [0, 0, 1, 1]})))
+def test_a_box_beside_an_outline_is_a_shot_of_its_class_or_counted_where_that_is_outlined(tmp_path):
+    outline, dog = {"segmentation": [BOX]}, {"bbox": [6, 1, 2, 2], "category_id": 9}
+    shots = coco.FORMAT.read_shots(folder(tmp_path, annotated(outline, dog, {"bbox": [0, 4, 2, 2]})))
+    mask, box = shots
+    assert mask.label == {1: "cat"} and box.label == "dog" and box.boxes.tolist() == [[6, 1, 8, 3]]
+    assert (mask.mask[4:6, :2] == 255).all() and (mask.mask[1:3, 6:] == 255).all()
+    assert shots.skipped.counts == {"box of a class that its image outlines, whose area counts as undecided": 1}
 
 
 @pytest.mark.parametrize("box", [[1, 1, 0, 3], [1, 1, 3, -1], [1, 2], None])
@@ -401,14 +406,14 @@ def test_annotations_of_no_image_or_class_fail_alone(tmp_path):
     assert [shot.label for shot in shots] == [{1: "cat"}] and len(shots.skipped.failures) == 2
 
 
-def test_a_turned_box_is_the_upright_one_around_it_and_key_points_are_counted(tmp_path):
+def test_a_turned_box_is_a_mask_unless_it_stands_upright_again_and_key_points_are_counted(tmp_path):
     box = {"bbox": [2, 2, 4, 2], "attributes": {"rotation": 90.0}}
+    turned = {"bbox": [2, 1, 4, 4], "attributes": {"rotation": 45.0}}
     read = coco.FORMAT.read_annotations(
-        folder(tmp_path, annotated(box, {"segmentation": [BOX], "keypoints": [1, 1, 2]}))
+        folder(tmp_path, annotated(box, {"segmentation": [BOX], "keypoints": [1, 1, 2]}, turned))
     )
     (image,) = read.images
     np.testing.assert_allclose(image.prompts.boxes["cat"], [[3, 1, 5, 5]])
-    assert list(read.skipped.counts.items()) == [
-        ("turn of a box, which is read as the upright box around it", 1),
-        ("set of key points", 1),
-    ]
+    assert image.annotations[0].area == 9
+    assert image.annotations[1].mask.sum(1).tolist() == [0, 2, 4, 4, 2, 0]  # a diamond about (4, 3)
+    assert read.skipped.counts == {"set of key points": 1}

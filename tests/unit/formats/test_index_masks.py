@@ -38,7 +38,7 @@ def test_white_in_a_grey_mask_is_a_single_class_but_ignore_beside_several(tmp_pa
     ("name", "content", "expected"),
     [
         ("classes.json", {"1": "cat", "7": "dog"}, {1: "cat", 7: "dog"}),
-        ("classes.json", {"0": "background", "2": " cat "}, {2: "cat"}),
+        ("classes.json", {"0": "background", "2": " cat "}, {2: " cat "}),
         ("classes.json", '\ufeff{"1": "löwe"}', {1: "löwe"}),
         ("classes.txt", "cat\n  dog  \n\n", {1: "cat", 2: "dog"}),
         ("classes.txt", "background\ncat", {1: "cat"}),

@@ -393,7 +393,7 @@ def test_ellipses_and_rectangles_of_label_studio_are_turned_in_pixels(tmp_path):
     assert (columns.min(), columns.max(), rows.min(), rows.max()) == (18, 21, 2, 17)
     # 10 x 5 pixels about the corner (20, 5): a quarter clockwise it reaches to the left and down.
     np.testing.assert_allclose(image.prompts.boxes["dog"], [[15, 5, 20, 15]])
-    assert list(read.skipped.counts.values()) == [1]
+    assert read.skipped.counts == {}
 
 
 def test_a_label_beside_a_shape_of_label_studio_is_its_label(tmp_path):
