@@ -62,8 +62,8 @@ class LargeImages:
     out: Path
     thresholds: Thresholds
     """What of the masks is kept."""
-    patch_area: Callable[[Sequence[int]], float]
-    """How many pixels a patch token covers in an image of this height and width."""
+    least_pixels: Callable[[Sequence[int]], float]
+    """The least area of a component in an image of some height and width, in pixels."""
 
     def page_of(self, source: Input) -> Page | None:
         """The page of an image that is done in windows; None for one that is read whole.
@@ -125,8 +125,7 @@ class LargeImages:
             gone = [index for index in kept[1:] if present[classes[index - 1]] < least]
             if np.isin(table.labels, gone).any():
                 raise _AbsentError([index for index in kept if index not in gone])
-            pixels = self.thresholds.least_pixels(raster.size_hw, self.patch_area(raster.size_hw))
-            passing = table.passing(pixels, self.thresholds.min_score)
+            passing = table.passing(self.least_pixels(raster.size_hw), self.thresholds.min_score)
             with ExitStack() as stack:
                 sinks = [
                     stack.enter_context(writers[name].open_rows(below(self.out, self.out / where), raster, classes))

@@ -37,6 +37,8 @@ from kshot.tasks import task_of
 from kshot.types import Prediction, Thresholds, patch_pixels
 
 log = logging.getLogger(__name__)
+# The least area of an object in an image of some height and width, in pixels.
+LeastPixels = Callable[[Sequence[int]], float]
 # Takes images through the stages, with so many workers; results may come back in any order.
 Engine = Callable[[Iterable[Input | None], Stages, int], Generator[ImageResult]]
 
@@ -128,7 +130,9 @@ def label_folder(
     export, thresholds = export or Export(), thresholds or Thresholds()
     task = task_of(task)
     task.check_backbone(segmenter.feature_spec.identity)
-    writers = _writers(formats, export)
+    tile = tiling.tile if tiling else None
+    least = partial(_least_pixels, thresholds, segmenter.size, task.feature_spec.patch, tile)
+    writers = _writers(formats, export, least)
     given = {} if overwrite else stems_of_run(out)
     inputs = Inputs(images, out, limit=limit, watch=watch, shard=shard, skip=skip, every=every, given=given)
     settings = settings_of_run(segmenter, task, writers, export, thresholds) | {
@@ -139,7 +143,7 @@ def label_folder(
         **({"every": every} if every != 1 else {}),
         **(notes or {}),
     }
-    stages = _stages(segmenter, task, tiling, writers, out.resolve(), thresholds)
+    stages = _stages(segmenter, task, tiling, writers, out.resolve(), thresholds, least)
     summary = Summary(str(out))
     check_replaced(out, entries_of(writers.values()), [*roots_of(images), *keep], overwrite=overwrite)
     for source in inputs.files:
@@ -192,17 +196,16 @@ def _stages(
     writers: Mapping[str, Format],
     out: Path,
     thresholds: Thresholds,
+    least: LeastPixels,
 ) -> Stages:
     predict = partial(predict_tiled, segmenter, task, tiling) if tiling else partial(segmenter.predict, task)
-    tile = tiling.tile if tiling else None
-    patch_area = partial(patch_pixels, size=segmenter.size, patch=task.feature_spec.patch, tile=tile)
     return Stages(
-        partial(_filtered, predict, thresholds, patch_area),
+        partial(_filtered, predict, thresholds, least),
         writers,
         out,
         segmenter.max_pixels,
         segmenter.band_selection,
-        LargeImages(segmenter, task, tiling, writers, out, thresholds, patch_area) if tiling else None,
+        LargeImages(segmenter, task, tiling, writers, out, thresholds, least) if tiling else None,
         on_gpu=segmenter.backbone.device.type != "cpu",
     )
 
@@ -210,11 +213,14 @@ def _stages(
 def _filtered(
     predict: Callable[[NDArray[np.uint8]], Prediction],
     thresholds: Thresholds,
-    patch_area: Callable[[Sequence[int]], float],
+    least: LeastPixels,
     image: NDArray[np.uint8],
 ) -> Prediction:
-    least = thresholds.least_pixels(image.shape[:2], patch_area(image.shape[:2]))
-    return predict(image).filtered(**asdict(replace(thresholds, min_area=least)))
+    return predict(image).filtered(**asdict(replace(thresholds, min_area=least(image.shape[:2]))))
+
+
+def _least_pixels(thresholds: Thresholds, size: int, patch: int, tile: int | None, size_hw: Sequence[int]) -> float:
+    return thresholds.least_pixels(size_hw, patch_pixels(size_hw, size, patch, tile))
 
 
 def settings_of_run(
@@ -238,13 +244,13 @@ def settings_of_run(
     }
 
 
-def _writers(formats: Sequence[str], export: Export) -> dict[str, Format]:
+def _writers(formats: Sequence[str], export: Export, least: LeastPixels) -> dict[str, Format]:
     writers = {name: load_format(name) for name in dict.fromkeys([MASKS, *formats])}
     for name, writer in writers.items():
         if not (isinstance(writer, ImageWriter) or (isinstance(writer, AnnotationWriter) and writer.output)):
             raise SettingError(f"the format {name} is not written by a run; choose another one")
         writer.prepare()
-    return writers | ({OBJECTS: ObjectWriter(export.instances)} if export.instances else {})
+    return writers | ({OBJECTS: ObjectWriter(export.instances, least)} if export.instances else {})
 
 
 def _write_folders(

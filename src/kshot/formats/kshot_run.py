@@ -5,7 +5,7 @@ A folder in the run's own, such as OUT/accepted, holds masks that a person accep
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,9 @@ class ObjectWriter(ImageWriter):
     folder = OBJECTS
     suffixes = (".json",)
 
-    def __init__(self, method: str):
-        self.method = method
+    def __init__(self, method: str, least_pixels: Callable[[Sequence[int]], float] | None = None):
+        """least_pixels: of what watershed splits off, in an image of this height and width."""
+        self.method, self.least_pixels = method, least_pixels
 
     def write(self, prediction: Prediction, path: Path) -> None:
         """Write the objects of a prediction. Raises `SettingError` and `OutputError`."""
@@ -101,19 +102,20 @@ class ObjectWriter(ImageWriter):
 
     def write_counted(self, prediction: Prediction, path: Path) -> Counter[str]:
         """Write the objects of a prediction; returns how many of each class. Raises as `write` does."""
-        image = LabelledImage(path.stem, prediction.size_hw, tuple(objects_of(prediction, self.method)))
+        least = self.least_pixels(prediction.size_hw) if self.least_pixels else 0.0
+        image = LabelledImage(path.stem, prediction.size_hw, tuple(objects_of(prediction, self.method, least)))
         coco.save(AnnotationSet(prediction.classes, [image], objects=True), path)
         return Counter(one.label for one in image.annotations)
 
 
-def objects_of(prediction: Prediction, method: str) -> Iterator[Annotation]:
+def objects_of(prediction: Prediction, method: str, least: float = 0.0) -> Iterator[Annotation]:
     """The objects of each class; score: the mean score of its class over its pixels.
 
-    method: one of `ops.components.METHODS`. Raises `SettingError`.
+    method, least: as `ops.components.split` takes them. Raises `SettingError`.
     """
     for index, name in enumerate(prediction.classes, start=1):
         score = prediction.scores[index]
-        for place, crop in split(prediction.mask == index, score, method):
+        for place, crop in split(prediction.mask == index, score, method, least):
             mean = float(np.clip(score[place][crop].mean(), 0, 1))
             yield Annotation(name, rle.encode_crop(crop, place, prediction.size_hw), mean)
 
@@ -211,7 +213,7 @@ class SavedLabels:
         """
         prediction = self._prediction(record)
         if prediction is not None:
-            counts = Counter(one.label for one in objects_of(prediction, self._method))
+            counts = Counter(one.label for one in self._objects(prediction))
             return record | record_of(prediction, record["outputs"], counts)
         image = self._image(record)
         facts: dict[str, ClassFacts] = {
@@ -229,10 +231,11 @@ class SavedLabels:
         """The run's, in the order of their labels."""
         return tuple(self.settings["classes"])
 
-    @property
-    def _method(self) -> str:
+    def _objects(self, prediction: Prediction) -> Iterator[Annotation]:
         export = self.settings.get("export")
-        return (export.get("instances") if isinstance(export, dict) else None) or "components"
+        method = (export.get("instances") if isinstance(export, dict) else None) or "components"
+        least = limits_of_run(self.settings, prediction.size_hw, self.thresholds).min_area
+        return objects_of(prediction, method, float(least or 0))
 
     def _image(self, record: Record) -> LabelledImage:
         (given,) = annotations_of_run(self.out, [record], self.classes, self.images).images
@@ -242,7 +245,7 @@ class SavedLabels:
         before = sum(about.get("objects", 0) for about in record["classes"].values())
         prediction = self._prediction(record)
         if prediction is not None:
-            found = tuple(objects_of(prediction, self._method))
+            found = tuple(self._objects(prediction))
         elif self._is_changed(record):
             return replace(image, annotations=tuple(_masks(self.out, record, self.classes)))
         else:

@@ -26,18 +26,21 @@ def check_method(method: str) -> None:
 
 
 def split(
-    mask: NDArray[np.bool_], score: NDArray[np.float32] | None = None, method: str = "components"
+    mask: NDArray[np.bool_],
+    score: NDArray[np.float32] | None = None,
+    method: str = "components",
+    least: float = 0.0,
 ) -> Iterator[Component]:
     """The instances of a mask (h, w), each as its box and its mask there; disjoint, and together the mask.
 
     method: "components" for the 8-connected components; "watershed" also splits them where the distance to their rim,
-    times the score (h, w) in 0..1 if given, dips between two peaks. In the order of their first pixels. Raises
-    `SettingError` for another method.
+    times the score (h, w) in 0..1 if given, dips between two peaks. least: pixels of what is split off by watershed; a
+    smaller basin goes to those around it. In the order of their first pixels. Raises `SettingError` for another method.
     """
     check_method(method)
     for place, inside in connected_components(mask):
         if method == "watershed":
-            yield from _basins(place, inside, None if score is None else score[place])
+            yield from _basins(place, inside, None if score is None else score[place], least)
         else:
             yield place, inside
 
@@ -87,9 +90,9 @@ def _touching(runs: NDArray[np.int64], width: int, corners: bool) -> coo_array:
 
 
 def _basins(
-    place: tuple[slice, slice], component: NDArray[np.bool_], score: NDArray[np.float32] | None
+    place: tuple[slice, slice], component: NDArray[np.bool_], score: NDArray[np.float32] | None, least: float
 ) -> Iterator[Component]:
-    """One component split into the basins of its peaks; score: in the component's box."""
+    """One component split into the basins of its peaks, of at least so many pixels; score: in the component's box."""
     inside = np.pad(component, 1)  # the image's border is a rim like any other
     # Imported here, since most runs split nothing.
     from skimage.morphology import local_maxima, reconstruction
@@ -100,7 +103,12 @@ def _basins(
         height *= np.pad(np.clip(score, 0.01, 1), 1)
     # Reconstruction from lowered peaks: peaks with a shallow saddle between them become one plateau.
     peaks = local_maxima(reconstruction(_SADDLE * height, height), allow_borders=True) & inside
-    basins = watershed(-height, label(peaks, connectivity=2), mask=inside, connectivity=2)
+    markers = label(peaks, connectivity=2)
+    basins = watershed(-height, markers, mask=inside, connectivity=2)
+    areas = np.bincount(basins.ravel(), minlength=markers.max() + 1)[1:]
+    if (areas < least).any():  # without the small ones; the largest alone where all are
+        kept = 1 + (np.flatnonzero(areas >= least) if (areas >= least).any() else areas.argmax())
+        basins = watershed(-height, np.where(np.isin(markers, kept), markers, 0), mask=inside, connectivity=2)
     basins = np.where(inside & (basins == 0), basins.max() + 1, basins)[1:-1, 1:-1]
     for index, found in enumerate(find_objects(basins), start=1):
         if found is not None:
