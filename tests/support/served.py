@@ -60,8 +60,8 @@ def mask_of(served: TestClient, index: int) -> np.ndarray:
     from io import BytesIO
 
     data = served.get(f"/api/images/{index}/mask").content
-    planes = np.asarray(Image.open(BytesIO(data)))
-    return np.where(planes[..., 1] >= 128, planes[..., 0], 0)
+    labels, certainty = np.split(np.asarray(Image.open(BytesIO(data))), 2)
+    return np.where(certainty >= 128, labels, 0)
 
 
 def iou(found: np.ndarray, truth: np.ndarray) -> float:

@@ -16,6 +16,7 @@ from kshot.ops.components import connected_components
 from kshot.types import check_same_size
 
 CERTAIN = 255
+_GREYS = bytes(level for level in range(256) for _ in range(3))
 EVEN = 128
 """Certainty from which a pixel shows its class when nobody moves the threshold."""
 
@@ -54,8 +55,8 @@ class Answer:
     def of_png(cls, data: bytes) -> "Answer":
         """The answer that `png` wrote."""
         with Image.open(io.BytesIO(data)) as image:
-            planes = np.asarray(image)
-        return cls(planes[..., 0].copy(), planes[..., 1].copy())
+            labels, certainty = np.split(np.array(image), 2)
+        return cls(labels, certainty)
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -64,8 +65,16 @@ class Answer:
 
     @cached_property
     def png(self) -> bytes:
-        """An RGB image: red is the label, green the certainty, blue is 0."""
-        return png_of(np.stack([self.labels, self.certainty, np.zeros_like(self.labels)], 2))
+        """A PNG twice as high as the mask: the labels, and below them the certainties, in steps of four.
+
+        With a palette, since Pillow filters nothing then, which makes it four times as fast.
+        """
+        steps = np.where(self.certainty == CERTAIN, CERTAIN, self.certainty & 0xFC)
+        image = Image.fromarray(np.concatenate([self.labels, steps.astype(np.uint8)]))
+        image.putpalette(_GREYS)
+        file = io.BytesIO()
+        image.save(file, "PNG", compress_level=1)
+        return file.getvalue()
 
     def mask(self, least: int = EVEN) -> NDArray[np.uint8]:
         """(h, w) labels where the certainty is at least `least`, 1..255."""
@@ -92,13 +101,6 @@ class Answer:
             better = smooth > certainty
             labels[better], certainty[better] = value, smooth[better]
         return Answer(labels, certainty)
-
-
-def png_of(pixels: NDArray[np.uint8]) -> bytes:
-    """Pixels (h, w[, 3]) as PNG; fast rather than small, as it only crosses this machine."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-    return file.getvalue()
 
 
 def rle_of(mask: NDArray[np.uint8], classes: Sequence[str]) -> dict[str, dict[str, Any]]:

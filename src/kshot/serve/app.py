@@ -220,10 +220,14 @@ def _add_images(app: FastAPI, workspace: Workspace, background: Background) -> N
 
     @app.get("/api/images/{index}/mask", response_class=Response, responses=_PNG)
     def get_mask(request: Request, index: Index, small: bool = False) -> Response:
-        """The mask that is shown: red is the label, green the certainty of 255; as JSON, run lengths at even odds."""
+        """The mask that is shown, as a grey PNG twice as high: the labels above, the certainties, of 255, below.
+
+        With `Accept: application/json` it comes as COCO's run lengths of each class, at even odds.
+        """
         _check(workspace, index)
-        answer = workspace.small_answer(index) if small else workspace.answer(index)
-        return _mask(request, workspace, index, answer)
+        if small:
+            return _mask(request, workspace, index, workspace.small_answer(index), workspace.revision(index))
+        return _mask(request, workspace, index, *workspace.answer_for_page(index))
 
     @app.put("/api/images/{index}/mask", openapi_extra={"requestBody": {"content": {"image/png": {}}}})
     async def put_mask(request: Request, index: Index, session: Session = "") -> s.Changed:
@@ -243,7 +247,8 @@ def _add_images(app: FastAPI, workspace: Workspace, background: Background) -> N
     def post_mark(request: Request, index: Index, mark: Mark, session: Session = "") -> Response:
         """Draw on an image; the answer is its mask."""
         _check(workspace, index)
-        return _mask(request, workspace, index, workspace.mark(session, index, mark))
+        workspace.mark(session, index, mark)
+        return _mask(request, workspace, index, *workspace.answer_for_page(index))
 
 
 def _add_steps(app: FastAPI, workspace: Workspace, background: Background) -> None:
@@ -289,8 +294,8 @@ def _add_steps(app: FastAPI, workspace: Workspace, background: Background) -> No
         return s.Stepped(index=workspace.step(session, redo=True))
 
 
-def _mask(request: Request, workspace: Workspace, index: int, answer: Answer) -> Response:
-    headers = {"X-Kshot-Revision": str(workspace.revision(index)), "Cache-Control": "private, max-age=3600"}
+def _mask(request: Request, workspace: Workspace, index: int, answer: Answer, revision: int) -> Response:
+    headers = {"X-Kshot-Revision": str(revision), "Cache-Control": "private, max-age=3600"}
     if "application/json" in request.headers.get("accept", ""):
         whole = answer.resized(workspace.size_of(index))
         return JSONResponse(rle_of(whole.mask(), workspace.names), headers=headers)

@@ -40,7 +40,7 @@ class Background:
         self.scored: set[int] = set()
         self.written: set[int] = set()
         self._queue: deque[int] = deque(range(len(workspace.images)))
-        self._fitted = -1
+        self._fitted = self._prepared = -1
         self._fit: Fit | None = None
         self._begun: Fit | None = None
         self._settings: dict[str, Any] = {}
@@ -99,6 +99,7 @@ class Background:
     def _step(self) -> bool:
         """Do the most urgent thing; false where there is none."""
         workspace = self.workspace
+        self._prepare()
         if workspace.live and self._fitted != workspace.wanted:
             self._refit(workspace.wanted)
             return True
@@ -113,6 +114,13 @@ class Background:
             self._score(fit, index)
             return True
         return fit is not None and workspace.writer is not None and self._write_one(fit)
+
+    def _prepare(self) -> None:
+        """Make the open image ready to be drawn on."""
+        if self.seen and self.seen[0] != self._prepared and self.seen[0] not in self.workspace.failures:
+            self._prepared = self.seen[0]
+            with contextlib.suppress(KshotError):  # said when the image is done
+                self.workspace.opened(self._prepared)
 
     def _refit(self, wanted: int) -> None:
         workspace = self.workspace

@@ -74,8 +74,8 @@ class OpenImage:
         if not bool(soft.any()) and not len(wrong):
             return None
         added = self._pixels(soft)  # (N, h, w)
-        best = added.argmax(0)
-        top = np.take_along_axis(added, best[None], 0)[0]
+        best = added.argmax(0) if classes > 1 else np.zeros(base.size_hw, np.intp)
+        top = added.max(0) if classes > 1 else added[0]
         certainty = np.rint(255 * top).astype(np.uint8)
         wins = certainty > base.certainty
         wins |= (certainty >= EVEN) & (best + 1 != base.labels)  # a mark is newer than the mask below it

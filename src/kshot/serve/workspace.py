@@ -36,6 +36,7 @@ from kshot.types import MAX_CLASSES
 
 log = logging.getLogger(__name__)
 _MARKS = TypeAdapter(tuple[Mark, ...])
+_SEEN = 64  # masks that pages were given
 _ANSWER_BYTES, _OPEN_BYTES = 128 * 2**20, 256 * 2**20
 DOUBTFUL = 0.5
 """Uncertainty from which an image counts as doubtful."""
@@ -88,7 +89,8 @@ class Workspace:
         self.problem = ""
         """What went wrong in the background last, for people."""
         self.lock = threading.RLock()
-        self.version = 0
+        # Browsers keep masks by their revision: a server that starts again goes on counting above the last one.
+        self.version = int(1000 * time.time())
         self.touched = 0.0
         """When somebody last drew, by the monotonic clock: the background waits a moment then."""
         self.wanted = 0
@@ -96,6 +98,7 @@ class Workspace:
         self.reopened: set[int] = set()
         """Images that were drawn on, or are no longer accepted: their masks are to be written again."""
         self._revisions: OrderedDict[int, int] = OrderedDict()
+        self._seen: OrderedDict[tuple[int, int], tuple[Labels | None, Answer]] = OrderedDict()
         self._locks: dict[int, threading.RLock] = {}
         self._answers = SharedCache[Answer](_ANSWER_BYTES, lambda a: 2 * a.labels.nbytes)
         self._opened = SharedCache[OpenImage](_OPEN_BYTES, lambda o: 4 * o.features.features.nbytes + o.view.nbytes)
@@ -146,6 +149,17 @@ class Workspace:
         key = index, self.revision(index), fit.number if fit else 0
         return self._answers.get(key, lambda: self._answer(index, labels, fit))
 
+    def answer_for_page(self, index: int) -> tuple[Answer, int]:
+        """The mask and its revision, which is remembered for a while, so that what was seen can be accepted."""
+        with self._of(index):
+            revision, labels = self.revision(index), self.labels.get(index)
+            answer = self.answer(index)
+        with self.lock:
+            self._seen[index, revision] = labels, answer
+            while len(self._seen) > _SEEN:
+                self._seen.popitem(last=False)
+        return answer, revision
+
     def small_answer(self, index: int) -> Answer:
         """The same at the size of a thumbnail; a prediction is not refined for it."""
         fit, view = self.predictions.fit_now, self.images.view(index, THUMBNAIL)
@@ -169,6 +183,7 @@ class Workspace:
     def mark(self, session: str, index: int, mark: Mark) -> Answer:
         """Draw on an image; returns its mask. Raises `MaskError`, `ReadOnlyError` and `InputError`s of reading."""
         with self._of(index):
+            self.check_writable()
             labels, opened = self.labels_of(index), self.opened(index)
             check(mark, opened.features.frame.size_hw, self.names, self.images.names[index])
             if len(labels.marks) >= MAX_MARKS:
@@ -184,8 +199,8 @@ class Workspace:
         revision: of the mask that was looked at.
         """
         with self._of(index):
-            self._check_revision(index, revision)
-            labels, answer = self.labels_of(index), self.answer(index)
+            self.check_writable()
+            labels, answer = self.labels_of(index), self._answer_seen(index, revision)
             if labels.accepted is not None and not labels.marks:
                 return labels
             mask = answer.resized(self.size_of(index)).mask(least)
@@ -205,6 +220,7 @@ class Workspace:
     def set_support(self, session: str, index: int, support: bool, least: int = EVEN) -> Labels:
         """Whether the image is an example; one that was neither drawn on nor accepted is accepted with it."""
         with self._of(index):
+            self.check_writable()
             labels = self.labels_of(index)
             if support and not labels.marks and labels.accepted is None:
                 mask = self.answer(index).resized(self.size_of(index)).mask(least)
@@ -217,6 +233,7 @@ class Workspace:
     def clear(self, session: str, index: int) -> Labels:
         """Take back what is drawn; where nothing is drawn, that the image was accepted."""
         with self._of(index):
+            self.check_writable()
             labels = self.labels_of(index)
             if not labels.marks and labels.accepted is None:
                 return labels
@@ -305,7 +322,8 @@ class Workspace:
     def fail(self, index: int, reason: str) -> None:
         """An image that cannot be read."""
         with self.lock:
-            self.failures[index] = reason
+            one = self.images.inputs[index]
+            self.failures[index] = reason.replace(str(one.path), one.name)
             self.bump(index)
 
     def bump(self, index: int | None = None) -> None:
@@ -429,9 +447,14 @@ class Workspace:
         with self.lock:
             return self._locks.setdefault(index, threading.RLock())
 
-    def _check_revision(self, index: int, revision: int | None) -> None:
-        if revision is not None and revision != self.revision(index):
+    def _answer_seen(self, index: int, revision: int | None) -> Answer:
+        """The mask that a page was given; predictions may have moved on since. Raises `StaleError`."""
+        if revision is None or revision == self.revision(index):
+            return self.answer(index)
+        seen = self._seen.get((index, revision))
+        if seen is None or seen[0] is not self.labels.get(index):
             raise StaleError(f"the mask of {self.images.names[index]} has changed meanwhile; look at it again")
+        return seen[1]
 
     def check_writable(self) -> RunWriter:
         """What writes into the folder. Raises `ReadOnlyError`."""

@@ -42,11 +42,14 @@ async function decoded(answer) {
   const pen = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
   pen.drawImage(bitmap, 0, 0);
   bitmap.close();
-  const pixels = pen.getImageData(0, 0, canvas.width, canvas.height);
-  return { pixels, revision: Number(answer.headers.get("X-Kshot-Revision")) };
+  // Above the labels, below the certainties; all three colours are the same.
+  const { width, data } = pen.getImageData(0, 0, canvas.width, canvas.height), count = data.length / 8;
+  const labels = new Uint8Array(count), certainty = new Uint8Array(count);
+  for (let i = 0; i < count; i++) { labels[i] = data[4 * i]; certainty[i] = data[4 * (count + i)]; }
+  return { pixels: { width, height: canvas.height / 2, labels, certainty }, revision: Number(answer.headers.get("X-Kshot-Revision")) };
 }
 
-/** The mask of an image: red is the label, green the certainty. @param {number} index @param {number} revision */
+/** The mask of an image. @param {number} index @param {number} revision */
 export async function mask(index, revision, small = false) {
   return decoded(await send("GET", `/api/images/${index}/mask?small=${small}&v=${revision}`));
 }

@@ -5,19 +5,21 @@ import { percent } from "./gallery.js";
 const $ = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
 
 const KEYS = [
-  ["Click", "it is the class"], ["Shift or right click", "it is not"], ["Drag", "a box around one"], ["Wheel", "zoom to the cursor"],
+  ["click", "it is the class"], ["Shift or right click", "it is not"], ["drag", "a box around one"], ["Wheel", "zoom to the cursor"],
   ["Space + drag", "move the image"], ["v", "point or box"], ["b", "brush"], ["e", "eraser, and back"], ["[ ]", "size of the brush"],
   ["g", "strokes grow to what looks the same"], ["1 … 9", "choose a class"], ["n", "new class"], ["Enter", "accept, open the most doubtful"],
   ["x", "none of the classes is here"], ["s", "use as an example, or not"], ["Delete", "no example; clear what is drawn"],
-  ["j k, arrows", "next, previous image"], ["Ctrl z", "undo"], ["Ctrl Shift z", "redo"], ["h", "hide the mask"], ["0", "fit the image"],
-  ["+ -", "zoom"], ["Ctrl f", "find images"], ["?", "this page"],
+  ["j k or arrows", "next, previous image"], ["Ctrl z", "undo"], ["Ctrl Shift z", "redo"], ["h", "hide the mask"], ["0", "fit the image"],
+  ["+ -", "zoom"], ["Shift arrows", "a crosshair for the keyboard"], ["p or Shift p", "it is the class there; it is not"], ["Ctrl f", "find images"], ["?", "this page"],
 ];
+
+const WORDS = new Set(["or", "click", "+", "drag", "…", "arrows", "right"]);
 
 export function openHelp() {
   if (!$("keys").children.length) {
     for (const [keys, what] of KEYS) {
       const line = document.createElement("div"), dt = document.createElement("dt"), dd = document.createElement("dd");
-      for (const key of keys.split(/ (?=[^+…])/)) dt.append(Object.assign(document.createElement("kbd"), { textContent: key }));
+      dt.append(...keys.split(" ").map((part) => (WORDS.has(part) ? ` ${part} ` : Object.assign(document.createElement("kbd"), { textContent: part }))));
       dd.textContent = what;
       line.append(dt, dd);
       $("keys").append(line);

@@ -7,7 +7,7 @@ const GAP = 10, CAPTION = 27, SPARE = 2; // rows above and below
 /** @typedef {{index: number, name: string, state: string, revision: number, ready: boolean, support: boolean, uncertainty: number | null, areas: Record<string, number>, present: Record<string, number>, reason: string}} Row */
 
 export class Gallery {
-  /** @param {HTMLElement} box @param {{open: (index: number) => void, looked: (indices: number[]) => void, state: any}} page */
+  /** @param {HTMLElement} box @param {{open: (index: number) => void, looked: (indices: number[]) => void, drawn: (index: number) => void, state: any}} page */
   constructor(box, page) {
     this.box = box;
     this.page = page;
@@ -19,6 +19,7 @@ export class Gallery {
     /** @type {Map<number, HTMLElement>} */
     this.tiles = new Map();
     this.wanted = "";
+    this.empty = Object.assign(document.createElement("p"), { className: "nothing", textContent: "No image fits." });
     box.addEventListener("scroll", () => this.render());
     new ResizeObserver(() => this.render()).observe(box);
   }
@@ -73,6 +74,7 @@ export class Gallery {
     const shown = this.order.slice(first, first + seen);
     const kept = new Set(shown);
     for (const [index, tile] of this.tiles) if (!kept.has(index)) { tile.remove(); this.tiles.delete(index); }
+    /** @type {number[]} */
     const missing = [];
     shown.forEach((index, i) => {
       const place = first + i;
@@ -90,7 +92,6 @@ export class Gallery {
     this.fetchRows(missing);
     this.current();
     this.page.looked(shown);
-    this.empty ??= Object.assign(document.createElement("p"), { className: "nothing", textContent: "No image fits." });
     if (count) this.empty.remove(); else this.box.append(this.empty);
   }
 
@@ -139,7 +140,7 @@ export class Gallery {
     tile.querySelector(".reason")?.remove();
     if (row.support) part(".picture").append(Object.assign(document.createElement("span"), { className: "badge", textContent: "Example" }));
     if (row.reason) {
-      part(".picture").append(Object.assign(document.createElement("span"), { className: "reason", textContent: row.reason }));
+      part(".picture").append(Object.assign(document.createElement("span"), { className: "reason", textContent: row.reason.replace(`${row.name}: `, "") }));
       part("img").removeAttribute("src");
     }
     const stamp = `${row.revision}`;
@@ -149,6 +150,7 @@ export class Gallery {
         if (tile.dataset.stamp !== stamp) return;
         /** @type {any} */ (tile).answer = pixels;
         this.colour(tile);
+        this.page.drawn(row.index);
       }, () => undefined);
     } else if (row.state === "todo") {
       /** @type {any} */ (tile).answer = null;

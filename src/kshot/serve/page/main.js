@@ -13,7 +13,7 @@ const state = {
   /** @type {any} */ row: null,
   /** @type {number[]} */ paces: [],
 };
-const page = { state, mark, ready, open, looked };
+const page = { state, mark, ready, open, looked, drawn };
 const stage = new Stage($("canvas"), page);
 const gallery = new Gallery($("gallery"), page);
 
@@ -48,6 +48,7 @@ async function open(index) {
   state.open = index;
   state.row = null;
   $("broken").hidden = true;
+  tellImage(); // nothing can be decided before it is seen
   gallery.reveal(index);
   sendLook();
   try {
@@ -98,7 +99,7 @@ async function reload() {
 
 function tellImage() {
   const row = state.row;
-  $("name").textContent = row?.name ?? "";
+  $("name").textContent = row?.name ?? gallery.rows.get(state.open)?.name ?? "";
   $("facts").textContent = row ? told(row) : "";
   const locked = !row || row.reason || state.status.read_only;
   for (const id of ["clear", "support", "reject", "accept"]) $(id).disabled = locked;
@@ -147,21 +148,17 @@ function mark(mark) {
 
 // Decisions
 
-async function accept() {
-  const index = state.open;
+/** Decide, and open the next image. @param {string} path @param {any} [body] */
+async function decide(path, body) {
   await queue;
   if ($("accept").disabled) return;
-  const done = await tried(() => post(`/api/images/${index}/accept`, { threshold: state.least, revision: shown }));
-  if (!done) return reload();
-  pace();
-  return openNext();
+  $("accept").disabled = $("reject").disabled = true; // until the next image is there
+  const index = state.open;
+  if (await tried(() => post(`/api/images/${index}/${path}`, body?.()))) { pace(); await openNext(); } else await reload();
 }
 
-async function reject() {
-  await queue;
-  if ($("reject").disabled) return;
-  if (await tried(() => post(`/api/images/${state.open}/reject`))) { pace(); await openNext(); }
-}
+const accept = () => decide("accept", () => ({ threshold: state.least, revision: shown }));
+const reject = () => decide("reject");
 
 async function openNext() {
   const { images } = await get("/api/images?sort=uncertainty&limit=3");
@@ -308,7 +305,7 @@ function showExamples(examples) {
     picture.addEventListener("click", () => open(index));
     Object.assign(drop, { className: "drop icon", textContent: "×", title: "No longer an example" });
     drop.setAttribute("aria-label", "No longer an example");
-    drop.addEventListener("click", () => tried(() => post(`/api/images/${index}/support`, { support: false })).then(() => index === state.open && reload()));
+    drop.addEventListener("click", () => tried(() => post(`/api/images/${index}/support`, { support: false })).then(() => (index === state.open ? reload() : undefined)));
     place.append(picture, drop);
     return place;
   }));
@@ -329,6 +326,10 @@ async function follow() {
       const since = state.status.version;
       const { status, changed } = await get(`/api/changes?since=${since}&wait=20`);
       const through = state.status.left && !status.left, fits = status.fits !== state.status.fits;
+      if (fits && status.fits) {
+        const open = inView.filter((index) => index !== state.open && !["accepted", "rejected", "drawn", "failed"].includes(gallery.rows.get(index)?.state ?? ""));
+        behind = { since: performance.now(), images: open.length, left: new Set(open) };
+      }
       takeStatus(status);
       gallery.refresh(changed);
       if (!changed || changed.includes(state.open)) await reload();
@@ -352,6 +353,15 @@ function looked(indices) { inView = indices; sendLook(); }
 function sendLook() {
   clearTimeout(lookTimer);
   lookTimer = setTimeout(() => look([state.open, ...inView].filter((each) => each >= 0).slice(0, 400)), 120);
+}
+
+/** Tiles in view that do not show the newest task's masks yet, and since when. */
+let behind = { since: 0, images: 0, left: new Set() };
+/** @param {number} index */
+function drawn(index) {
+  if (!behind.left.delete(index) || behind.left.size) return;
+  const { since, images } = behind, end = performance.now();
+  performance.measure("kshot-view", { start: since, end, detail: { images, milliseconds: end - since } });
 }
 
 // Controls
@@ -394,7 +404,7 @@ const KEYS = {
   "[": () => setSize(state.size * 0.8 - 1), "]": () => setSize(state.size * 1.25 + 1), g: () => $("grow").click(), n: () => $("new-name").focus(),
   h: () => $("hide").click(), 0: () => stage.fit(), "+": () => zoomMiddle(1.25), "=": () => zoomMiddle(1.25), "-": () => zoomMiddle(0.8),
   Enter: () => accept(), x: () => reject(), s: () => support(), j: () => move(1), k: () => move(-1),
-  ArrowRight: () => move(1), ArrowDown: () => move(1), ArrowLeft: () => move(-1), ArrowUp: () => move(-1),
+  p: (event) => stage.press(!event.shiftKey), ArrowRight: () => move(1), ArrowDown: () => move(1), ArrowLeft: () => move(-1), ArrowUp: () => move(-1),
   Delete: () => (state.row?.marks?.length ? clear() : support(false)), "?": () => openHelp(),
 };
 
@@ -410,6 +420,7 @@ function pressed(event) {
   if (key === " " && (target === document.body || target.id === "canvas")) { event.preventDefault(); stage.space = true; $("canvas").classList.add("panning"); return; }
   if ((key === "Enter" || key === " ") && target.matches("button, a")) return;
   if (key.startsWith("Arrow") && target.matches("input[type=range]")) return;
+  if (event.shiftKey && key.startsWith("Arrow")) { event.preventDefault(); stage.steer(key); return; }
   const chosen = KEYS[key];
   if (/^[1-9]$/.test(key)) choose(Number(key) - 1);
   else if (chosen) { event.preventDefault(); chosen(event); }

@@ -8,7 +8,7 @@ const FAR = 5; // pixels that a press may move and still be a click
 export class Stage {
   /**
    * @param {HTMLElement} box holds both canvases
-   * @param {{mark: (mark: Mark) => void, state: any}} page state: tool, size, grow, current, classes, least, opacity, hidden
+   * @param {{mark: (mark: Mark) => void, ready: () => boolean, state: any}} page state: tool, size, grow, current, classes, least, opacity, hidden
    */
   constructor(box, page) {
     this.box = box;
@@ -18,7 +18,7 @@ export class Stage {
     this.pens = this.canvases.map((each) => /** @type {CanvasRenderingContext2D} */ (each.getContext("2d")));
     /** @type {ImageBitmap | null} */
     this.picture = null;
-    /** @type {ImageData | null} */
+    /** @type {import("./paint.js").Answer | null} */
     this.answer = null;
     /** @type {OffscreenCanvas | null} */
     this.layer = null;
@@ -32,6 +32,11 @@ export class Stage {
     this.gesture = null;
     /** @type {{x: number, y: number} | null} */
     this.cursor = null;
+    /** @type {{x: number, y: number} | null} of the keyboard */
+    this.crosshair = null;
+    /** @type {number | undefined} */
+    this.waiting = undefined;
+    this.fitted = true;
     this.space = false;
     this.listen();
     new ResizeObserver(() => this.resized()).observe(box);
@@ -42,7 +47,7 @@ export class Stage {
     this.picture = picture;
     this.size = size;
     this.answer = this.layer = null;
-    this.gesture = null;
+    this.gesture = this.crosshair = null;
     this.marks = [];
     if (!keepView) this.fit();
     this.render();
@@ -51,7 +56,7 @@ export class Stage {
   /** A sharper copy of the same image. @param {ImageBitmap} picture */
   sharpen(picture) { this.picture = picture; this.render(); }
 
-  /** @param {ImageData} answer */
+  /** @param {import("./paint.js").Answer} answer */
   setAnswer(answer) { this.answer = answer; this.recolour(); }
 
   recolour() {
@@ -110,6 +115,7 @@ export class Stage {
     if (this.layer) above.drawImage(this.layer, 0, 0, this.size.width, this.size.height);
     for (const mark of this.marks) this.drawMark(above, mark, 1 / scale);
     this.drawGesture(above, 1 / scale);
+    if (this.crosshair) this.drawCrosshair(above, this.crosshair, 1 / scale);
   }
 
   /** @param {CanvasRenderingContext2D} pen @param {Mark} mark @param {number} one a pixel of the screen */
@@ -145,7 +151,7 @@ export class Stage {
       pen.moveTo(gesture.points[0][0], gesture.points[0][1]);
       for (const [x, y] of gesture.points) pen.lineTo(x, y);
       pen.lineTo(gesture.points[0][0] + (gesture.points.length < 2 ? 0.01 : 0), gesture.points[0][1]);
-      if (gesture.points.length >= 2) { pen.beginPath(); gesture.points.forEach(([x, y], i) => (i ? pen.lineTo(x, y) : pen.moveTo(x, y))); }
+      if (gesture.points.length >= 2) { pen.beginPath(); gesture.points.forEach((/** @type {number[]} */ [x, y], /** @type {number} */ i) => (i ? pen.lineTo(x, y) : pen.moveTo(x, y))); }
       pen.stroke();
       pen.globalAlpha = 1;
     } else if (gesture?.kind === "press" && gesture.moved && gesture.on) {
@@ -160,6 +166,37 @@ export class Stage {
         pen.stroke();
       }
     }
+  }
+
+  /** @param {CanvasRenderingContext2D} pen @param {{x: number, y: number}} at @param {number} one */
+  drawCrosshair(pen, { x, y }, one) {
+    for (const [colour, width] of /** @type {[string, number][]} */ ([["#000", 4], ["#fff", 2]])) {
+      pen.strokeStyle = colour;
+      pen.lineWidth = width * one;
+      pen.beginPath();
+      for (const [a, b] of [[-14, -4], [4, 14]]) {
+        pen.moveTo(x + a * one, y); pen.lineTo(x + b * one, y);
+        pen.moveTo(x, y + a * one); pen.lineTo(x, y + b * one);
+      }
+      pen.stroke();
+    }
+  }
+
+  /** Move the crosshair of the keyboard. @param {string} key an arrow */
+  steer(key) {
+    const step = Math.max(1, Math.max(this.size.width, this.size.height) / 50), { width, height } = this.size;
+    const from = this.crosshair ?? { x: width / 2, y: height / 2 };
+    const by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key] ?? [0, 0];
+    this.crosshair = { x: Math.min(width - 1, Math.max(0, from.x + step * by[0])), y: Math.min(height - 1, Math.max(0, from.y + step * by[1])) };
+    this.render();
+  }
+
+  /** What the tool does at the crosshair. @param {boolean} on */
+  press(on) {
+    if (!this.picture || !this.page.ready()) return;
+    const { tool, size, grow, current } = this.page.state, { x, y } = (this.crosshair ??= { x: this.size.width / 2, y: this.size.height / 2 });
+    if (tool === "point") this.finish({ kind: "press", on, class_index: current, from: { x, y } });
+    else this.finish({ kind: "stroke", on: (tool === "brush") === on, class_index: current, radius: size / 2, grow, points: [[x, y]] });
   }
 
   /** @param {{class_index: number}} mark */
