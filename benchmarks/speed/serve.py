@@ -57,8 +57,8 @@ def _measured(address: str, strokes: int) -> dict[str, Any]:
         page.fill("#first-name", "thing")
         page.press("#first-name", "Enter")
         page.wait_for_selector("#classes li")
-        x0, y0, width, height = (float(side) for side in (page.locator("#canvas").bounding_box() or {}).values())
-        middle = x0 + width / 2, y0 + height / 2
+        place: Any = page.locator("#canvas").bounding_box()
+        middle = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
         page.mouse.click(*middle)
         _settled(page)
         page.evaluate("performance.clearMeasures()")
