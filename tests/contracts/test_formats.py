@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 import kshot.formats
 from kshot import _plugins
+from kshot.annotations.model import Annotation, AnnotationSet
 from kshot.cli import parsing
-from kshot.errors import OutputError
+from kshot.errors import KshotError, OutputError
 from kshot.formats import base
 from kshot.formats.base import (
     AnnotationReader,
@@ -106,6 +108,48 @@ def test_labels_come_back_as_they_were_written(name: str, tmp_path: Path) -> Non
     assert (tmp_path / "out" / (format_.output or "")).exists()
 
 
+@pytest.mark.parametrize("name", [*named(AnnotationReader, AnnotationWriter), MADE_UP])
+def test_two_objects_of_one_class_come_back(name: str, tmp_path: Path) -> None:
+    """As two where the format says that it knows objects; in any case all pixels, and never those of one alone."""
+    format_ = load_format(name)
+    assert isinstance(format_, AnnotationReader) and isinstance(format_, AnnotationWriter)
+    apart = [np.roll(square(1), shift, axis=1) for shift in (-2, 2)]
+    whole = annotation_set(tmp_path / "images", {"a.png": apart[0] | apart[1]}, ("one",))
+    (image,) = whole.images
+    objects = tuple(Annotation.from_mask(mask, "one") for mask in apart)
+    written = AnnotationSet(("one",), [replace(image, annotations=objects)], objects=True)
+    read = format_.read_annotations(format_.write_annotations(written, tmp_path / "out"), tmp_path / "images")
+    assert read is not None
+    (back,) = read.images
+    np.testing.assert_array_equal(back.labels(("one",)), apart[0] | apart[1])
+    assert len(back.annotations) == 2 or not read.objects
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"[]", b"{}", b"null", b"[" * 10_000, b'{"a": 1e999}', None])
+@pytest.mark.parametrize("name", [*named(AnnotationReader, AnnotationWriter), MADE_UP])
+def test_damaged_files_give_errors_of_kshot_alone(name: str, damage: bytes | None, tmp_path: Path) -> None:
+    """Whatever stands in any one of its files; None: its own bytes, cut in the middle."""
+    format_ = load_format(name)
+    assert isinstance(format_, AnnotationReader) and isinstance(format_, AnnotationWriter)
+    labels = square(2)
+    labels[0, :3] = 1
+    written = annotation_set(tmp_path / "images", {"a.png": labels, "b.png": labels}, ("one", "two"))
+    place = format_.write_annotations(written, tmp_path / "out")
+    refused = 0
+    for path in sorted((tmp_path / "out").rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            whole = path.read_bytes()
+            path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+            try:
+                read = format_.read_annotations(place, tmp_path / "images")
+                refused += read is None or len(list(read.images)) < 2 or bool(read.skipped.failures)
+            except KshotError as error:
+                assert str(error).strip()
+                refused += 1
+            path.write_bytes(whole)
+    assert refused
+
+
 @pytest.mark.parametrize("name", named(PredictionWriter))
 def test_a_prediction_gives_the_same_bytes_each_time(name: str, tmp_path: Path) -> None:
     format_ = load_format(name)
@@ -129,8 +173,11 @@ def test_a_new_file_is_a_format_of_every_command(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.labels(("cat",)), square(1))
 
 
-@pytest.mark.parametrize("name", ["#a", "a b", "a:b", "a,b", "x\u2028y", "x\ny", "=1+1", "_background_", "__ignore__"])
-@pytest.mark.parametrize("tool", ["coco", "cvat", "label_studio", "labelme", "voc", "yolo"])
+ODD_NAMES = ["#a", "a b", "a:b", "a,b", "x\u2028y", "x\ny", "=1+1", " a", "a ", "_background_", "__ignore__"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize("tool", named(AnnotationReader, AnnotationWriter))
 def test_class_names_are_data(tmp_path: Path, tool: str, name: str) -> None:
     """A name comes back as it was, or is refused by name when it is written: it is never another one."""
     labels = annotation_set(tmp_path / "images", {"a.png": square(1)}, (name,))

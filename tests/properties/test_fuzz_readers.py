@@ -3,26 +3,36 @@
 import io
 import itertools
 import json
-import resource
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from kshot.annotations.model import AnnotationSet, Export, split_into_instances
 from kshot.annotations.shots import shots_of
+from kshot.cli.config import read_config
+from kshot.data.base import load_dataset
 from kshot.errors import KshotError, SupportError
+from kshot.evaluation import evaluate, load_result
 from kshot.formats import base, coco, cvat, label_studio, labelme, voc, yolo
+from kshot.formats.png import save_labels
 from kshot.formats.scores import read as read_scores
 from kshot.io.images import read_image, read_mask
 from kshot.io.stems import unique_stems
+from kshot.io.tensor_file import Learned, read_learned, read_task, write_learned, write_task
+from kshot.report.run import read_run as read_report
+from kshot.tasks import load_task
 from tests.support.annotation_sets import annotation_set
+from tests.support.disc_folders import make_discs
 from tests.support.files import mask, picture, square, text
+from tests.support.memory import at_most
 
 LABELS = np.pad(np.full((4, 5), 1, np.uint8), 2)
 LABELS[3, 4], LABELS[7:, 7:] = 0, 2
@@ -30,6 +40,7 @@ CASES = {"image": 240, "document": 120}
 # Numbers and words that readers stumble over.
 VALUES = [-1, 0, 1e308, float("nan"), 2**63, 10**30, -(10**9), "", "x", "\0", "../../a.png", "a" * 300, None, [], {}]
 VALUES += [True, [[]], [None], {"a": []}, "/etc/passwd", "\ud800", 1e-300, 3.5, [[1, 2], [3]], ["1", 2], 255, 1 << 40]
+VALUES += [float("inf"), False, "1", "é" * 9, {"": None}, [[[[[[1]]]]]], -0.0, [0] * 50, {"a": {"b": []}}, "a\n"]
 
 
 def damaged(data: bytes, rng: np.random.Generator) -> bytes:
@@ -92,11 +103,8 @@ def refusals(folder: Path) -> int:
 @pytest.fixture(autouse=True)
 def _little_memory() -> Iterator[None]:
     """A reader that believes a damaged size fails here, not on somebody's machine."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30), before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
+    with at_most(3 << 30):
+        yield
 
 
 def encoded(kind: str, mode: str) -> bytes:
@@ -121,36 +129,85 @@ def test_damaged_images_are_refused_or_read(kind, mode):
                 assert str(error).strip()
 
 
+READ_AND_WRITTEN = [
+    one.name
+    for one in base.all_formats()
+    if isinstance(one, base.AnnotationReader) and isinstance(one, base.AnnotationWriter)
+]
+DOCUMENTS = {".json", ".xml", ".yaml", ".txt", ".jsonl", ".toml"}
+
+
 def made(name: str, root: Path) -> Path:
-    """A folder of one format with its images; returns its document."""
+    """A folder of one format with its images, every other time with polygons; returns what a reader is given."""
     labels = annotation_set(root / "images", {"a.png": LABELS, "b.png": LABELS.T.copy()}, ("one", "two"))
-    writers: dict[str, Callable[[], Path]] = {
-        "coco": lambda: coco.FORMAT.write_annotations(labels, root),
-        "coco polygons": lambda: coco.FORMAT.write_annotations(labels, root, Export(polygons=True)),
-        "cvat": lambda: cvat.FORMAT.write_annotations(labels, root),
-        "cvat polygons": lambda: cvat.FORMAT.write_annotations(labels, root, Export(polygons=True)),
-        "label_studio": lambda: label_studio.FORMAT.write_annotations(labels, root),
-        "label_studio polygons": lambda: label_studio.FORMAT.write_annotations(labels, root, Export(polygons=True)),
-        "labelme": lambda: labelme.FORMAT.write_annotations(labels, root) / "a.json",
-        "labelme polygons": lambda: labelme.FORMAT.write_annotations(labels, root, Export(polygons=True)) / "a.json",
-        "yolo": lambda: yolo.FORMAT.write_annotations(labels, root),
-        "yolo labels": lambda: yolo.FORMAT.write_annotations(labels, root).parent / "labels" / "a.txt",
-        "voc": lambda: voc.FORMAT.write_annotations(split_into_instances(labels, "components"), root) / "labelmap.txt",
-    }
-    return writers[name]()
+    writer = base.load_format(name)
+    assert isinstance(writer, base.AnnotationWriter)
+    written = writer.write_annotations(
+        split_into_instances(labels, "components"), root, Export(polygons=root.name == "polygons")
+    )
+    folder = written if written.is_dir() else written.parent
+    return folder if list(folder.rglob("*.png")) else root
 
 
-DOCUMENTS = ["coco", "coco polygons", "cvat", "cvat polygons", "label_studio", "label_studio polygons"]
-DOCUMENTS += ["labelme", "labelme polygons", "yolo", "yolo labels", "voc"]
+def documents(folder: Path) -> list[Path]:
+    """The files of text in a folder."""
+    return sorted(path for path in folder.rglob("*") if path.suffix in DOCUMENTS and path.is_file())
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_damaged_bytes_of_documents_are_refused_or_read(name, tmp_path):
-    path = made(name, tmp_path)
-    whole, rng = path.read_bytes(), np.random.default_rng(2)
-    folder = tmp_path / name if (tmp_path / name).is_dir() else tmp_path
-    folder = path.parent if name in {"yolo", "voc"} else path.parents[1] if name == "yolo labels" else folder
-    folder = path.parent if name.startswith("labelme") else folder
+def parsed(path: Path) -> list | None:
+    """The values of a document, one a line of JSON lines; None of other text."""
+    content = path.read_text(encoding="utf-8")
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in content.splitlines()]
+    return [yaml.safe_load(content)] if path.suffix in {".json", ".yaml"} else None
+
+
+def packed(path: Path, values: list) -> bytes:
+    """What `parsed` gives these values of."""
+    if path.suffix == ".yaml":  # JSON would make words of the labels' numbers
+        return yaml.safe_dump(values[0]).encode("utf-8", "replace")
+    return "".join(json.dumps(value) + "\n" for value in values).encode("utf-8", "replace")
+
+
+def damaged_one_by_one(folder: Path, cases: int, check: Callable[[], int], seed: int = 2) -> int:
+    """Damage the documents of a folder by turns, bytes and values; returns how often that was refused."""
+    rng, refused = np.random.default_rng(seed), 0
+    paths = documents(folder)
+    whole = {path: (path.read_bytes(), parsed(path)) for path in paths}
+    every = {path: list(places(values)) for path, (_, values) in whole.items() if values is not None}
+    assert check() == 0  # undamaged
+    for case in range(cases):
+        path = paths[case % len(paths)]
+        data, values = whole[path]
+        if values is None or case // len(paths) % 2:
+            path.write_bytes(damaged(data, rng))
+        else:
+            place = every[path][int(rng.integers(len(every[path])))]
+            path.write_bytes(packed(path, with_value(values, place or (0,), VALUES[int(rng.integers(len(VALUES)))])))
+        refused += bool(check())
+        path.write_bytes(data)
+    return refused
+
+
+@pytest.mark.parametrize("shapes", ["masks", "polygons"])
+@pytest.mark.parametrize("name", READ_AND_WRITTEN)
+def test_damaged_documents_are_refused_or_read(name, shapes, tmp_path):
+    folder = made(name, tmp_path / shapes)
+    assert damaged_one_by_one(folder, CASES["document"], lambda: refusals(folder))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("layout", ["cat", "voc", "index_masks"])
+def test_damaged_masks_of_a_folder_are_refused_or_read(layout, tmp_path):
+    if layout == "cat":
+        folder = tmp_path
+        for name in "ab":
+            picture(tmp_path / "cat" / f"{name}.jpg", (9, 8))
+            mask(tmp_path / "cat" / f"{name}.png", LABELS[:8].T > 0)
+    else:
+        folder = made(layout, tmp_path)
+    path = folder / {"cat": "cat/a.png", "voc": "SegmentationClass/a.png", "index_masks": "masks/a.png"}[layout]
+    whole, rng = path.read_bytes(), np.random.default_rng(5)
     assert refusals(folder) == 0  # undamaged
     refused = []
     for _ in range(CASES["document"]):
@@ -159,37 +216,82 @@ def test_damaged_bytes_of_documents_are_refused_or_read(name, tmp_path):
     assert any(refused)
 
 
-@pytest.mark.parametrize("name", ["coco", "coco polygons", "label_studio", "label_studio polygons", "labelme", "yolo"])
-def test_wrong_values_in_any_place_are_refused_or_read(name, tmp_path):
-    path = made(name, tmp_path)
-    document = yaml.safe_load(path.read_text())
-    rng = np.random.default_rng(3)
-    every = [p for p in places(document) if "rle" not in p[:-1]]
-    chosen = [(every[int(rng.integers(len(every)))], VALUES[i % len(VALUES)]) for i in range(CASES["document"])]
-    folder = path.parent if name in {"labelme", "yolo"} else tmp_path
-    packed = yaml.safe_dump if name == "yolo" else json.dumps  # JSON would make words of the labels' numbers
-    path.write_text(packed(document), encoding="utf-8")
-    assert refusals(folder) == 0  # undamaged
-    refused = []
-    for place, value in chosen:
-        path.write_text(packed(with_value(document, place, value)), encoding="utf-8", errors="replace")
-        refused.append(refusals(folder))
-    assert any(refused)
+def test_damaged_runs_are_refused_or_read(tmp_path):
+    about = {name: {"present": 0.9, "pixels": 9, "regions": 1, "score": 0.8} for name in ("one", "two")}
+    lines = []
+    for name in "ab":
+        picture(tmp_path / "in" / f"{name}.jpg", LABELS.shape)
+        save_labels(LABELS, tmp_path / f"run/masks/{name}.png")
+        record = {"input": f"{name}.jpg", "status": "done", "size_hw": list(LABELS.shape), "mask": f"masks/{name}.png"}
+        lines.append(record | {"sha256": "0" * 64, "uncertainty": 0.1, "outputs": {}, "classes": about})
+    text(tmp_path / "run/manifest.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    text(tmp_path / "run/settings.json", {"classes": ["one", "two"], "images": str(tmp_path / "in"), "task": "x"})
+
+    def check() -> int:
+        return refusals(tmp_path / "run") + refused(lambda: read_report(tmp_path / "run"))
+
+    assert damaged_one_by_one(tmp_path / "run", 3 * CASES["document"], check)
+
+
+def refused(read: Callable[[], object]) -> int:
+    """Whether kshot refuses, in its own words."""
+    try:
+        read()
+    except KshotError as error:
+        assert str(error).strip()
+        return 1
+    return 0
+
+
+def test_damaged_tasks_and_weights_are_refused_or_read(tmp_path):
+    write_task(tmp_path / "a.kshot", {"method": "density", "classes": ["a"]}, {"x": torch.arange(6.0)})
+    facts = {"method": "m", "identity": "i", "backbone": "b"}
+    write_learned(tmp_path / "a.safetensors", Learned(facts, {"x": torch.arange(6.0)}))
+    rng = np.random.default_rng(6)
+    for path, reads in {"a.kshot": (read_task, load_task), "a.safetensors": (read_learned,)}.items():
+        whole = (tmp_path / path).read_bytes()
+        for case in range(2 * CASES["document"]):
+            place = tmp_path / f"{case}{path}"
+            place.write_bytes(damaged(whole, rng))
+            for read in reads:
+                assert place.read_bytes() == whole or refused(partial(read, place))
+
+
+def test_a_damaged_kshot_toml_is_refused_or_read(tmp_path):
+    whole = b'backbone = "tiny"\nmin_area = 3\n[label]\nformat = "png"\nset = ["a=1", "b=2"]\n[train]\nlr = 1e-3\n'
+    options = {"label": ["backbone", "min_area", "format", "set"], "train": None}
+    path, rng = tmp_path / "kshot.toml", np.random.default_rng(7)
+    path.write_bytes(whole)
+    assert not refused(lambda: read_config(path, options))
+    failed = 0
+    for _ in range(2 * CASES["document"]):
+        path.write_bytes(damaged(whole, rng))
+        failed += refused(lambda: read_config(path, options))
+    assert failed
+    path.write_text("x = " + "[" * 5000)
+    assert refused(lambda: read_config(path, options))
+
+
+def test_damaged_evaluations_are_refused_or_read(toy, tmp_path):
+    evaluate(toy, load_dataset("folder", make_discs(tmp_path / "data", count=4)), episodes=3, out=tmp_path / "run")
+
+    def check() -> int:
+        return refused(lambda: load_result(tmp_path / "run").summary())
+
+    assert damaged_one_by_one(tmp_path / "run", 3 * CASES["document"], check)
 
 
 def test_damaged_support_yaml_and_score_maps(tmp_path):
     picture(tmp_path / "a.png")
-    whole = b"- {image: a.png, boxes: [[1, 1, 4, 4]], label: cat}\n- {image: a.png, points: [[2, 3]], label: [x]}\n"
-    rng = np.random.default_rng(4)
-    for _ in range(CASES["document"]):
-        (tmp_path / "support.yaml").write_bytes(damaged(whole, rng))
-        refusals(tmp_path)
+    listed = "- {image: a.png, boxes: [[1, 1, 4, 4]], label: cat}\n- {image: a.png, points: [[2, 3]], label: x}\n"
+    text(tmp_path / "support.yaml", listed)
+    assert damaged_one_by_one(tmp_path, 2 * CASES["document"], lambda: refusals(tmp_path))
     np.savez_compressed(
         tmp_path / "x.npz", scores=np.zeros((2, 3, 3), np.uint16), classes=np.array(["a"]), present=[1.0]
     )
-    packed = (tmp_path / "x.npz").read_bytes()
+    whole, rng = (tmp_path / "x.npz").read_bytes(), np.random.default_rng(4)
     for _ in range(CASES["document"]):
-        (tmp_path / "x.npz").write_bytes(damaged(packed, rng))
+        (tmp_path / "x.npz").write_bytes(damaged(whole, rng))
         try:
             read_scores(tmp_path / "x.npz")
         except KshotError as error:

@@ -158,7 +158,7 @@ class ImageFinder:
         if self.below is None:
             self.below = {}
             place = self.places[0]
-            for path in sorted(walk(place)) if place.is_dir() else ():
+            for path in sorted(walk(place)) if is_folder(place) else ():
                 self.below.setdefault(_folded(path.name), []).append(path)
         return self.below.get(_folded(name), [])
 
@@ -202,6 +202,14 @@ def is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):  # too long for the file system, or with a zero in it
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; a name that none can have has none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
         return False
 
 

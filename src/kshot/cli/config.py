@@ -52,7 +52,7 @@ def read_config(path: Path, commands: Mapping[str, Iterable[str] | None]) -> dic
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingError(f"{path}: not TOML ({error})") from error
     if _names_a_file(values):
         raise SettingError(

@@ -4,7 +4,6 @@ A damaged cache counts as none. A folder that cannot be written costs a warning,
 """
 
 import csv
-import io
 import logging
 from collections.abc import Sequence
 from functools import cache
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from kshot.errors import OutputError
 from kshot.io.atomic import write_text
+from kshot.io.csv_rows import csv_rows, csv_text
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class ImageClassPair(NamedTuple):
 def read_areas(path: Path) -> tuple[ImageClassPair, ...] | None:
     """The pairs of a CSV; None when there is none or it is damaged."""
     try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+        rows = csv_rows(path.read_text(encoding="utf-8"))
         if rows.pop() != ["end", str(len(rows) - 1), ""]:
             return None
         return tuple(ImageClassPair(image, int(class_id), int(area)) for image, class_id, area in rows[1:])
@@ -38,10 +38,8 @@ def read_areas(path: Path) -> tuple[ImageClassPair, ...] | None:
 
 def write_areas(path: Path, pairs: Sequence[ImageClassPair]) -> None:
     """Write the pairs as a CSV."""
-    buffer = io.StringIO()
-    csv.writer(buffer).writerows([("image", "class_id", "area"), *pairs, ("end", len(pairs), "")])
     try:
-        write_text(path, buffer.getvalue())
+        write_text(path, csv_text([("image", "class_id", "area"), *pairs, ("end", len(pairs), "")]))
     except OutputError as error:
         warn_once(path.parent, str(error))
 

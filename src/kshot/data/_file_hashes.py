@@ -7,10 +7,9 @@ seconds when it was hashed is not kept: a second change may have fallen into the
 
 import csv
 import hashlib
-import io
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from typing import NamedTuple
 from kshot.data._areas import warn_once
 from kshot.errors import DatasetError, OutputError
 from kshot.io.atomic import write_text
+from kshot.io.csv_rows import csv_rows, csv_text
 
 _SETTLED_NS = 2 * 10**9
 _Stamp = tuple[str, ...]
@@ -84,24 +84,17 @@ def _read(path: Path) -> dict[str, tuple[_Stamp, str]]:
         body, _, checksum = path.read_text(encoding="utf-8").rpartition("end,")
         if _checksum(body) != checksum.strip():
             return {}
-        return {name: (tuple(stamp), sha256) for name, sha256, *stamp in csv.reader(io.StringIO(body, newline=""))}
+        return {name: (tuple(stamp), sha256) for name, sha256, *stamp in csv_rows(body)}
     except (OSError, ValueError, csv.Error):
         return {}
 
 
 def _write(path: Path, known: dict[str, tuple[_Stamp, str]]) -> None:
-    body = _csv_text((name, sha256, *stamp) for name, (stamp, sha256) in sorted(known.items()))
+    body = csv_text((name, sha256, *stamp) for name, (stamp, sha256) in sorted(known.items()))
     try:
         write_text(path, f"{body}end,{_checksum(body)}\n")
     except OutputError as error:
         warn_once(path.parent, str(error))
-
-
-def _csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as CSV."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()
 
 
 def _checksum(text: str) -> str:

@@ -1,7 +1,6 @@
 """Episodes on paper: a CSV file from which others can run the same ones."""
 
 import csv
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from kshot.data.base import Dataset
 from kshot.episodes.sampler import Episode, Episodes, SamplerSettings
 from kshot.errors import DatasetError
 from kshot.io.atomic import write_text
+from kshot.io.csv_rows import csv_rows, csv_text
 
 _FIRST_LINE = "# kshot episodes 1"
 _PARSERS: Mapping[Any, Callable[[str], object]] = {
@@ -29,17 +29,14 @@ def write_episodes(path: Path, episodes: Episodes) -> None:
 def episodes_text(episodes: Episodes) -> str:
     """The settings in comment lines, then a row an episode, classes by name."""
     settings = asdict(episodes.settings)
-    buffer = io.StringIO()
-    for line in (_FIRST_LINE, *(f"# {key}: {'' if value is None else value}" for key, value in settings.items())):
-        buffer.write(line + "\n")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_columns(episodes.settings))
+    head = [_FIRST_LINE, *(f"# {key}: {'' if value is None else value}" for key, value in settings.items())]
+    rows: list[list[object]] = [[*_columns(episodes.settings)]]
     for episode in episodes:
         row: list[object] = [episode.index, episode.query]
         for class_id, present, images in zip(episode.classes, episode.present, episode.supports, strict=True):
             row += [episodes.classes[class_id - 1], int(present), *images]
-        writer.writerow(row)
-    return buffer.getvalue()
+        rows.append(row)
+    return "".join(f"{line}\n" for line in head) + csv_text(rows)
 
 
 def read_episodes(path: Path, dataset: Dataset) -> Episodes:
@@ -54,7 +51,7 @@ def read_episodes(path: Path, dataset: Dataset) -> Episodes:
     settings = _settings(path, dict(line[2:].split(": ", 1) for line in head[1:] if ": " in line))
     _check_dataset(path, settings, dataset)
     try:
-        columns, *rows = list(csv.reader(lines[len(head) :])) or [[]]
+        columns, *rows = csv_rows("\n".join(lines[len(head) :])) or [[]]
     except csv.Error as error:
         raise DatasetError(f"{path}: no CSV of episodes ({error})") from error
     # Their number first: a head may ask for more columns than fit the memory.

@@ -5,7 +5,6 @@ All of it is checked when it is read, because the figures are computed from it a
 
 import csv
 import hashlib
-import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from kshot.episodes.csv import episodes_text
 from kshot.episodes.sampler import Episodes
 from kshot.errors import SettingError
 from kshot.io.atomic import write_text
+from kshot.io.csv_rows import csv_rows, csv_text
 
 RUN, EPISODES, FILES = "run.json", "episodes.csv", "files.csv"
 _COLUMNS = ("path", "bytes", "sha256")
@@ -114,9 +114,7 @@ def _files(data: Dataset, episodes: Episodes) -> tuple[FileHash, ...]:
 
 
 def _files_text(files: Sequence[FileHash]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([_COLUMNS, *files])
-    return buffer.getvalue()
+    return csv_text([_COLUMNS, *files])
 
 
 def _read_files(folder: Path, run: Mapping[str, Any]) -> dict[str, FileHash]:
@@ -129,7 +127,7 @@ def _read_files(folder: Path, run: Mapping[str, Any]) -> dict[str, FileHash]:
     if _sha256(data) != run["sha256"].get(FILES):
         raise damaged(path, f"its contents are not those that {RUN} refers to")
     try:
-        rows = list(csv.reader(io.StringIO(data.decode(), newline="")))
+        rows = csv_rows(data.decode())
         return {name: FileHash(name, int(size), sha256) for name, size, sha256 in rows[1:]}
     except (ValueError, csv.Error) as error:
         raise damaged(path, str(error)) from error

@@ -1,6 +1,7 @@
 """What the manifest and the settings of a run's folder say, which somebody may have edited."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
@@ -24,11 +25,10 @@ def read_run_files(run: Path) -> tuple[dict[str, Any], list[Record]]:
         raise SupportError(f"{run}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise damaged(run, error) from error
-    records = [_record(run, line) for line in lines]
     classes = settings.get("classes") if isinstance(settings, dict) else None
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         raise SupportError(f"{run / SETTINGS}: expected classes as a list of names, got {short(classes)}")
-    return settings, records
+    return settings, [_record(run, line, classes) for line in lines]
 
 
 def damaged(run: Path, error: Exception) -> SupportError:
@@ -36,7 +36,7 @@ def damaged(run: Path, error: Exception) -> SupportError:
     return SupportError(f"{run}: {MANIFEST} or {SETTINGS} is damaged ({error}); run it again")
 
 
-def _record(where: Path, record: Any) -> Record:
+def _record(where: Path, record: Any, classes: Sequence[str]) -> Record:
     """A line of a manifest with the keys and kinds that reading it needs."""
     try:
         fine = isinstance(record["input"], str) and isinstance(record["status"], str)
@@ -45,7 +45,8 @@ def _record(where: Path, record: Any) -> Record:
             numbers = [about[key] for about in record["classes"].values() for key in ("score", "present", "pixels")]
             paths = [record["mask"], *record["outputs"].values()]
             fine &= all(isinstance(path, str) and not leads_out(path) for path in paths)
-            fine &= len(record["size_hw"]) == 2 and all(type(number) in (int, float) for number in numbers)
+            fine &= len(record["size_hw"]) == 2 and all(type(side) is int and side > 0 for side in record["size_hw"])
+            fine &= all(type(number) in (int, float) for number in numbers) and record["classes"].keys() >= set(classes)
     except (KeyError, TypeError, AttributeError):
         fine = False
     if not fine:

@@ -1,8 +1,6 @@
 """The HTTP API, and the page that uses it. Images are known by their number: no path of a request reaches the disk."""
 
 import asyncio
-import csv
-import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -15,6 +13,7 @@ from pydantic import Field
 
 from kshot._version import __version__
 from kshot.errors import ImageReadError, InputError, KshotError, OutputError
+from kshot.io.csv_rows import csv_text
 from kshot.serve import schemas as s
 from kshot.serve.answers import Answer, mask_of_png, rle_of
 from kshot.serve.background import Background
@@ -308,21 +307,15 @@ def _check(workspace: Workspace, index: int) -> None:
 
 
 def _table(workspace: Workspace) -> str:
-    file = io.StringIO()
-    lines = csv.writer(file)
     names: Sequence[str] = workspace.names
-    lines.writerow(["image", "state", *(f"{name} {what}" for name in names for what in ("area", "pixels", "objects"))])
+    columns = [f"{name} {what}" for name in names for what in ("area", "pixels", "objects")]
+    rows: list[list[Any]] = [["image", "state", *columns]]
     for index, name in enumerate(workspace.images.names):
         facts, record = workspace.facts.get(index), workspace.records.get(name, {})
-        cells: list[Any] = [_plain(name), workspace.state(index)]
+        cells: list[Any] = [name, workspace.state(index)]
         for one in names:
             about = record.get("classes", {}).get(one)
             cells += [round(facts.areas.get(one, 0.0), 6) if facts else ""]
             cells += [about["pixels"], about["objects"]] if about else ["", ""]
-        lines.writerow(cells)
-    return file.getvalue()
-
-
-def _plain(name: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{name}" if name[:1] in {"=", "+", "-", "@", "\t"} else name
+        rows.append(cells)
+    return csv_text(rows)

@@ -8,6 +8,7 @@ import numpy as np
 from kshot.annotations.checked_json import Entry, read_json
 from kshot.annotations.model import DEFAULT_EXPORT, Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
 from kshot.annotations.pairing import ImageFinder
+from kshot.errors import SupportError
 from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.io.atomic import write_text
 
@@ -24,6 +25,8 @@ class PixelLists(AnnotationReader, AnnotationWriter):
         if not path.is_file():
             return None
         data, finder = read_json(path), ImageFinder(where, images)
+        if not isinstance(data, dict) or not isinstance(data.get("images"), dict):
+            raise SupportError(f"{path}: expected images and classes")
         read = [_image(Entry(f"{path}: {name}", about), name, finder) for name, about in data["images"].items()]
         return AnnotationSet(tuple(data["classes"]), read)
 
