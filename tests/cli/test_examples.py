@@ -2,6 +2,10 @@
 
 import json
 import shlex
+import signal
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +29,8 @@ def examples(name: str) -> list[str]:
     return [line.strip() for line in lines if line.strip().startswith("kshot ")]
 
 
-ALONE = [line for name in commands() if not name.startswith("train") for line in examples(name)]
+SERVING = examples("serve")  # these run until they are stopped
+ALONE = [line for name in commands() if not name.startswith(("train", "serve")) for line in examples(name)]
 # Examples of these follow each other: what the first one trains, the second one uses.
 TRAINING = [name for name in commands() if name.startswith("train ")]
 # Options that make an evaluation or a training short.
@@ -137,6 +142,28 @@ def type_in(example: str, tmp_path: Path) -> None:
 def test_an_example_of_a_command_runs(example: str, place: Callable[[str], None], tmp_path: Path) -> None:
     place(example)
     type_in(example, tmp_path)
+
+
+@pytest.mark.parametrize("example", SERVING)
+def test_an_example_of_the_page_answers_until_it_is_stopped(
+    example: str, place: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("uvicorn")
+    place(example)
+    monkeypatch.setenv("KSHOT_BACKBONE", "tiny")  # a process of its own does not know the tests' toy
+    if "cat.kshot" in example:
+        run("fit", "support/", "-o", "cat.kshot", "--backbone", "tiny")
+    words = [word for word in shlex.split(example)[1:] if word != "--open"]
+    command = [sys.executable, "-u", "-m", "kshot", *words, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            address = process.stdout.readline().removeprefix("open ").strip()
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                assert answer.status == 200
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) in {0, 130}
 
 
 @pytest.mark.parametrize("name", TRAINING)
