@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from kshot.errors import KshotError
+from kshot.formats.base import load_format, read_labels
 from kshot.io.images import read_mask
 from tests.support.commands import run
 
@@ -48,3 +50,16 @@ def test_yolo_lines_of_other_kinds(cases: Path, tmp_path: Path) -> None:
     assert "<box" in written and "<polygon" not in written and "<mask" not in written
     said = run("convert", cases / "yolo-label-without-image/input", "--to", "coco", "-o", tmp_path / "c").output
     assert "no image for labels/b.txt, labels/c.txt" in said
+
+
+def test_every_case_is_read_or_refused_in_words(cases: Path, tmp_path: Path) -> None:
+    read = 0
+    for case in sorted(path.parent for path in cases.glob("*/input")):
+        for to in ("coco", "index_masks"):
+            try:
+                labels, _ = read_labels(case / "input")
+                load_format(to).write_annotations(labels, tmp_path / case.name / to)
+                read += 1
+            except KshotError as error:
+                assert str(error).strip()
+    assert read >= 2 * 20
