@@ -5,18 +5,16 @@ The entry point's name is the option's name, its value the module. Nothing is im
 file's code runs only where somebody names that file.
 """
 
-import hashlib
 import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.abc import SourceLoader
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import module_from_spec
 from pathlib import Path
 from traceback import extract_tb
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from kshot.errors import PluginError, SettingError
@@ -105,17 +103,16 @@ def installed(family: str) -> Mapping[str, Installed]:
     return dict(sorted(found.items()))
 
 
-class _TextLoader(SourceLoader):
+class _BytesLoader(SourceFileLoader):
     """Makes a module of the bytes that were hashed, and leaves no compiled file beside the user's."""
 
-    def __init__(self, path: Path, data: bytes):
-        self.path, self.data = path, data
+    def __init__(self, name: str, path: Path, data: bytes):
+        super().__init__(name, str(path))
+        self.data = data
 
-    def get_filename(self, fullname: str) -> str:
-        return str(self.path)
-
-    def get_data(self, path: str | bytes) -> bytes:
-        return self.data
+    def get_code(self, fullname: str) -> CodeType:
+        """Compiled from the bytes."""
+        return self.source_to_code(self.data, self.path)
 
 
 def load_file(path: Path) -> ModuleType:
@@ -124,11 +121,13 @@ def load_file(path: Path) -> ModuleType:
         data = path.expanduser().read_bytes()
     except OSError as error:
         raise SettingError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
+    import hashlib  # help does without
+
     path = path.expanduser().absolute()
     sha256 = hashlib.sha256(data).hexdigest()
     name = f"{path.stem}_{sha256[:16]}"
     if name not in _sources:
-        loader = _TextLoader(path, data)
+        loader = _BytesLoader(name, path, data)
         spec = ModuleSpec(name, loader, origin=str(path))
         spec.has_location = True  # so that the module has a __file__
         module = module_from_spec(spec)

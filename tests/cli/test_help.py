@@ -60,6 +60,19 @@ def test_help_imports_nothing_heavy() -> None:
     assert in_a_new_process(helps) == {line: [0, []] for line in helps}
 
 
+def test_help_imports_one_command_and_checks_no_value() -> None:
+    script = """
+import sys
+from kshot.cli import app
+try:
+    app(["label", "--help"])
+except SystemExit:
+    print({"pydantic", "kshot.cli.fit", "kshot.cli.train", "kshot.cli.label"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "{'kshot.cli.label'}"
+
+
 def test_usage_errors_import_nothing_heavy() -> None:
     assert in_a_new_process(USAGE_ERRORS) == {line: [2, []] for line in USAGE_ERRORS}
 

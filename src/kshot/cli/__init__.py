@@ -4,29 +4,13 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
 
 from kshot._version import __version__
-from kshot.cli import (
-    convert,
-    demo,
-    doctor,
-    evaluate,
-    fit,
-    label,
-    models,
-    report,
-    serve,
-    train,
-    train_background,
-    train_distill,
-    train_episodic,
-    train_heads,
-)
 from kshot.cli.config import find_config, read_config
+from kshot.cli.lazy import LazyGroup
 from kshot.cli.output import be_quiet, say, say_error
 from kshot.errors import KshotError, SettingError, UnknownNameError
 
@@ -34,8 +18,24 @@ _EVERYWHERE = {"-v", "--verbose", "-q", "--quiet"}
 _TYPED = "kshot.typed"
 
 
-class _Commands(TyperGroup):
+class _Commands(LazyGroup):
     """All commands; the options that all of them share may stand before or behind a command's name."""
+
+    places: ClassVar = {
+        "demo": "demo.demo",
+        "label": "label.label",
+        "fit": "fit.fit",
+        "predict": "label.predict",
+        "serve": "serve.serve",
+        "convert": "convert.convert",
+        "report": "report.report",
+        "eval": "evaluate.evaluate",
+        "compare": "evaluate.compare",
+        "datasets": "evaluate.datasets",
+        "models": "models.app",
+        "train": "train.app",
+        "doctor": "doctor.doctor",
+    }
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
@@ -52,23 +52,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.command("demo")(demo.demo)
-app.command("label", epilog=label.LABEL_EXAMPLES)(label.label)
-app.command("fit", epilog=fit.FIT_EXAMPLES)(fit.fit)
-app.command("predict", epilog=label.PREDICT_EXAMPLES)(label.predict)
-app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
-app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
-app.command("report")(report.report)
-app.command("eval")(evaluate.evaluate)
-app.command("compare")(evaluate.compare)
-app.command("datasets")(evaluate.datasets)
-app.add_typer(models.app, name="models")
-train.app.command("heads", epilog=train_heads.EXAMPLES)(train_heads.heads)
-train.app.command("episodic")(train_episodic.episodic)
-train.app.command("background", epilog=train_background.EXAMPLES)(train_background.background)
-train.app.command("distill", epilog=train_distill.EXAMPLES)(train_distill.distill)
-app.add_typer(train.app, name="train")
-app.command("doctor")(doctor.doctor)
 
 
 def _version(wanted: bool) -> None:

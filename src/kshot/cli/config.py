@@ -7,7 +7,6 @@
     format = "png,coco"         # of this command
 """
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +49,8 @@ def read_config(path: Path, commands: Mapping[str, Iterable[str] | None]) -> dic
     Raises `SettingError` when the file is not TOML, names a command or an option that there is not, or a
     Python file as the method: images may come with a kshot.toml of somebody else.
     """
+    import tomllib  # help does without
+
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -13,7 +13,7 @@ from kshot.cli.output import answer, say, say_lines
 from kshot.cli.parsing import CONVERTED
 from kshot.errors import SettingError, UnknownNameError, plural
 
-EXAMPLES = """Examples:
+CONVERT_EXAMPLES = """Examples:
 
 kshot convert annotations.json --to yolo -o out/
 

@@ -11,7 +11,7 @@ import typer
 from kshot.cli import options as o
 from kshot.cli.output import described, say, say_notes
 
-EXAMPLES = """Examples:
+SERVE_EXAMPLES = """Examples:
 
 kshot serve photos/
 

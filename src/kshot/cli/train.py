@@ -5,16 +5,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import typer
 
 from kshot.cli import options as o
+from kshot.cli.lazy import LazyGroup
 from kshot.cli.output import bars, say
 from kshot.errors import plural
 
+
+class _Commands(LazyGroup):
+    """The commands of the group."""
+
+    places: ClassVar = {
+        "heads": "train_heads.heads",
+        "episodic": "train_episodic.episodic",
+        "background": "train_background.background",
+        "distill": "train_distill.distill",
+    }
+
+
 app = typer.Typer(
-    no_args_is_help=True, help="Train heads, learnable methods, backgrounds, or a small encoder of your own."
+    cls=_Commands,
+    no_args_is_help=True,
+    help="Train heads, learnable methods, backgrounds, or a small encoder of your own.",
 )
 
 data, learning = (partial(o.option, panel) for panel in ("Data", "Learning"))

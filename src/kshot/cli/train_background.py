@@ -10,7 +10,7 @@ from kshot.cli import train as t
 from kshot.cli.output import print_json
 from kshot.cli.parsing import parse_layers
 
-EXAMPLES = """Examples:
+BACKGROUND_EXAMPLES = """Examples:
 
 kshot train background photos/ --backbone dinov2-small -o runs/background
 

@@ -10,7 +10,7 @@ from kshot.cli import train as t
 from kshot.cli.output import print_json, say
 from kshot.errors import SettingError
 
-EXAMPLES = """Examples:
+DISTILL_EXAMPLES = """Examples:
 
 kshot train distill photos/ --teacher dinov2-small -o runs/mine
 

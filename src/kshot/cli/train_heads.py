@@ -10,7 +10,7 @@ from kshot.cli import train as t
 from kshot.cli.output import print_json, say
 from kshot.cli.parsing import parse_layers
 
-EXAMPLES = """Examples:
+HEADS_EXAMPLES = """Examples:
 
 kshot train heads photos/ --backbone dinov2-small -o runs/heads
 
