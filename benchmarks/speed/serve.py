@@ -70,7 +70,7 @@ def _measured(address: str, strokes: int) -> dict[str, Any]:
             if step % 2 == 0:
                 page.mouse.move(x + 20, y + 8, steps=5)
             page.mouse.up()
-            page.wait_for_function(f"performance.getEntriesByName('kshot-stroke').length > {step}")
+            page.wait_for_function("step => performance.getEntriesByName('kshot-stroke').length > step", arg=step)
             page.wait_for_timeout(150)
         times = page.evaluate("performance.getEntriesByName('kshot-stroke').map((each) => each.duration)")
         fits = page.evaluate("performance.getEntriesByName('kshot-view').map((each) => each.detail)")

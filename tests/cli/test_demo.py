@@ -30,11 +30,12 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return out, result.stdout
 
 
-def test_writes_every_case_and_says_where_in_three_lines(shown: tuple[Path, str]) -> None:
+def test_writes_every_case_and_says_where_in_four_lines(shown: tuple[Path, str]) -> None:
     out, printed = shown
     lines = printed.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert lines[2] == f"report: {out / 'report.html'}"
+    assert lines[-1].endswith(f"kshot serve {out}/coins/images {out}/coins/support -o {out}/page --open")
     for case in CASES:
         folder = out / case.name
         assert SupportSet.from_folder(folder / "support").classes == case.classes

@@ -1,5 +1,6 @@
 """`kshot demo`: the main job on photographs that are already on this machine."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,8 @@ def demo(
     done = run_demo(out, backbone=backbone, overwrite=overwrite, progress=lambda case: say(f"{case.title} ..."))
     for name, reason in done.skipped.items():
         say(f"{name} left out: {reason}")
+    images, support, page = (str(out / part) for part in ("coins/images", "coins/support", "page"))
+    serve = shlex.join(["kshot", "serve", images, support, "-o", page, "--open"])
     listed = ", ".join(f"{result.case.name} {result.iou:.2f}" for result in done.cases)
     answer(
         json,
@@ -32,6 +35,7 @@ def demo(
         f"{len(done.cases)} runs on {done.images} images in {done.seconds:.1f} s, backbone {done.backbone}",
         f"IoU with masks drawn by hand: {listed}",
         f"report: {done.report}",
+        f"paint on them yourself, in the browser: {serve}",
     )
 
 
