@@ -39,6 +39,9 @@ def serve(
     token: Annotated[str | None, _server("Secret that requests must carry.", env="TOKEN")] = None,
     open_browser: Annotated[bool, _server("Open the page in the browser.", "--open")] = False,
     read_only: Annotated[bool, _server("Only show the results in the folder.", "--read-only")] = False,
+    label_studio: Annotated[
+        bool, _server("Answer as a machine learning backend of Label Studio, too.", "--label-studio")
+    ] = False,
     cache: Annotated[Path | None, _server("Folder of features, by default in the user's cache.")] = None,
     model: o.Model,
 ) -> None:
@@ -72,6 +75,7 @@ def serve(
         open_browser=open_browser,
         read_only=read_only,
         cache=cache,
+        label_studio=label_studio,
         command=shlex.join(["kshot", *sys.argv[1:]]),
         told=typer.echo,
     )

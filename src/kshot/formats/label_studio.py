@@ -102,25 +102,34 @@ class LabelStudio(AnnotationReader, AnnotationWriter):
         if found is None:
             return None
         path, data = found
-        tasks = [Entry(f"{path}: task {task.get('id', place)}", task) for place, task in enumerate(data, start=1)]
-        finder, read = ImageFinder(where, images), []
-        places: dict[str, tuple[Entry, Path | None]] = {}
-        for task in tasks:
-            with skipped.alone():
-                name, file = _place(task, finder)
-                if name in places:
-                    raise SupportError(f"{path}: two tasks with the image of one name, {name!r}; keep one of them")
-                places[name] = task, file
-        stems = unique_stems(places)
-        for name, (task, file) in places.items():
-            with skipped.alone():
-                read.append(_image(task, file, skipped).build(name, file, stems[name]))
-        shown = (
-            label
-            for image in read
-            for label in [*(one.label for one in image.annotations), *image.prompts.boxes, *image.prompts.points]
-        )
-        return AnnotationSet(tuple(dict.fromkeys(shown)), read, objects=True, skipped=skipped)
+        return annotations_of_tasks(data, ImageFinder(where, images), str(path), skipped)
+
+
+def annotations_of_tasks(
+    data: Sequence[dict[str, Any]], finder: ImageFinder, source: str, skipped: Skipped
+) -> AnnotationSet:
+    """The labels of tasks as Label Studio exports or sends them; what cannot be read is counted in `skipped`.
+
+    source: what to call them in messages.
+    """
+    tasks = [Entry(f"{source}: task {task.get('id', place)}", task) for place, task in enumerate(data, start=1)]
+    places: dict[str, tuple[Entry, Path | None]] = {}
+    for task in tasks:
+        with skipped.alone():
+            name, file = _place(task, finder)
+            if name in places:
+                raise SupportError(f"{source}: two tasks with the image of one name, {name!r}; keep one of them")
+            places[name] = task, file
+    stems, read = unique_stems(places), []
+    for name, (task, file) in places.items():
+        with skipped.alone():
+            read.append(_image(task, file, skipped).build(name, file, stems[name]))
+    shown = (
+        label
+        for image in read
+        for label in [*(one.label for one in image.annotations), *image.prompts.boxes, *image.prompts.points]
+    )
+    return AnnotationSet(tuple(dict.fromkeys(shown)), read, objects=True, skipped=skipped)
 
 
 def _export(path: Path) -> list[dict[str, Any]] | None:
@@ -293,6 +302,12 @@ def _at(value: Entry, key: str) -> float:
 
 
 def _task(number: int, image: LabelledImage, export: Export) -> dict[str, Any]:
+    prediction = prediction_of(number, image, export)
+    return {"data": {"image": f"/data/local-files/?d={_quoted(image.name)}"}, "predictions": [prediction]}
+
+
+def prediction_of(number: int, image: LabelledImage, export: Export) -> dict[str, Any]:
+    """What Label Studio takes as a prediction of a task; `number` makes the names of its regions unique."""
     kept = [one for one in image.annotations if not one.ignore]
     result = [region for place, one in enumerate(kept, 1) for region in _regions(f"{number}-{place}", one, export)]
     result += _marks(f"{number}-p", image)
@@ -303,7 +318,7 @@ def _task(number: int, image: LabelledImage, export: Export) -> dict[str, Any]:
     prediction: dict[str, Any] = {"model_version": MODEL_VERSION, "result": result}
     if scores:
         prediction["score"] = round(sum(scores) / len(scores), 6)
-    return {"data": {"image": f"/data/local-files/?d={_quoted(image.name)}"}, "predictions": [prediction]}
+    return prediction
 
 
 def _regions(name: str, annotation: Annotation, export: Export) -> Iterator[dict[str, Any]]:

@@ -71,6 +71,7 @@ def create_app(workspace: Workspace, background: Background) -> FastAPI:
         responses=_REFUSALS,
         generate_unique_id_function=lambda route: route.name,
     )
+    app.state.ending = lambda: False  # whoever runs the server knows better
     _add_refusals(app)
     _add_page(app)
     _add_folder(app, workspace, background)
@@ -133,8 +134,9 @@ def _add_folder(app: FastAPI, workspace: Workspace, background: Background) -> N
         session: Session = "",
     ) -> s.Changes:
         """What has changed since a version; waits for something to change."""
-        until = asyncio.get_running_loop().time() + wait
-        while workspace.version <= since and asyncio.get_running_loop().time() < until:
+        now = asyncio.get_running_loop().time
+        until = now() + wait
+        while workspace.version <= since and now() < until and not app.state.ending():
             await asyncio.sleep(0.04)
         found = await asyncio.to_thread(status, workspace, background, session)
         return s.Changes(status=found, changed=workspace.changes(since))

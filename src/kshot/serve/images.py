@@ -52,6 +52,11 @@ class ServedImages:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def index_of(self, path: Path) -> int | None:
+        """The number of an image by its file; None when it is not among them."""
+        found = path.resolve()
+        return next((index for index, one in enumerate(self.inputs) if one.path.resolve() == found), None)
+
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """(h, w, 3). Raises `InputError`s; an image that is gone since gives `ImageReadError`."""
         return self._pixels.get(index, lambda: self._read(self.inputs[index]))

@@ -41,6 +41,7 @@ def serve(
     open_browser: bool = False,
     read_only: bool = False,
     cache: Path | None = None,
+    label_studio: bool = False,
     command: str = "",
     told: Callable[[str], None] = log.info,
 ) -> None:
@@ -48,7 +49,9 @@ def serve(
 
     out: the output folder, as of `label_folder`; by default beside the working directory, named after the images.
     supports, task: examples to begin with, one or the other. host: other than loopback needs a token, which is made
-    when none is given. port: 0 takes any that is free. cache: folder of features. told: gets lines for people.
+    when none is
+    given. port: 0 takes any that is free. cache: folder of features. label_studio: answer as a machine learning backend
+    of Label Studio, too. told: gets lines for people.
     Raises `InputError` without images, `SettingError` for a port that is in use or an output folder of other files,
     `OutputError` where nothing can be written or another run is at work.
     """
@@ -71,6 +74,7 @@ def serve(
                 task=task,
                 read_only=read_only,
                 cache=cache,
+                label_studio=label_studio,
                 command=command,
             )
         )
@@ -86,7 +90,9 @@ def serve(
         config = uvicorn.Config(
             guarded, log_level="warning", access_log=False, limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=3
         )
-        uvicorn.Server(config).run([listener])
+        server = uvicorn.Server(config)
+        app.state.ending = lambda: server.should_exit  # requests that wait for a change would hold it up
+        server.run([listener])
 
 
 @contextmanager
@@ -99,12 +105,14 @@ def opened(
     task: Task | None = None,
     read_only: bool = False,
     cache: Path | None = None,
+    label_studio: bool = False,
     command: str = "",
 ) -> "Iterator[FastAPI]":
     """The application, which holds the output folder. Raises as `serve` does."""
     from kshot.serve.app import create_app
     from kshot.serve.background import Background
     from kshot.serve.images import ServedImages
+    from kshot.serve.label_studio import add_label_studio
     from kshot.serve.predictions import Predictions
     from kshot.serve.run_writer import DRAWN, RunWriter
     from kshot.serve.workspace import Workspace
@@ -132,7 +140,10 @@ def opened(
             # What a run of `kshot label` found is not replaced until somebody asks for it.
             live=not read_only and (not begun or (out / DRAWN).is_file()),
         )
-        yield create_app(workspace, Background(workspace, str(served.root), command))
+        app = create_app(workspace, Background(workspace, str(served.root), command))
+        if label_studio:
+            add_label_studio(app, workspace)
+        yield app
 
 
 def _given(
