@@ -138,6 +138,8 @@ def _add_folder(app: FastAPI, workspace: Workspace, background: Background) -> N
         until = now() + wait
         while workspace.version <= since and now() < until and not app.state.ending():
             await asyncio.sleep(0.04)
+        if wait:  # what changes at about the same time is told at once
+            await asyncio.sleep(0.1)
         found = await asyncio.to_thread(status, workspace, background, session)
         return s.Changes(status=found, changed=workspace.changes(since))
 

@@ -1,12 +1,11 @@
 """What goes on beside the requests: fit the newest examples, score what is seen first, then all; write the masks.
 
 One thread does one thing after another, and looks before each whether it is still wanted. While somebody draws it waits
-a moment, and runs at a lower priority where the system has one for threads.
+a moment. It has the priority of the others: on a busy machine they would wait for an interpreter lock that it holds.
 """
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -82,8 +81,6 @@ class Background:
         return not (self.fitting or waits or self.left or self._to_write())
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, 0, 10)  # on Linux, of this thread and those that torch starts for it
         while not self._stopping.is_set():
             self._wake.clear()
             try:

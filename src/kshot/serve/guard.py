@@ -30,14 +30,13 @@ _HEADERS = (
 class Guard:
     """The outermost layer of the app.
 
-    hosts: what Host may be, with ports. token: must come with every request, as a cookie, as `Authorization: Bearer`
-    or, at first, as `?token=`; empty asks for none.
+    hosts: what Host may be, with ports; empty for any, which needs a token. token: must come with every request, as a
+    cookie, as `Authorization: Bearer` or, at first, as `?token=`; empty asks for none.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str], token: str = ""):
         self.app, self.token = app, token
         self.hosts = frozenset(host.lower() for host in hosts)
-        self.origins = frozenset(f"http://{host}" for host in self.hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on with the headers of safety."""
@@ -64,10 +63,11 @@ class Guard:
 
     def _refused(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         """Status and reason of a refusal."""
-        if headers.get("host", "").lower() not in self.hosts:
+        host = headers.get("host", "").lower()
+        if self.hosts and host not in self.hosts:
             return 421, "this server does not answer under that name; open the address that kshot serve printed"
         origin = headers.get("origin")
-        if origin is not None and origin.lower() not in self.origins:
+        if origin is not None and origin.lower() not in {f"http://{host}", f"https://{host}"}:
             return 403, "requests of other sites are refused"
         if headers.get("sec-fetch-site", "none") not in {"none", "same-origin"} and scope["method"] != "GET":
             return 403, "requests of other sites are refused"

@@ -1,6 +1,7 @@
 """What the page is told of the folder and its images: rows of the gallery, filters, orders and counts."""
 
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from kshot.serve import schemas as s
 from kshot.serve.background import Background
 from kshot.serve.workspace import Workspace
 
+_MANY, _RECOUNT_SECONDS = 5000, 1.0
 _LAST = {"failed": 2, "accepted": 1, "rejected": 1}  # among the doubtful first: what is done, what cannot be done
 
 
@@ -26,9 +28,7 @@ class Filter:
 def status(workspace: Workspace, background: Background, session: str) -> s.Status:
     """All that is not about one image."""
     with workspace.lock:
-        known = workspace.facts.keys() | workspace.failures.keys() | workspace.labels.keys()
-        counts = Counter(workspace.state(index) for index in known)
-        counts["todo"] += len(workspace.images) - len(known)
+        counts = _counts(workspace)
         undo, redo = workspace.history.counts(session)
         fit = workspace.predictions.fit_now
         return s.Status(
@@ -39,7 +39,7 @@ def status(workspace: Workspace, background: Background, session: str) -> s.Stat
             live=workspace.live,
             classes=[s.ClassOut(name=one.name, colour=one.colour) for one in workspace.classes],
             images=len(workspace.images),
-            counts=dict(counts),
+            counts=counts,
             examples=[index for index, labels in sorted(workspace.labels.items()) if labels.is_example],
             ready=len(background.encoded),
             fitting=background.fitting,
@@ -49,6 +49,17 @@ def status(workspace: Workspace, background: Background, session: str) -> s.Stat
             problem=workspace.problem,
             steps=s.Steps(undo=undo, redo=redo),
         )
+
+
+def _counts(workspace: Workspace) -> dict[str, int]:
+    """How many images are in each state; in a large folder counted anew now and then only."""
+    when, counts = workspace.counted
+    if not counts or len(workspace.images) < _MANY or time.monotonic() - when > _RECOUNT_SECONDS:
+        known = workspace.facts.keys() | workspace.failures.keys() | workspace.labels.keys()
+        counts = dict(Counter(workspace.state(index) for index in known))
+        counts["todo"] = counts.get("todo", 0) + len(workspace.images) - len(known)
+        workspace.counted = time.monotonic(), counts
+    return counts
 
 
 def listed(workspace: Workspace, background: Background, wanted: Filter, offset: int, limit: int) -> s.ImageList:

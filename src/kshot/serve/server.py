@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PORT = 8765
+_ANY = ("0.0.0.0", "::")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _CONNECTIONS = 256
 
@@ -80,7 +81,9 @@ def serve(
         )
         from kshot.serve.guard import Guard
 
-        names = {place, *(f"{name}:{listener.getsockname()[1]}" for name in _names_of(host))}
+        port = listener.getsockname()[1]
+        # Behind an address that stands for all, names are not known; there the token alone decides.
+        names = {place, *(f"{name}:{port}" for name in _names_of(host))} if host not in _ANY else set()
         guarded = Guard(app, names, token or "")
         address = f"http://{place}/" + (f"?token={token}" if token else "")
         told(f"open {address}")

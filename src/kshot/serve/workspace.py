@@ -95,6 +95,8 @@ class Workspace:
         """When somebody last drew, by the monotonic clock: the background waits a moment then."""
         self.wanted = 0
         """Counts the changes of examples; a fit that is of fewer is stale."""
+        self.counted: tuple[float, dict[str, int]] = (0.0, {})
+        """When states were last counted, and how many of each there were."""
         self.reopened: set[int] = set()
         """Images that were drawn on, or are no longer accepted: their masks are to be written again."""
         self._revisions: OrderedDict[int, int] = OrderedDict()

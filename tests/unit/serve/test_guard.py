@@ -47,6 +47,15 @@ def test_other_hosts_and_other_sites_are_refused(guarded: tuple[TestClient, str]
     assert asker.post("/api/look", content=b"x" * (33 * 2**20), headers=own).status_code == 413
 
 
+def test_behind_an_address_for_all_the_token_decides_alone(images: Path, tmp_path: Path, toy: kshot.Segmenter) -> None:
+    with opened(images, tmp_path / "out", toy, cache=tmp_path) as app, TestClient(app):
+        asker = TestClient(Guard(app, set(), "secret"), "http://lab.example:8765")
+        own = {"Authorization": "Bearer secret"}
+        assert asker.get("/api/status").status_code == 401
+        assert asker.get("/api/status", headers=own | {"Origin": "http://lab.example:8765"}).status_code == 200
+        assert asker.get("/api/status", headers=own | {"Origin": "http://evil.example"}).status_code == 403
+
+
 def test_a_token_is_asked_for_and_kept_as_a_cookie(guarded: tuple[TestClient, str]) -> None:
     asker, token = guarded
     assert asker.get("/api/status").status_code == (401 if token else 200)

@@ -43,6 +43,9 @@ export class Gallery {
     this.fetchRows(stale);
   }
 
+  /** Tiles whose images were not read yet. */
+  refreshWaiting() { this.fetchRows([...this.tiles].filter(([, tile]) => tile.classList.contains("waiting")).map(([index]) => index)); }
+
   /** @param {number[]} indices */
   async fetchRows(indices) {
     if (!indices.length) return;

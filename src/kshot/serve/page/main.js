@@ -330,8 +330,10 @@ async function follow() {
         const open = inView.filter((index) => index !== state.open && !["accepted", "rejected", "drawn", "failed"].includes(gallery.rows.get(index)?.state ?? ""));
         behind = { since: performance.now(), images: open.length, left: new Set(open) };
       }
+      const read = status.ready !== state.status.ready;
       takeStatus(status);
       gallery.refresh(changed);
+      if (read) gallery.refreshWaiting();
       if (!changed || changed.includes(state.open)) await reload();
       // A gallery that moves all the time cannot be used: it is put in order when a task is through, or seldom.
       if (through || (fits && performance.now() - order > 4000)) { order = performance.now(); await gallery.load(); }
