@@ -74,12 +74,10 @@ def export(workspace: Workspace, asked: ExportIn) -> ExportOut:
     given = CheckedImages(annotations, writer)
     whole = split_into_instances(replace(annotations, images=given), options.instances)
     path = writer.write_annotations(whole, place, options)
-    return ExportOut(
-        path=str(path),
-        images=given.count,
-        command=command_of(asked, workspace.out),
-        notes=list(annotations.skipped.lines),
-    )
+    notes = list(annotations.skipped.lines)
+    if left := len(workspace.images) - len(workspace.records):
+        notes.append(f"{left} images have not followed yet; export again when they have")
+    return ExportOut(path=str(path), images=given.count, command=command_of(asked, workspace.out), notes=notes)
 
 
 def _place(asked: ExportIn, out: Path) -> Path:

@@ -67,7 +67,8 @@ function showCommand() {
     wanted.instances ? `--instances ${wanted.instances}` : "", wanted.polygons ? "--polygons" : "",
     wanted.tolerance ? `--tolerance ${wanted.tolerance}` : "", wanted.copy_images ? "--copy-images" : "", wanted.overwrite ? "--overwrite" : "",
   ];
-  $("command").textContent = [base, ...more.filter(Boolean)].join(" ");
+  const told = wanted.accepted_only ? "\n# The command takes all images; accepted ones alone are written here." : "";
+  $("command").textContent = [base, ...more.filter(Boolean)].join(" ") + told;
 }
 
 async function run() {
