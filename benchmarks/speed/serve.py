@@ -73,8 +73,9 @@ def _measured(address: str, strokes: int) -> dict[str, Any]:
             page.wait_for_function("step => performance.getEntriesByName('kshot-stroke').length > step", arg=step)
             page.wait_for_timeout(150)
         times = page.evaluate("performance.getEntriesByName('kshot-stroke').map((each) => each.duration)")
-        fits = page.evaluate("performance.getEntriesByName('kshot-view').map((each) => each.detail)")
         _settled(page)
+        page.wait_for_timeout(2000)
+        fits = page.evaluate("performance.getEntriesByName('kshot-view').map((each) => each.detail)")
         browser.close()
     following = [one["milliseconds"] / one["images"] for one in fits if one["images"] > 4]
     return {

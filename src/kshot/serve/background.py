@@ -24,7 +24,7 @@ from kshot.serve.workspace import Workspace
 from kshot.types import Thresholds
 
 log = logging.getLogger(__name__)
-_QUIET_SECONDS = 0.3
+_QUIET_SECONDS = 0.25
 
 
 class Background:
@@ -97,12 +97,12 @@ class Background:
         """Do the most urgent thing; false where there is none."""
         workspace = self.workspace
         self._prepare()
+        quiet = time.monotonic() - workspace.touched
+        if quiet < _QUIET_SECONDS:  # strokes come in bursts, and a fit would slow down the next one's answer
+            self._wake.wait(_QUIET_SECONDS - quiet)
+            return True
         if workspace.live and self._fitted != workspace.wanted:
             self._refit(workspace.wanted)
-            return True
-        quiet = time.monotonic() - workspace.touched
-        if quiet < _QUIET_SECONDS:
-            self._wake.wait(_QUIET_SECONDS - quiet)
             return True
         self._take_reopened()
         fit = self._fit
