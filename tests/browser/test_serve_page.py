@@ -167,6 +167,7 @@ def test_the_keyboard_alone_is_enough(page: Page, tmp_path: Path) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#progress-text")).to_contain_text("1 of 6 decided")
     expect(page.locator("#name")).not_to_have_text(first or "")
+    expect(page.locator("#reject")).to_be_enabled(timeout=20_000)  # the next image is there
     page.keyboard.press("x")
     expect(page.locator("#progress-text")).to_contain_text("2 of 6 decided")
     page.keyboard.press("?")
