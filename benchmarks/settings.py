@@ -21,7 +21,12 @@ def shared(path: str) -> Path:
 
 VOC = shared("data/VOCdevkit/VOC2012")
 VIT_TINY = str(shared("weights/vit-tiny-patch16-224"))
-SETS = {"voc": VOC, **{name: shared(f"data/{name}") for name in ("coco-mini", "wbc", "crack")}}
+DOMAINS = ("cwfid", "neuseg", "granular", "firesmoke")
+SETS = {
+    "voc": VOC,
+    **{name: shared(f"data/{name}") for name in ("coco-mini", "wbc", "crack")},
+    **{name: shared(f"data/domains/{name}") for name in DOMAINS},
+}
 _OPTIONS: dict[str, dict[str, Any]] = {
     "root": {"type": Path, "default": VOC, "help": "Folder of VOC2012."},
     "backbone": {"default": VIT_TINY, "help": "Short name, Hub id or local folder."},

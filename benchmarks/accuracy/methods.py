@@ -58,14 +58,13 @@ MORE_WAYS = (Kind("fs-cs", 2, 5), Kind("fs-cs", 5, 1))  # on demand
 ABLATION = (
     Arm("all parts", "auto", {}),
     *(Arm(f"without {part}", "auto", {part: False}) for part in PARTS),
-    Arm("without a limit on growth", "auto", {"max_area_ratio": 1e6}),
     Arm("without edges", "auto", {}, "none"),
     Arm("without several layers", "auto", {}, layers=("12",)),
 )
 MOVED = {
     "query_threshold_shift": (0.0, 0.2, 0.7),
-    "presence_threshold": (0.0, 0.5),
-    "presence_top_fraction": (0.01, 0.05),
+    "support_threshold_shift": (0.0, 0.25, 1.0),
+    "presence_threshold": (0.0, 0.3, 0.7),
 }
 VARIANTS = tuple(Arm(f"{name} {value:g}", "auto", {name: value}) for name, values in MOVED.items() for value in values)
 ARMS = {"ablation": ABLATION, "variants": ABLATION + VARIANTS}

@@ -131,15 +131,21 @@ class Segmenter:
         features = self.features(pixels)  # (c, gh, gw)
         return self.decide(task, features, pixels)
 
-    def decide(self, task: Task, features: FeatureMap, image: NDArray[np.uint8]) -> Prediction:
-        """The cheap part: from the features of an image (h, w, 3) uint8 to its masks."""
+    def decide(
+        self, task: Task, features: FeatureMap, image: NDArray[np.uint8], *, min_presence: float | None = None
+    ) -> Prediction:
+        """The cheap part: from the features of an image (h, w, 3) uint8 to its masks.
+
+        min_presence: probability below which a class is left out; None takes the task's own threshold.
+        """
         with torch.inference_mode():
             logits = task.score(features, image)  # (n+1, gh, gw), 0 = background
             present = task.presence(features, logits)  # (n,)
             fine = self.refiner.refine(logits, features.frame, image, self.refiner_settings)  # (n+1, h, w)
             scores = fine.softmax(0).numpy()
         named = dict(zip(task.classes, present.tolist(), strict=True))
-        return Prediction.from_scores(scores, task.classes, named, image, task.presence_threshold)
+        threshold = task.presence_threshold if min_presence is None else min_presence
+        return Prediction.from_scores(scores, task.classes, named, image, threshold)
 
     def predict_many(self, task: Task | str | Path, images: str | Path | Iterable[ImageLike]) -> Iterator[Prediction]:
         """Masks of a folder (with its sub-folders), a glob pattern or any iterable of images, one by one in order.

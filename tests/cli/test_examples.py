@@ -37,7 +37,13 @@ TRAINING = [name for name in commands() if name.startswith("train ")]
 SHORT = {
     "eval": "--episodes 2 --workers 1",
     "train heads": "--steps 2 --batch-size 2 --validate-every 1",
-    "train distill": "--views 1 --grid 6 --dim 12 --width 64 --blocks 0 --sides 32,48 --epochs 1 --dtype float32",
+    "train distill": (
+        "--views 1 --grid 6 --dim 12 --start random --width 64 --blocks 1 --sides 32,48 --epochs 1 --dtype float32"
+    ),
+    "train finetune": (
+        "--backbone tiny --sides 32 --steps 1 --batch-size 2 --photos-per-batch 1 --episodes 2 --size 64 "
+        "--dtype float32 --tolerance 1"
+    ),
     "train background": "--clusters 4 --patches 8",
     "train episodic": "--epochs 1 --episodes-per-epoch 2 --validation 2 --test 2",
 }
@@ -89,8 +95,9 @@ def place(
             draw_annotations(Path("annotations.json"))
         if "VOCdevkit" in inputs:
             whole_voc(Path("VOCdevkit/VOC2012"), per_class=6)
-        if "pets" in inputs and "--root" in inputs:
-            make_colours(Path("pets"), 3)
+        for name in ("pets", "cells"):
+            if name in inputs and ("--root" in inputs or "--check" in inputs):
+                make_colours(Path(name), 3)
         if "photos/" in inputs:
             folder_of(Path("photos"), 8)
         if "cat.kshot" in inputs:

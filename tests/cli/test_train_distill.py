@@ -13,7 +13,8 @@ from tests.support.drawing import draw
 from tests.support.photographs import folder_of
 
 SMALL = [
-    *("--teacher", "toy", "--views", "1", "--grid", "6", "--dim", "12", "--width", "64", "--blocks", "0"),
+    *("--teacher", "toy", "--views", "1", "--grid", "6", "--dim", "12"),
+    *("--start", "random", "--width", "64", "--blocks", "1"),
     *("--sides", "32,48", "--epochs", "2", "--batch-size", "2", "--dtype", "float32", "--device", "cpu"),
 ]
 

@@ -2,4 +2,4 @@
 
 from kshot.backbones.tiny import NetSizes
 
-SMALL = NetSizes(dim=12, quarter=4, eighth=6, sixteenth=16, residuals=(1, 1, 1), blocks=1, heads=2)
+SMALL = NetSizes(dim=12, width=16, blocks=2, heads=2, grid=3, layers=(1, 2))

@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kshot import _elsewhere, _plugins
 from kshot.errors import BackboneError, KshotError, PluginError, SettingError, UnknownNameError
@@ -69,6 +69,36 @@ class Backbone(Protocol):
 
     def encode(self, pixels: Tensor) -> Encoding:
         """Encode (b, 3, H, W) normalised pixels; H and W are multiples of `spec.patch`."""
+        ...
+
+
+@runtime_checkable
+class LearnableBackbone(Protocol):
+    """A backbone whose weights can be trained (`kshot train finetune`)."""
+
+    spec: Spec
+    identity: str
+    device: torch.device
+    dtype: torch.dtype
+    model: nn.Module
+    """The network."""
+    blocks: str
+    """Path of the list of its blocks in `model`, the first one first."""
+
+    def encode(self, pixels: Tensor) -> Encoding:
+        """As of any backbone."""
+        ...
+
+    def learnable(self, pixels: Tensor) -> Encoding:
+        """As `encode`, with gradients, and with logits of objectness instead of probabilities."""
+        ...
+
+    def copied(self) -> Self:
+        """The same backbone in float32 with weights of its own; its identity is that of the weights as they are."""
+        ...
+
+    def save(self, folder: Path, facts: Mapping[str, Any]) -> Path:
+        """Write a folder that `load_backbone` reads, with more facts in its config; raises `OutputError`."""
         ...
 
 

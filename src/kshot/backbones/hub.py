@@ -6,6 +6,7 @@ is loaded by `clip`, unless layers of its tower are asked for). kshot prepares t
 standard deviation beside the weights: no image processor is involved.
 """
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -140,6 +141,7 @@ class HubBackbone:
     def __init__(self, spec: Spec, model: Any, device: torch.device, dtype: torch.dtype):
         self.spec, self.device, self.dtype = spec, device, dtype
         self.kind = _ARCHITECTURES[model.config.model_type]
+        self.blocks = self.kind.blocks
         self.depth = int(model.config.num_hidden_layers)
         self.layers = spec.layers or (str(self.depth),)
         self.width = int(model.config.hidden_size)
@@ -176,6 +178,18 @@ class HubBackbone:
         dense, token, _ = self._encoding(out, grid_hw)
         inner = self._tokens(out, str(self.depth + 1 - INNER_BLOCK), grid_hw[0] * grid_hw[1])[:, 1:].float()
         return dense, token, on_grid(inner, grid_hw)
+
+    def learnable(self, pixels: Tensor) -> Encoding:
+        """As `encode`, with gradients."""
+        return self._encoding(*self._run(pixels, self.layers != (str(self.depth),)))
+
+    def copied(self) -> "HubBackbone":
+        """The same backbone in float32 with weights of its own, whose identity is theirs."""
+        return HubBackbone(self.spec, copy.deepcopy(self.model), self.device, torch.float32)
+
+    def save(self, folder: Path, facts: Mapping[str, Any]) -> Path:
+        """Write float16 weights, config.json and the mean and standard deviation of pixels; raises `OutputError`."""
+        return hub.save_model(self.model, folder, self.spec.mean_rgb, self.spec.std_rgb, facts)
 
     def values(self) -> "HubBackbone":
         """The same model, read at the values of its last attention."""

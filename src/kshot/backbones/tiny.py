@@ -1,15 +1,18 @@
 """`tiny`, the encoder inside kshot, and others of its kind: small, quick on a CPU, no network and no download.
 
-A hybrid in the spirit of early convolutions (Xiao et al., NeurIPS 2021) and of feature pyramids (Lin et al., CVPR
-2017): convolutions down to a sixteenth of the image's size, attention there, and a fine path at an eighth. Attention
-decides what a patch token shows, as it sees the whole image; the finer convolutions decide where it ends. There are no
-position embeddings, so any size goes, and no batch statistics, so the features of an image never depend on its batch.
+A plain vision transformer (Dosovitskiy et al., ICLR 2021) of the size of ViT-Tiny. Its features are the outputs of two
+blocks side by side, since the last one knows classes better than parts, behind a linear readout. Objectness is read
+from the same outputs. Position embeddings are resampled, and attention stays as sharp as at the size of training, so
+any image size goes; the features of an image never depend on its batch.
 
-`kshot train distill` makes such encoders; docs/models/tiny.md tells what `tiny` learned from and how well it does.
+`kshot train finetune` teaches such encoders to compare, `kshot train distill` makes them from other backbones.
+docs/models/tiny.md tells what `tiny` learned from and how well it does.
 """
 
+import copy
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -28,32 +31,32 @@ from kshot.errors import BackboneError
 from kshot.io import hub
 from kshot.io.atomic import atomic_path, write_text
 
-KIND, WEIGHTS, CONFIG = "kshot-net", "model.safetensors", "config.json"
-STRIDE = 8  # side of a patch, pixels
+KIND, WEIGHTS, CONFIG = "kshot-vit", "model.safetensors", "config.json"
+_OLD_KIND = "kshot-net"  # a hybrid of convolutions and attention
+STRIDE = 16  # side of a patch, pixels
+_NORM_EPS = 1e-12  # as of the ViT that the packed weights started from
 
 
 @dataclass(frozen=True)
 class NetSizes:
     """Widths and depths of a `Net`."""
 
-    dim: int = 256
+    dim: int = 384
     """Channels of the features."""
-    quarter: int = 32
-    """Channels at a quarter of the image's size."""
-    eighth: int = 64
-    """Channels at an eighth."""
-    sixteenth: int = 256
-    """Channels at a sixteenth, where the attention is."""
-    residuals: tuple[int, int, int] = (1, 1, 2)
-    """Residual blocks of two convolutions at each of the three scales, the finest first."""
-    blocks: int = 3
-    """Attention blocks."""
-    heads: int = 4
+    width: int = 192
+    """Channels of a block."""
+    blocks: int = 12
+    """Blocks of attention and a two-layer perceptron."""
+    heads: int = 3
     """Heads of each attention."""
+    grid: int = 14
+    """Position embeddings a side, which are resampled to the grid of an image."""
+    layers: tuple[int, ...] = (10, 12)
+    """Blocks, counted from 1, whose outputs the features are read from; the last block is the last of them."""
 
 
 class Output(NamedTuple):
-    """dense: (b, dim, H / 8, W / 8). token: (b, dim). objectness: (b, H / 8, W / 8) logits."""
+    """dense: (b, dim, H / 16, W / 16). token: (b, dim). objectness: (b, H / 16, W / 16) logits."""
 
     dense: Tensor
     token: Tensor
@@ -61,48 +64,63 @@ class Output(NamedTuple):
 
 
 class Net(nn.Module):
-    """The network: normalised images (b, 3, H, W), sides multiples of 8, to an `Output`."""
+    """The network: normalised images (b, 3, H, W), sides multiples of 16, to an `Output`."""
 
-    input_and_output_layers = ("stem.0", "coarse", "whole", "detail", "object")
+    input_and_output_layers = ("patches", "position", "token", "readout", "whole", "object")
 
     def __init__(self, sizes: NetSizes):
         super().__init__()
         self.sizes = sizes
-        quarter, eighth, sixteenth = sizes.quarter, sizes.eighth, sizes.sixteenth
-        self.stem = nn.Sequential(_down(3, quarter), nn.ReLU(), _down(quarter, quarter))
-        self.at_quarter = nn.Sequential(*(Residual(quarter) for _ in range(sizes.residuals[0])), Norm(quarter))
-        self.to_eighth = _down(quarter, eighth)
-        self.at_eighth = nn.Sequential(*(Residual(eighth) for _ in range(sizes.residuals[1])), Norm(eighth))
-        self.to_sixteenth = _down(eighth, sixteenth)
-        self.at_sixteenth = nn.Sequential(*(Residual(sixteenth) for _ in range(sizes.residuals[2])))
-        self.attention = nn.Sequential(*(Block(sixteenth, sizes.heads) for _ in range(sizes.blocks)))
-        self.norm = nn.LayerNorm(sixteenth)
-        self.coarse = nn.Linear(sixteenth, sizes.dim)
-        self.whole = nn.Linear(sixteenth, sizes.dim)
-        self.narrow = nn.Linear(sixteenth, eighth)
-        self.across = nn.Conv2d(eighth, eighth, 1)
-        self.fine = nn.Sequential(Residual(eighth), Norm(eighth))
-        self.detail = nn.Conv2d(eighth, sizes.dim, 1)
-        self.object = nn.Conv2d(eighth, 1, 1)
+        self.patches = nn.Conv2d(3, sizes.width, STRIDE, stride=STRIDE)
+        self.token = nn.Parameter(torch.zeros(1, 1, sizes.width))
+        self.position = nn.Parameter(torch.zeros(1, 1 + sizes.grid**2, sizes.width))
+        self.blocks = nn.ModuleList(Block(sizes.width, sizes.heads) for _ in range(sizes.blocks))
+        self.norm = nn.LayerNorm(sizes.width, eps=_NORM_EPS)
+        read = sizes.width * len(sizes.layers)
+        self.readout, self.whole = nn.Linear(read, sizes.dim), nn.Linear(read, sizes.dim)  # of patches, of the image
+        self.object = nn.Linear(read, 1)
+        nn.init.trunc_normal_(self.position, std=0.02)
+        nn.init.zeros_(self.object.weight)
 
     def forward(self, pixels: Tensor) -> Output:
         """Encode normalised images (b, 3, H, W)."""
-        eighth = self.at_eighth(self.to_eighth(self.at_quarter(self.stem(pixels))))  # (b, eighth, H / 8, W / 8)
-        planes = self.at_sixteenth(self.to_sixteenth(eighth))  # (b, sixteenth, H / 16, W / 16)
-        grid_hw = planes.shape[2:]
-        tokens = self.norm(self.attention(planes.flatten(2).transpose(1, 2)))  # (b, n, sixteenth)
-        fine = self.fine(self.across(eighth) + _upsample(self.narrow(tokens), grid_hw, eighth))
-        dense = self.detail(fine) + _upsample(self.coarse(tokens), grid_hw, eighth)
-        return Output(dense, self.whole(tokens.mean(1)), self.object(fine)[:, 0])
+        patches = self.patches(pixels)  # (b, width, gh, gw)
+        grid_hw = patches.shape[2:]
+        tokens = torch.cat([self.token.expand(len(pixels), -1, -1), patches.flatten(2).transpose(1, 2)], 1)
+        tokens = tokens + self._positions(grid_hw)
+        scale = self._attention_scale(tokens.shape[1] - 1)
+        read = []
+        for number, block in enumerate(self.blocks, 1):
+            tokens = block(tokens, scale)
+            if number in self.sizes.layers:  # each of the same length, so that none outweighs another
+                read.append(F.normalize(self.norm(tokens).float(), dim=-1) * self.sizes.width**0.5)
+        layers = torch.cat(read, -1).to(self.readout.weight.dtype)  # (b, 1 + gh * gw, width * layers)
+        # What stands out is learned from features as they are, and does not change them.
+        objectness = self.object(layers[:, 1:].detach())[..., 0].unflatten(1, grid_hw)
+        dense = self.readout(layers[:, 1:]).transpose(1, 2).unflatten(2, grid_hw)
+        return Output(dense, self.whole(layers[:, 0]), objectness)
+
+    def _positions(self, grid_hw: torch.Size) -> Tensor:
+        """Position embeddings (1, 1 + gh * gw, width) for a grid."""
+        side, width = self.sizes.grid, self.sizes.width
+        if tuple(grid_hw) == (side, side):
+            return self.position
+        planes = self.position[:, 1:].transpose(1, 2).reshape(1, width, side, side)
+        planes = F.interpolate(planes, size=tuple(grid_hw), mode="bicubic", align_corners=False)
+        return torch.cat([self.position[:, :1], planes.flatten(2).transpose(1, 2)], 1)
+
+    def _attention_scale(self, count: int) -> float:
+        """Factor on the products of queries and keys for `count` patches, see `hub.log_n_scaled_attention`."""
+        trained = math.log(self.sizes.grid**2) if self.sizes.grid > 1 else 1.0
+        sharper = max(1.0, math.log(max(2, count)) / trained)
+        return float((self.sizes.width // self.sizes.heads) ** -0.5) * sharper
 
     @torch.no_grad()
     def init_output_bias(self, dense: Tensor, token: Tensor) -> None:
         """Start training from the mean of the targets, (dim,) each, so that nothing has to be unlearned first."""
-        for layer, mean in ((self.coarse, dense), (self.whole, token)):
+        for layer, mean in ((self.readout, dense), (self.whole, token)):
             layer.bias.copy_(mean)
             layer.weight.mul_(0.1)
-        self.detail.weight.mul_(0.1)
-        nn.init.zeros_(self.get_parameter("detail.bias"))
 
     @torch.no_grad()
     def match_variance(self, dense: tuple[float, Tensor, Tensor], token: tuple[float, Tensor, Tensor]) -> None:
@@ -110,129 +128,171 @@ class Net(nn.Module):
 
         dense, token: (factor, mean of the output now, mean that it shall have), the means (dim,).
         """
-        for layers, (factor, before, after) in (((self.coarse, self.detail), dense), ((self.whole,), token)):
-            for layer in layers:
-                layer.weight.mul_(factor)
-                layer.get_parameter("bias").mul_(factor)
-            layers[0].get_parameter("bias").add_(after - factor * before)
-
-    def channels_last(self) -> "Net":
-        """This network, its kernels in the memory layout in which a CPU's convolutions are fast."""
-        for weight in self.parameters():
-            if weight.ndim == 4:
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-        return self
-
-
-class Norm(nn.LayerNorm):
-    """Layer norm over the channels of planes (b, c, h, w)."""
-
-    def forward(self, planes: Tensor) -> Tensor:
-        """Normalise each pixel."""
-        return super().forward(planes.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class Residual(nn.Module):
-    """Two 3 x 3 convolutions beside the identity."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.norm = Norm(channels)
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, planes: Tensor) -> Tensor:
-        """Planes (b, c, h, w) to planes of the same shape."""
-        changed: Tensor = self.second(F.relu(self.first(self.norm(planes))))
-        return planes + changed
+        for layer, (factor, before, after) in ((self.readout, dense), (self.whole, token)):
+            layer.weight.mul_(factor)
+            layer.bias.mul_(factor).add_(after - factor * before)
 
 
 class Block(nn.Module):
     """Attention and a two-layer perceptron, each behind a norm and beside the identity."""
 
-    def __init__(self, channels: int, heads: int):
+    def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.norm_attention, self.norm_mlp = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
-        self.up, self.down = nn.Linear(channels, 4 * channels), nn.Linear(4 * channels, channels)
+        self.norm_attention, self.norm_mlp = (nn.LayerNorm(width, eps=_NORM_EPS) for _ in range(2))
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (b, n, c) to tokens of the same shape."""
-        tokens = tokens + self._attend(self.norm_attention(tokens))
+    def forward(self, tokens: Tensor, scale: float) -> Tensor:
+        """Tokens (b, n, width) to tokens of the same shape. scale: factor on the products of queries and keys."""
+        tokens = tokens + self._attend(self.norm_attention(tokens), scale)
         changed: Tensor = self.down(F.gelu(self.up(self.norm_mlp(tokens))))
         return tokens + changed
 
-    def _attend(self, tokens: Tensor) -> Tensor:
-        batch, count, channels = tokens.shape
-        qkv = self.qkv(tokens).view(batch, count, 3, self.heads, channels // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (b, heads, n, c / heads) each
-        if self.training:  # on a CPU the fused kernel's backward takes several times as long as these products
-            weights = (query @ key.transpose(2, 3) * query.shape[-1] ** -0.5).softmax(-1)
+    def _attend(self, tokens: Tensor, scale: float) -> Tensor:
+        batch, count, width = tokens.shape
+        qkv = self.qkv(tokens).view(batch, count, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (b, heads, n, width / heads) each
+        if torch.is_grad_enabled():  # on a CPU the fused kernel's backward takes several times as long
+            weights = ((query * scale) @ key.transpose(2, 3)).softmax(-1)
             mixed = weights.to(value.dtype) @ value
         else:
-            mixed = F.scaled_dot_product_attention(query, key, value)
-        found: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, count, channels))
+            mixed = F.scaled_dot_product_attention(query, key, value, scale=scale)
+        found: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, count, width))
         return found
 
 
-def _down(before: int, after: int) -> nn.Conv2d:
-    return nn.Conv2d(before, after, 3, stride=2, padding=1)
-
-
-def _upsample(tokens: Tensor, grid_hw: torch.Size, like: Tensor) -> Tensor:
-    """Tokens (b, n, c) of a grid as planes of the size of `like`, bilinear."""
-    planes = tokens.transpose(1, 2).unflatten(2, grid_hw)
-    return F.interpolate(planes, size=like.shape[2:], mode="bilinear", align_corners=False)
-
-
 _PACKED = "tiny.safetensors"
-_PACKED_SIZES = NetSizes(dim=192, residuals=(1, 1, 1), blocks=4)
+MEAN_STD = (0.5, 0.5, 0.5)
+_SIZE = 384  # working size
 SPECS = {
     "tiny": Spec(
         "tiny",
         STRIDE,
-        192,
+        NetSizes.dim,
+        MEAN_STD,
+        MEAN_STD,
         licence="Apache-2.0",
         source="kshot",
-        sha256="11c860c2453996d563c8e22583f0d25ad61a4ba843dc92ef81e6ec61de2bbc7c",
-        note="inside kshot; distilled from ViT-Tiny (Apache-2.0), see docs/models/tiny.md",
-        size=384,
+        sha256="c95b519d2abeff26fa7f180e6d3e9ef404494bef4cf6042f60e3a04c5c842743",
+        note="inside kshot; a ViT-Tiny (Apache-2.0) that learned to compare, see docs/models/tiny.md",
+        size=_SIZE,
     )
 }
 
 
 class Tiny:
-    """A trained `Net` as a backbone: patch tokens of 8 pixels, a vector for the whole image, and objectness."""
+    """A trained `Net` as a backbone: patch tokens of 16 pixels, a vector for the whole image, and objectness."""
+
+    blocks = "blocks"
 
     def __init__(self, spec: Spec, model: Net, device: torch.device, dtype: torch.dtype):
         self.spec, self.device, self.dtype = spec, device, dtype
         self.identity = fingerprint(dict(model.state_dict()), asdict(model.sizes), spec.mean_rgb, spec.std_rgb)
-        self.model = model.to(device, dtype).channels_last().eval().requires_grad_(False)
+        self.model = model.to(device, dtype).eval().requires_grad_(False)
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Encoding:
-        """Encode (b, 3, H, W) into (b, dim, H / 8, W / 8), with token (b, dim) and objectness (b, H / 8, W / 8)."""
-        pixels = pixels.to(self.device, self.dtype, memory_format=torch.channels_last)
-        out = self.model(pixels)
+        """Encode (b, 3, H, W) into (b, dim, H / 16, W / 16), with token (b, dim) and objectness (b, H / 16, W / 16)."""
+        out: Output = self.model(pixels.to(self.device, self.dtype))
         dense = F.normalize(out.dense.float(), dim=1).contiguous()
         return Encoding(dense, F.normalize(out.token.float(), dim=1), out.objectness.float().sigmoid())
 
+    def learnable(self, pixels: Tensor) -> Encoding:
+        """As `encode`, with gradients, and with logits of objectness instead of probabilities."""
+        out: Output = self.model(pixels.to(self.device))
+        token = F.normalize(out.token.float(), dim=1)
+        return Encoding(F.normalize(out.dense.float(), dim=1), token, out.objectness.float())
+
+    def copied(self) -> "Tiny":
+        """The same encoder in float32 with weights of its own, whose identity is theirs."""
+        return Tiny(self.spec, copy.deepcopy(self.model).float(), self.device, torch.float32)
+
+    def save(self, folder: Path, facts: Mapping[str, Any]) -> Path:
+        """Write it as a folder that `--backbone` takes; see `save`."""
+        return save(self.model, folder, facts)
+
+
+def from_vit(name: str, device: torch.device) -> Tiny:
+    """A vision transformer of transformers (type "vit", patches of 16 pixels) as an encoder of this kind.
+
+    Its features are those of `hub` at the blocks 5/6 of the depth and the last; objectness has yet to be learned.
+    name: Hub id or folder. Raises `BackboneError` for other models, and `WeightsNotFoundError`.
+    """
+    folder = hub.find_folder(name, name)
+    config = hub.read_config(folder)
+    expected = {"model_type": "vit", "patch_size": STRIDE, "hidden_act": "gelu", "qkv_bias": True}
+    wrong = [key for key, value in expected.items() if config.get(key, value) != value]
+    if wrong or config["intermediate_size"] != 4 * config["hidden_size"] or hub.image_mean_std(folder)[0] != MEAN_STD:
+        raise BackboneError(f"{name}: no ViT of 16 pixel patches such as ViT-Tiny; kshot's network cannot hold it")
+    model = hub.load_model(folder, "ViTModel", add_pooling_layer=False)
+    depth, width = int(config["num_hidden_layers"]), int(config["hidden_size"])
+    layers = (max(1, round(depth * 5 / 6)), depth)
+    sizes = NetSizes(
+        dim=width * len(layers),
+        width=width,
+        blocks=depth,
+        heads=int(config["num_attention_heads"]),
+        grid=int(config["image_size"]) // STRIDE,
+        layers=layers,
+    )
+    net = Net(sizes)
+    for layer in (net.readout, net.whole):
+        nn.init.eye_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    net.load_state_dict(net.state_dict() | _renamed(model.state_dict(), depth))
+    spec = Spec(name, STRIDE, sizes.dim, MEAN_STD, MEAN_STD, source=name, size=_SIZE)
+    return Tiny(spec, net, device, torch.float32)
+
+
+_OF_VIT = {  # names of a `Net`, and of transformers' `ViTModel`
+    "token": "embeddings.cls_token",
+    "position": "embeddings.position_embeddings",
+    "patches.": "embeddings.patch_embeddings.projection.",
+    "norm.": "layernorm.",
+}
+_OF_VIT_BLOCK = {
+    "norm_attention": "layernorm_before",
+    "norm_mlp": "layernorm_after",
+    "out": "attention.o_proj",
+    "up": "mlp.fc1",
+    "down": "mlp.fc2",
+}
+
+
+def _renamed(weights: Mapping[str, Tensor], blocks: int) -> dict[str, Tensor]:
+    """The weights of a `ViTModel` under the names of a `Net`."""
+    found = {
+        own + name[len(theirs) :]: tensor
+        for own, theirs in _OF_VIT.items()
+        for name, tensor in weights.items()
+        if name.startswith(theirs)
+    }
+    for number in range(blocks):
+        for part in ("weight", "bias"):
+            for own, theirs in _OF_VIT_BLOCK.items():
+                found[f"blocks.{number}.{own}.{part}"] = weights[f"layers.{number}.{theirs}.{part}"]
+            parts = [weights[f"layers.{number}.attention.{each}_proj.{part}"] for each in "qkv"]
+            found[f"blocks.{number}.qkv.{part}"] = torch.cat(parts)
+    return found
+
 
 def reads(folder: Path) -> bool:
-    """Whether a folder holds an encoder that `kshot train distill` made."""
+    """Whether a folder holds an encoder that `kshot train` made."""
     path = folder / CONFIG
-    return path.is_file() and hub.read_config(folder).get("model_type") == KIND
+    return path.is_file() and hub.read_config(folder).get("model_type") in (KIND, _OLD_KIND)
 
 
 def load_packed(data: bytes, where: str, sizes: NetSizes) -> Net:
     """A `Net` from the bytes of a safetensors file; raises `BackboneError` when they are no such thing."""
     try:
         tensors = {name: tensor.float() for name, tensor in from_bytes(data).items()}
-        if min(sizes.dim, sizes.quarter, sizes.eighth, sizes.sixteenth, sizes.heads) < 1:
+        if min(sizes.dim, sizes.width, sizes.blocks, sizes.heads, sizes.grid, len(sizes.layers)) < 1:
             raise KeyError("a size of none")
-        if max(sizes.blocks, *sizes.residuals) > len(tensors):
-            raise KeyError("more blocks than it has tensors")
+        if sizes.width % sizes.heads:
+            raise KeyError("heads that do not divide the width")
+        if max(sizes.blocks, len(sizes.layers)) > len(tensors) or not {*sizes.layers} <= {*range(1, sizes.blocks + 1)}:
+            raise KeyError("more blocks than it has tensors, or layers that it has not")
         with torch.device("meta"):  # the shapes alone: wrong sizes may ask for any memory
             expected = {name: tensor.shape for name, tensor in Net(sizes).state_dict().items()}
         wrong = sorted(name for name in expected.keys() | tensors if not _fits(expected.get(name), tensors.get(name)))
@@ -258,19 +318,26 @@ def save(model: Net, folder: Path, facts: Mapping[str, Any]) -> Path:
     return folder
 
 
+def packed() -> Net:
+    """The network of `tiny` with its weights; raises `BackboneError` for a damaged installation."""
+    data = resources.files("kshot.backbones").joinpath(_PACKED).read_bytes()
+    found, stated = hashlib.sha256(data).hexdigest(), SPECS["tiny"].sha256
+    if found != stated:
+        raise BackboneError(f"{_PACKED} inside kshot has sha256 {found}, not {stated}; install kshot again")
+    return load_packed(data, _PACKED, NetSizes())
+
+
 def load(name: str, device: torch.device, dtype: torch.dtype, layers: tuple[str, ...] | None) -> Tiny:
     """The packed encoder, or a folder with one; see `load_backbone` for the errors."""
     refuse_layers(name, layers)
     if name in SPECS:
-        spec = SPECS[name]
-        data = resources.files("kshot.backbones").joinpath(_PACKED).read_bytes()
-        found = hashlib.sha256(data).hexdigest()
-        if found != spec.sha256:
-            raise BackboneError(f"{_PACKED} inside kshot has sha256 {found}, not {spec.sha256}; install kshot again")
-        return Tiny(spec, load_packed(data, _PACKED, _PACKED_SIZES), device, dtype)
+        return Tiny(SPECS[name], packed(), device, dtype)
     folder = hub.find_folder(name, name)
     config = hub.read_config(folder)
+    if config["model_type"] == _OLD_KIND:
+        raise BackboneError(f"{folder}: an encoder of an earlier kshot (0.1 before its release); train it again")
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["plan"].items()}
     sizes = NetSizes(**plain)
-    spec = Spec(name, STRIDE, sizes.dim, licence=config.get("licence", ""), source=name)
+    licence = config.get("licence", "")
+    spec = Spec(name, STRIDE, sizes.dim, MEAN_STD, MEAN_STD, licence=licence, source=name, size=_SIZE)
     return Tiny(spec, load_packed((folder / WEIGHTS).read_bytes(), str(folder / WEIGHTS), sizes), device, dtype)

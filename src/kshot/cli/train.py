@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
 import typer
 
@@ -14,6 +14,8 @@ from kshot.cli.lazy import LazyGroup
 from kshot.cli.output import bars, say
 from kshot.errors import plural
 
+if TYPE_CHECKING:
+    from kshot.data.base import Dataset
 
 class _Commands(LazyGroup):
     """The commands of the group."""
@@ -21,6 +23,7 @@ class _Commands(LazyGroup):
     places: ClassVar = {
         "heads": "train_heads.heads",
         "episodic": "train_episodic.episodic",
+        "finetune": "train_finetune.finetune",
         "background": "train_background.background",
         "distill": "train_distill.distill",
     }
@@ -66,6 +69,14 @@ def training_bar() -> Iterator[Callable[[str, int, int, dict[str, float]], None]
             bar.update(tasks[stage], completed=done, total=total, description=text)
 
         yield step
+
+
+def open_datasets(folders: Sequence[Path]) -> "list[Dataset]":
+    """Data sets in any layout that `kshot eval` reads."""
+    from kshot.data.base import load_dataset
+    from kshot.io.paths import user_cache
+
+    return [load_dataset("auto", folder, cache=user_cache() / "areas") for folder in folders]
 
 
 def say_near_duplicates(count: int, folders: Sequence[Path] | None) -> None:

@@ -1,6 +1,7 @@
 """`kshot train background`: a background prior for a backbone, from photographs without labels."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +27,7 @@ class Options:
     layers: o.Layers = None
     size: o.Size = None
     without: t.Without = None
+    episodes: Annotated[int, t.data("Episodes of each --masks, for each number of classes and supports.", min=10)] = 150
     limit: t.Limit = 1000
     patches: Annotated[int, t.learning("Patches drawn from each photograph.", min=1)] = 64
     clusters: Annotated[int, t.learning("Means that are kept at most.", min=1)] = 1024
@@ -36,8 +38,18 @@ class Options:
 
 
 @o.grouped()
-def background(photos: t.Photos, out: o.Out, options: Options, json: o.Json = False) -> None:
+def background(
+    photos: t.Photos,
+    out: o.Out,
+    options: Options,
+    masks: Annotated[
+        list[Path] | None, t.data("Data set of labelled photographs, for the presence model; may be given again.")
+    ] = None,
+    json: o.Json = False,
+) -> None:
     """Learn what patches of any photograph look like, so that what no support shows is not taken for a class.
+
+    With --masks, also how sure `auto` may be that a class is in an image.
 
     OUT is then for --set method.weights=OUT, with auto or density. kshot has one already for tiny and for vit-tiny.
     """
@@ -45,9 +57,12 @@ def background(photos: t.Photos, out: o.Out, options: Options, json: o.Json = Fa
     from kshot import training
 
     with t.training_bar() as bar:
-        made = training.background_prior(photos, out, **settings, progress=bar)
+        made = training.background_prior(photos, out, masks=t.open_datasets(masks or []), **settings, progress=bar)
     if json:
-        return print_json({"weights": str(made.weights), "photographs": made.photos, "patches": made.patches})
+        return print_json(
+            {"weights": str(made.weights), "photographs": made.photos, "patches": made.patches}
+            | {"decisions": made.decisions}
+        )
     t.say_near_duplicates(made.near_duplicates, options.without)
     typer.echo(
         f"{made.weights}: {made.patches} patches of {made.photos} photographs; give it as --set method.weights={out}"

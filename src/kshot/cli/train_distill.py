@@ -26,11 +26,12 @@ class Options:
     limit: Annotated[int | None, t.data("Photographs at most.", min=2)] = None
     views: Annotated[int, t.data("Views of each photograph.", min=1)] = 3
     grid: Annotated[int, t.data("Patches a side that teachers see.", min=4)] = 20
-    dim: Annotated[int, o.option("Encoder", "Channels that come out.", min=8)] = 192
-    width: Annotated[int, o.option("Encoder", "Channels at a sixteenth of the resolution.", min=16)] = 256
-    blocks: Annotated[int, o.option("Encoder", "Blocks of attention.", min=0)] = 4
+    dim: Annotated[int, o.option("Encoder", "Channels that come out.", min=8)] = 384
+    start: Annotated[str, o.option("Encoder", "tiny: from its blocks; random.")] = "tiny"
+    width: Annotated[int, o.option("Encoder", "Channels of a block.", min=16)] = 192
+    blocks: Annotated[int, o.option("Encoder", "Blocks.", min=1)] = 12
     sides: Annotated[str, t.learning("Pixels of the student's views, in equal parts of the training.")] = (
-        "128,128,128,160,192,224"
+        "192,224,288,384"
     )
     epochs: Annotated[float, t.learning("Times through the photographs.", min=0.001)] = 60
     lr: t.Lr = 1.5e-3

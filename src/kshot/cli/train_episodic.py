@@ -89,7 +89,10 @@ def episodic(
       kshot train episodic folder --root pets --novel-every 4 --method dense-comparison --recipe quick -o runs/head
     """
     chosen = recipe(recipe_, **asdict(own))
-    settings = asdict(options) | {"novel": _names("--novel", options.novel), "base": _names("--base", options.base)}
+    settings = asdict(options) | {
+        "novel": parse_names("--novel", options.novel),
+        "base": parse_names("--base", options.base),
+    }
     settings["augment"] = [part.strip() for part in (options.augment or "").split(",") if part.strip()]
     from kshot import training
     from kshot.data.base import load_dataset
@@ -117,7 +120,7 @@ def episodic(
     return None
 
 
-def _names(flag: str, text: str | None) -> tuple[str, ...]:
+def parse_names(flag: str, text: str | None) -> tuple[str, ...]:
     """Class names from "cat,dog", or from a file with one a line."""
     if text is None:
         return ()

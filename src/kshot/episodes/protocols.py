@@ -41,6 +41,8 @@ class Protocol:
     """Each set of supports serves `way` episodes, one query for each class."""
     any_area: bool = False
     """A query may show its class as small as it likes."""
+    always_present: bool = False
+    """Queries always show every class of a 1-way episode, so a class is never left out of the mask as absent."""
     own_supports: bool = False
     """Supports come from the data set's support split, not from the query split."""
 
@@ -160,11 +162,13 @@ PROTOCOLS: dict[str, Protocol] = {
         "1-way K-shot (Min et al. 2021): entry i mod len of the list of (image, class) pairs is the query and its "
         "class; on COCO the class is uniform and the query uniform in it. More ways add other classes.",
         _hsnet,
+        always_present=True,
     ),
     "pfenet": Protocol(
         "1-way K-shot (Tian et al. 2020): image i mod len of the list, and a random class of those that it holds.",
         _pfenet,
         default_count=5000,
+        always_present=True,
     ),
     "panet": Protocol(
         "N-way K-shot (Wang et al. 2019): N random classes, K supports and a query of each; episodes iN..iN+N-1 share "
@@ -172,6 +176,7 @@ PROTOCOLS: dict[str, Protocol] = {
         _panet,
         seeds=(1234, 1235, 1236, 1237, 1238),
         query_per_way=True,
+        always_present=True,
     ),
     "fs-cs": Protocol(
         "N-way K-shot with absent classes (iFSL, Kang and Cho 2022): the query as in hsnet; each of its draws of "
@@ -183,6 +188,7 @@ PROTOCOLS: dict[str, Protocol] = {
         "them at any size, supports from the training list.",
         _seed,
         any_area=True,
+        always_present=True,
         own_supports=True,
     ),
 }

@@ -50,12 +50,21 @@ class EpisodeRunner:
     """Runs episodes of one data set with one `Segmenter`; it keeps features, so make one per process and run.
 
     cache: features on disk. score_size: score at this square size in pixels (nearest neighbour) instead of the query's
-    own, as some published codes do. `learned`: the weights of a method that is still in training; None reads them from
-    where the method's settings say.
+    own, as some published codes do. always_present: see `Protocol`. `learned`: the weights of a method that is still in
+    training; None reads them from where the method's settings say.
     """
 
-    def __init__(self, segmenter: Segmenter, data: Dataset, cache: FeatureCache, score_size: int | None = None):
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        data: Dataset,
+        cache: FeatureCache,
+        score_size: int | None = None,
+        *,
+        always_present: bool = False,
+    ):
         self.segmenter, self.data, self.cache, self.score_size = segmenter, data, cache, score_size
+        self.always_present = always_present
         self.learned: Learned | None = None
         self._features_in_memory = BoundedCache[FeatureMap](_FEATURE_BYTES, lambda found: found.features.nbytes)
         self._pixels_in_memory = BoundedCache[Pixels](_PIXEL_BYTES, lambda pixels: pixels.nbytes)
@@ -89,7 +98,9 @@ class EpisodeRunner:
         task: Task = segmenter.method.Task(
             names, self.supports(episode), segmenter.feature_spec, segmenter.settings, self.learned
         )
-        prediction = segmenter.decide(task, self.features(episode.query), self.image(episode.query))
+        # A query that shows its class by the rules of the protocol is not asked whether it does.
+        least = 0.0 if self.always_present and len(names) == 1 else None
+        prediction = segmenter.decide(task, self.features(episode.query), self.image(episode.query), min_presence=least)
         return EpisodeResult(episode, prediction, self.labels(episode.query, episode.classes), task)
 
     def supports(self, episode: Episode) -> tuple[Support, ...]:

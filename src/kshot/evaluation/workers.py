@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from kshot.data.base import Dataset
+from kshot.episodes.protocols import PROTOCOLS
 from kshot.episodes.sampler import Episodes
 from kshot.errors import KshotError
 from kshot.evaluation.episode import EpisodeRunner
@@ -57,7 +58,14 @@ class EvaluationJob:
 
     def runner(self) -> EpisodeRunner:
         """Who runs the episodes."""
-        return EpisodeRunner(self.segmenter, self.data, FeatureCache(self.cache, self.cache_bytes), self.score_size)
+        rule = PROTOCOLS.get(self.episodes.settings.protocol)
+        return EpisodeRunner(
+            self.segmenter,
+            self.data,
+            FeatureCache(self.cache, self.cache_bytes),
+            self.score_size,
+            always_present=rule is not None and rule.always_present,
+        )
 
 
 def rank_and_world_size() -> tuple[int, int]:

@@ -212,9 +212,10 @@ def _objects(path: Path) -> NDArray[np.integer]:
 
 
 def read_classes(path: Path) -> dict[int, str]:
-    """{label: class} of a classes.json ({"1": "cat"}) or a classes.txt (line 1 = label 1); background is left out.
+    """{label: class} of a classes.json or a classes.txt (line 1 = label 1); background is left out.
 
-    In a classes.txt a first line `background` has the label 0. Raises `SupportError` that names the file.
+    A classes.json holds {"1": "cat"}, or a list as {"names": ["background", "cat"]}, where "ignore" may say 255. In a
+    list a first name `background` has the label 0. Raises `SupportError` that names the file.
     """
     classes = _from_json(path) if path.suffix == ".json" else _from_lines(path)
     if not classes:
@@ -227,6 +228,8 @@ def _from_json(path: Path) -> dict[int, str]:
     data = read_json(path)
     if not isinstance(data, dict):
         raise SupportError(f'{path}: expected {{"1": "cat", "2": "dog"}}, got {short(data)}')
+    if isinstance(data.get("names"), list):
+        return _from_list(path, data)
     classes = {}
     for key, name in data.items():
         label = int(key) if key.isascii() and key.isdigit() else -1
@@ -243,6 +246,20 @@ def _from_lines(path: Path) -> dict[int, str]:
         names.pop()
     if "" in names:
         raise SupportError(f"{path}: line {names.index('') + 1} is empty; the line number is the label, so name each")
+    return _numbered(path, names)
+
+
+def _from_list(path: Path, data: dict[str, object]) -> dict[int, str]:
+    names, unknown = data["names"], sorted(data.keys() - {"names", "ignore"})
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise SupportError(f"{path}: expected a list of names, got {short(names)}")
+    if unknown or data.get("ignore", IGNORE) != IGNORE:
+        raise SupportError(f"{path}: expected names, and {IGNORE} as the label to ignore, got {short(data)}")
+    return _numbered(path, [name.strip() for name in names])
+
+
+def _numbered(path: Path, names: list[str]) -> dict[int, str]:
+    """{label: class} of names in the order of their labels."""
     first = 0 if names and names[0].strip("_").lower() == "background" else 1
     if len(names) + first > IGNORE:
         raise SupportError(f"{path}: {len(names)} classes; an index mask holds at most 254")

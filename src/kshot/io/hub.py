@@ -1,14 +1,16 @@
 """Find a model's folder (local, the Hub's own cache, or the Hub when it answers) and load what is in it."""
 
+import copy
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kshot.errors import BackboneError, WeightsNotFoundError
+from kshot.errors import BackboneError, OutputError, WeightsNotFoundError
+from kshot.io.atomic import write_text
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 PATTERNS = ("config.json", "preprocessor_config.json", *TOKENIZER, "*.safetensors", "*.safetensors.index.json")
@@ -132,6 +134,20 @@ def load_model(folder: Path, loader: str, attend: Callable[..., Any] | None = No
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise BackboneError(f"{folder}: a {loader} without weights for {missing[0]}{more}; download the model again")
     return model
+
+
+def save_model(model: Any, folder: Path, mean: Sequence[float], std: Sequence[float], facts: Mapping[str, Any]) -> Path:
+    """Write a transformers model as float16 with what `load_model` and `image_mean_std` read, and facts in kshot.json.
+
+    Raises `OutputError`.
+    """
+    try:
+        copy.deepcopy(model).half().save_pretrained(folder)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
+    write_text(folder / "preprocessor_config.json", json.dumps({"image_mean": list(mean), "image_std": list(std)}))
+    write_text(folder / "kshot.json", json.dumps(dict(facts), indent=2) + "\n")
+    return folder
 
 
 def hub_answers() -> bool:

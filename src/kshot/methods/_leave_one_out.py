@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from kshot.io.tensor_file import Learned
-from kshot.methods._support_tokens import DENSITY_FLOOR, log_ratios, soft_ious, top_k_log_ratio
+from kshot.methods._support_tokens import log_ratios, soft_ious, top_k_log_ratio
 from kshot.methods.base import FeatureSpec, Support, Task
 from kshot.ops.geometry import coverage, near_pairs
+from kshot.ops.similarity import DENSITY_FLOOR
 
 CANDIDATE_THRESHOLDS = torch.tensor([-2.0, -1.5, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0])
 _NEIGHBOURHOOD = 2  # rows and columns around a patch whose tokens resemble it only because they lie close

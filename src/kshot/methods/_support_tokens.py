@@ -9,10 +9,9 @@ from torch import Tensor
 from kshot.methods.base import Support
 from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.pooling import stack_tokens
-from kshot.ops.similarity import vmf_means
+from kshot.ops.similarity import DENSITY_FLOOR, vmf_means
 
 _FLOOR = 1e-6
-DENSITY_FLOOR = 1e-12  # kernel densities far from all supports are this small
 
 
 class SupportTokens(NamedTuple):

@@ -21,9 +21,9 @@ from torch.nn import functional as F
 
 from kshot.io.tensor_file import Learned
 from kshot.methods import base
-from kshot.methods._support_tokens import DENSITY_FLOOR, SupportTokens, log_ratios
+from kshot.methods._support_tokens import SupportTokens, log_ratios
 from kshot.ops.geometry import FeatureMap, coverage
-from kshot.ops.similarity import vmf_means
+from kshot.ops.similarity import DENSITY_FLOOR, vmf_means
 
 _TRACE = 1e-3  # fraction of a patch below which a class does not count as shown
 

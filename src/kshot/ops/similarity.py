@@ -7,6 +7,7 @@ from torch import Tensor
 
 # Queries at a time: with 20,000 support tokens a block of cosines takes 80 MB.
 _BLOCK = 1024
+DENSITY_FLOOR = 1e-12  # kernel densities far from all supports are this small
 
 
 def vmf_means(queries: Tensor, supports: Tensor, weights: Tensor, kappa: float) -> Tensor:

@@ -17,17 +17,19 @@ _HOMES = {
     "background_prior": "background_clusters",
     "distill": "distillation",
     "episodic": "episodic_training",
+    "finetune": "finetuning",
     "heads": "pooling_heads",
     "recipe": "episodic_recipes",
 }
 
-__all__ = ["background_prior", "distill", "episodic", "heads", "recipe"]
+__all__ = ["background_prior", "distill", "episodic", "finetune", "heads", "recipe"]
 
 if TYPE_CHECKING:
     from kshot.training.background_clusters import background_prior as background_prior
     from kshot.training.distillation import distill as distill
     from kshot.training.episodic_recipes import recipe as recipe
     from kshot.training.episodic_training import episodic as episodic
+    from kshot.training.finetuning import finetune as finetune
     from kshot.training.pooling_heads import heads as heads
 
 

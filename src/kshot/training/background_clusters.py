@@ -1,5 +1,7 @@
 """Learn a background prior: what patches of photographs look like, whatever they show, as a few hundred means.
 
+With labelled photographs it also holds the presence model of `auto` (`presence_model`).
+
 The universal background model (Reynolds et al., Digital Signal Processing 10, 2000, section 3) of `density` and `auto`.
 Patch tokens of photographs without labels are clustered by their cosines (spherical k-means: Dhillon and Modha, Machine
 Learning 42, 2001). Each cluster is kept as the plain mean of its tokens: the wider the cluster, the shorter its mean,
@@ -16,13 +18,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.backbones.base import DEFAULT, Backbone, load_backbone
+from kshot.data.base import Dataset
 from kshot.errors import TrainingError
 from kshot.features import extract
 from kshot.io.images import read_image
 from kshot.io.tensor_file import FILE, Learned, write_learned
+from kshot.methods.auto.presence import CUES
 from kshot.ops.geometry import coverage
 from kshot.ops.similarity import cosines
+from kshot.segmenter import Segmenter
+from kshot.training.mask_sources import train_part
 from kshot.training.output_folder import check_output
+from kshot.training.presence_model import episode_cues, fit_presence
 from kshot.training.schedule import Progress
 from kshot.training.unlabelled import find_photos, seeded_rng
 
@@ -42,6 +49,8 @@ class BackgroundPriorResult:
     """Photographs left out, since they show what a test image shows."""
     patches: int
     """Patch tokens that were clustered."""
+    decisions: int = 0
+    """Decisions about presence that its presence model was fitted to; 0 without labelled photographs."""
 
 
 def background_prior(
@@ -52,6 +61,8 @@ def background_prior(
     layers: Sequence[str] | None = None,
     size: int | None = None,
     without: Sequence[Path | str] = (),
+    masks: Sequence[Dataset] = (),
+    episodes: int = 150,
     limit: int = 1000,
     patches: int = 64,
     clusters: int = 1024,
@@ -65,10 +76,11 @@ def background_prior(
 
     photos: folder of photographs, sub-folders included; limit: how many are looked at. backbone, layers: whose features
     (default: kshot's backbone). size: the longer side of a photograph in pixels (default: the backbone's). without:
-    folders of test images; photographs that show the same are left out. patches: tokens drawn from each photograph.
-    clusters: means that are kept at most. rounds: of k-means. seed: of everything random. overwrite:
+    folders of test images; photographs that show the same are left out. masks: data sets of labelled photographs, for
+    the presence model of `auto`; episodes: of each, for each number of classes and supports. patches: tokens drawn from
+    each photograph. clusters: means that are kept at most. rounds: of k-means. seed: of everything random. overwrite:
     replace a file of the same name that no training made. Raises `InputError`, `SettingError`, `BackboneError`,
-    `TrainingError` and `OutputError`.
+    `DatasetError`, `TrainingError` and `OutputError`.
     """
     photos, out = Path(photos), Path(out)
     check_output(out, [FILE], overwrite=overwrite)
@@ -90,8 +102,21 @@ def background_prior(
         "seed": seed,
     }
     out.mkdir(parents=True, exist_ok=True)
-    write_learned(out / FILE, Learned(facts, {"means": means.half(), "shares": fractions}))
-    return BackgroundPriorResult(out / FILE, len(found), near_duplicates, len(tokens))
+    learned = Learned(facts, {"means": means.half(), "shares": fractions})
+    write_learned(out / FILE, learned)
+    decisions = 0
+    if masks:
+
+        def episode_step(done: int, total: int) -> None:
+            if progress:
+                progress("presence", done, total, {})
+
+        settings = {"weights": str(out / FILE)}
+        segmenter = Segmenter(backbone=encoder, method="auto", refiner="none", method_settings=settings)
+        cues, present = episode_cues(segmenter, [*map(train_part, masks)], episodes, seed, episode_step)
+        decisions, facts = len(present), facts | {"cues": list(CUES), "decisions": len(present)}
+        write_learned(out / FILE, Learned(facts, dict(learned.tensors) | {"presence": fit_presence(cues, present)}))
+    return BackgroundPriorResult(out / FILE, len(found), near_duplicates, len(tokens), decisions)
 
 
 def sample(

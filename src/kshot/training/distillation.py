@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kshot.backbones import tiny
-from kshot.backbones.base import IMAGENET_MEAN, IMAGENET_STD, load_backbone
+from kshot.backbones.base import load_backbone
 from kshot.backbones.tiny import Net, NetSizes, Output
-from kshot.errors import SettingError
+from kshot.errors import SettingError, UnknownNameError
 from kshot.features.lru import BoundedCache
 from kshot.io.images import read_image
 from kshot.training import checkpoint
@@ -80,10 +80,11 @@ def distill(
     limit: int | None = None,
     views: int = 3,
     grid: int = 20,
-    dim: int = 192,
-    width: int = 256,
-    blocks: int = 4,
-    sides: Sequence[int] = (128, 128, 128, 160, 192, 224),
+    start: str = "tiny",
+    dim: int = 384,
+    width: int = 192,
+    blocks: int = 12,
+    sides: Sequence[int] = (192, 224, 288, 384),
     epochs: float = 60,
     batch_size: int = 16,
     grad_accumulation_steps: int = 1,
@@ -101,12 +102,13 @@ def distill(
     photos: folder of photographs, sub-folders included; limit: how many are looked at. teachers: names of backbones.
     masks: folder of the objects' masks, at the same place and name, .png; without one the salient region is the object.
     without: folders of test images; photographs that show the same are left out.
-    views: of each photograph, the whole and random boxes. grid: patches a side that the teachers see. dim: channels of
-    the encoder. width: channels at a sixteenth of the resolution, a multiple of 64 if above 64. blocks: of attention.
-    sides: pixels of the student's views, in equal parts of the training, multiples of 16 from 32 on; half of the steps
-    take the side of the part before. epochs: times through the photographs. batch_size, grad_accumulation_steps, lr,
-    muon_lr_ratio, seed, dtype: see `Schedule`. resume: continue the run in `out`.
-    overwrite: replace what lies there.
+    views: of each photograph, the whole and random boxes. grid: patches a side that the teachers see. start: "tiny",
+    from the blocks of the encoder inside kshot, or "random". dim: channels of the features. width: channels of a block,
+    a multiple of 64 if above 64. blocks: of the encoder; with start "tiny" width and blocks are tiny's. sides: pixels
+    of the student's views, in equal parts of the training, multiples of 16 from 32 on; half of the steps take the side
+    of the part before. epochs: times through the photographs. batch_size, grad_accumulation_steps, lr, muon_lr_ratio,
+    seed, dtype: see `Schedule`. resume: continue the run in `out`. overwrite:
+    replace what lies there.
     Under torchrun only the main process writes the encoder. Raises `SettingError`, `InputError`, `BackboneError`,
     `TrainingError` and `OutputError`.
     """
@@ -115,8 +117,7 @@ def distill(
     names = [teachers] if isinstance(teachers, str) else list(teachers)
     if not names:
         raise SettingError("no teacher: name at least one backbone")
-    if width > _HEAD and width % _HEAD:
-        raise SettingError(f"width {width}: expected a multiple of {_HEAD}, one attention head for each")
+    net = _student(start, dim, width, blocks, seed)
     if not sides or any(side < 32 or side % 16 for side in sides):
         raise SettingError(f"sides {','.join(map(str, sides))}: expected multiples of 16 from 32 on")
     settings = TargetSettings(grid=grid, views=views, dim=dim, seed=seed)
@@ -142,10 +143,8 @@ def distill(
         save_every=250,
         seed=seed,
     )
-    torch.manual_seed(seed)
-    net = Net(NetSizes(dim=dim, sixteenth=width, heads=max(1, width // _HEAD), residuals=(1, 1, 1), blocks=blocks))
     learner = DistillationLearner(net, found, len(held_out), targets, settings, sides, place, schedule.steps)
-    facts: dict[str, Any] = {"what": "distill", "targets": asdict(settings), "sides": list(sides)}
+    facts: dict[str, Any] = {"what": "distill", "targets": asdict(settings), "sides": list(sides), "start": start}
     facts |= {"teachers": [teacher.identity for teacher in loaded], "photos": len(found)}
     trained = train(learner, schedule, out, facts, resume=resume, overwrite=overwrite, progress=progress)
     if is_main_process():
@@ -160,6 +159,30 @@ def distill(
         near_duplicates=near_duplicates,
         explained_variance=targets.explained_variance,
     )
+
+
+def _student(start: str, dim: int, width: int, blocks: int, seed: int) -> Net:
+    """A network with an untrained readout, on the blocks of `tiny` or on random ones. Raises `SettingError`."""
+    if width > _HEAD and width % _HEAD:
+        raise SettingError(f"width {width}: expected a multiple of {_HEAD}, one attention head for each")
+    torch.manual_seed(seed)
+    middle = max(1, round(blocks * 5 / 6))
+    layers = (middle, blocks) if middle < blocks else (blocks,)
+    net = Net(NetSizes(dim=dim, width=width, blocks=blocks, heads=max(1, width // _HEAD), layers=layers))
+    if start == "random":
+        return net
+    if start != "tiny":
+        raise UnknownNameError("starts", start, ["tiny", "random"])
+    known = tiny.packed()
+    if (width, blocks) != (known.sizes.width, known.sizes.blocks):
+        raise SettingError(
+            f"width {width} and blocks {blocks}: those of tiny are {known.sizes.width} and {known.sizes.blocks}; take "
+            "these, or start at random (--start random)"
+        )
+    net.load_state_dict(
+        net.state_dict() | {k: v for k, v in known.state_dict().items() if not k.startswith(("readout.", "whole."))}
+    )
+    return net
 
 
 class Batch(NamedTuple):
@@ -186,7 +209,7 @@ class DistillationLearner:
         device: torch.device,
         steps: int,
     ):
-        self.model = model.to(device).channels_last()
+        self.model = model.to(device)
         self.photos, self.held_out, self.targets = photos, held_out, targets
         self.settings, self.sides, self.device, self.steps = settings, sides, device, steps
         self.images = BoundedCache[NDArray[np.uint8]](_IMAGE_BYTES, lambda image: image.nbytes)
@@ -265,14 +288,12 @@ class DistillationLearner:
         objectness = _float(self.targets.objectness[photo])
         if rng is not None and rng.random() < 0.5:
             seen, dense, objectness = ImageOps.mirror(seen), dense.flip(2), objectness.flip(1)
-        pixels = to_pixels([seen], IMAGENET_MEAN, IMAGENET_STD)[0]
+        pixels = to_pixels([seen], tiny.MEAN_STD, tiny.MEAN_STD)[0]
         token = self.scale * _float(self.targets.token[photo, view])
         return pixels, self.scale * dense, token, objectness, torch.tensor(float(view == 0))
 
     def _stack(self, examples: Sequence[tuple[Tensor, ...]]) -> Batch:
-        stacked = [torch.stack(tensors).to(self.device) for tensors in zip(*examples, strict=True)]
-        stacked[0] = stacked[0].contiguous(memory_format=torch.channels_last)
-        return Batch(*stacked)
+        return Batch(*(torch.stack(tensors).to(self.device) for tensors in zip(*examples, strict=True)))
 
     def _objectness_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         found = _to_grid(logits[:, None], self.settings.grid)[:, 0]

@@ -34,7 +34,7 @@ def net() -> Plain:
 
 @pytest.mark.filterwarnings("ignore")  # torch's exporter uses what torch deprecates
 def test_onnxruntime_finds_what_torch_finds(net: Plain, tmp_path: Path) -> None:
-    file, sixteen = tmp_path / "tiny.onnx", 16  # pixels come in whole strides of the attention's grid
+    file, sixteen = tmp_path / "tiny.onnx", 16  # pixels come in whole patches
     free = {
         0: torch.export.Dim("batch"),
         2: sixteen * torch.export.Dim("rows"),

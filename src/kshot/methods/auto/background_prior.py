@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from kshot.io.tensor_file import Learned, read_learned
-from kshot.methods._support_tokens import DENSITY_FLOOR
 from kshot.methods.base import Support
 from kshot.ops.geometry import near_pairs
-from kshot.ops.similarity import vmf_means
+from kshot.ops.similarity import DENSITY_FLOOR, vmf_means
 
 IDENTITY_LETTERS = 16  # of a backbone's identity in the name of a prior's file
 _FOLDER = Path(__file__).parent / "backgrounds"

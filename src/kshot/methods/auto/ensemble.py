@@ -8,7 +8,6 @@ of the combined logits minimises the log loss on left-out patches (temperature s
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,17 +20,12 @@ _INV_TEMPERATURES = torch.tensor([0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.5, 0.
 _ZERO = int((CANDIDATE_THRESHOLDS == 0).nonzero())
 _MIN_IOU = 0.02  # mean IoUs below this are too small to compare
 # Halved or doubled, these three move no development set by half a point (benchmarks/results/sensitivity.json).
+_WEIGHT_INV_TEMPERATURE = 50.0  # of the softmax over IoUs that makes members' weights
+_FIRST_MARGIN = 0.02  # relative IoU by which another member has to be better than the first
+_STD_ERROR_PENALTY = 0.75  # standard errors that are taken off the gain of a threshold or a member
 _MIN_WEIGHT = 0.05  # members below it are left out, to save their time
 DEFAULT_INV_TEMPERATURE = 0.7  # where nothing could be left out; it changes scores and no mask
 _TEMPERATURE_PENALTY = 0.01  # log loss, times the squared log ratio to the default
-
-
-class Weighting(NamedTuple):
-    """How IoUs become weights; see the fields of the same names in `Settings`."""
-
-    ensemble_inv_temperature: float
-    base_method_margin: float
-    std_error_penalty: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +54,7 @@ class Ensemble:
         return self.weights @ (scores.logits - self.thresholds[:, way, None])
 
 
-def fit_ensemble(
-    ious: Sequence[Tensor | None], thresholds: Tensor, members: int, penalties: Tensor, weighting: Weighting
-) -> Ensemble:
+def fit_ensemble(ious: Sequence[Tensor | None], thresholds: Tensor, members: int, penalties: Tensor) -> Ensemble:
     """Weights and thresholds from leave-one-out IoUs; the first member alone where nothing could be left out.
 
     ious: for each class (samples, members, t) at `CANDIDATE_THRESHOLDS`, or None. thresholds: (N,) from which the
@@ -72,25 +64,24 @@ def fit_ensemble(
     measured = {way: samples for way, samples in enumerate(ious) if samples is not None}
     if not measured:
         return Ensemble(weights, thresholds)
-    std_error_penalty = weighting.std_error_penalty
-    found = [_gains(samples, float(penalties[way]), std_error_penalty) for way, samples in measured.items()]
+    found = [_gains(samples, float(penalties[way])) for way, samples in measured.items()]
     gains, best = [gain for gain, _ in found], torch.stack([index for _, index in found], 1)  # best (members, ways)
     thresholds.index_add_(1, torch.tensor(list(measured)), CANDIDATE_THRESHOLDS[best])
-    margin = weighting.base_method_margin + std_error_penalty * _std_error(torch.cat(gains))
+    margin = _FIRST_MARGIN + _STD_ERROR_PENALTY * _std_error(torch.cat(gains))
     gain = torch.stack([samples.mean(0) for samples in gains]).mean(0) - margin * (1 - weights)
-    weights = (weighting.ensemble_inv_temperature * gain).softmax(0)
+    weights = (_WEIGHT_INV_TEMPERATURE * gain).softmax(0)
     weights = torch.where(weights < _MIN_WEIGHT, 0.0, weights)
     return Ensemble(weights / weights.sum(), thresholds)
 
 
-def _gains(ious: Tensor, penalty: float, std_error_penalty: float) -> tuple[Tensor, Tensor]:
+def _gains(ious: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
     """Gains (samples, members) over the first member at threshold zero, and the best candidates (members,).
 
     ious (samples, members, t) count relative to twice the mean of each sample's best, so that small objects matter.
     """
     relative = ious / (2 * ious.amax((1, 2)).mean()).clamp(min=_MIN_IOU)
     shifted = relative - relative[..., _ZERO, None] - penalty * CANDIDATE_THRESHOLDS**2
-    best = (shifted.mean(0) - std_error_penalty * _std_error(shifted)).argmax(1)  # (members,)
+    best = (shifted.mean(0) - _STD_ERROR_PENALTY * _std_error(shifted)).argmax(1)  # (members,)
     at_best = shifted.gather(2, best.expand(len(shifted), -1)[..., None])[..., 0]
     return at_best + relative[..., _ZERO] - relative[:, :1, _ZERO], best
 

@@ -1,4 +1,9 @@
-"""Which of several competing classes are in the image: each one's score against that of its strongest competitor.
+"""Whether a class is in a query at all: a small calibrated model over a few cues.
+
+On photographs, the log odds of presence are a weighted sum of `CUES`, fitted once for each backbone on episodes of
+labelled photographs, half of whose queries lack the class (`kshot train background --masks`; logistic calibration:
+Platt, 1999). Where images look alike, as under a microscope, every image shows the same things, and photographs say
+nothing about how much: there a class is judged by how it scores in its own left-out supports.
 
 Classes that one support shows together, such as a tower and its lamp, do not exclude each other and do not compete.
 """
@@ -9,10 +14,13 @@ import torch
 from torch import Tensor
 
 from kshot.methods.base import Support
+from kshot.ops.geometry import FeatureMap
 
-# From a logistic regression over 2-way episodes of photographs: log odds of presence for each unit of a class's own
-# log ratio, and the log ratio with even odds where the strongest competitor has the same.
-_OWN_WEIGHT, _EVEN_LOG_RATIO = 0.2, 3.5
+CUES = ("log ratio", "log ratio over left-out supports", "image token", "leads", "lead", "lead of the image token")
+_MAX_LEFT_OUT = 5.0  # a class's log ratio in left-out supports above it tells nothing more
+# Where images look alike: log odds for each unit of the log ratio relative to that of left-out supports, of which a
+# share of `_EVEN` has even odds.
+_ALIKE_SLOPE, _EVEN, _MIN_LEFT_OUT = 3.5, 0.2, 0.2
 
 
 def exclusive_pairs(supports: Sequence[Support]) -> Tensor:
@@ -21,12 +29,41 @@ def exclusive_pairs(supports: Sequence[Support]) -> Tensor:
     return (shown.T @ shown == 0).fill_diagonal_(False)
 
 
-def pairwise_presence_logits(ratios: Tensor, exclusive: Tensor, margin_weight: float, alone: Tensor) -> Tensor:
-    """(N,) log odds of presence from top-k log ratios (N,); `alone` (N,) for classes without a competitor.
+def presence_cues(ratios: Tensor, left_out: Tensor, tokens: Tensor, exclusive: Tensor) -> Tensor:
+    """(N, cues) the cues of each class, in the order of `CUES`.
 
-    exclusive: (N, N) from `exclusive_pairs`. margin_weight: log odds for each unit of lead over the strongest
-    competitor.
+    ratios: (N,) top-k log ratios in the query. left_out: (N,) the same in left-out supports. tokens: (N,) from
+    `token_cosines`. exclusive: (N, N) from `exclusive_pairs`; without a competitor a class leads by nothing.
     """
-    others = ratios.expand(len(ratios), -1).masked_fill(~exclusive, -torch.inf).amax(1)
-    logits = _OWN_WEIGHT * (ratios - _EVEN_LOG_RATIO) + margin_weight * (ratios - others)
-    return torch.where(exclusive.any(1), logits, alone)
+    competes = exclusive.any(1)
+    leads = [
+        torch.where(competes, values - values.expand(len(values), -1).masked_fill(~exclusive, -torch.inf).amax(1), 0.0)
+        for values in (ratios, tokens)
+    ]
+    return torch.stack([ratios, ratios - left_out.clamp(max=_MAX_LEFT_OUT), tokens, competes.float(), *leads], 1)
+
+
+def token_cosines(supports: Sequence[Support], features: FeatureMap) -> Tensor:
+    """(N,) largest cosine of the query's image token with that of a support that shows the class.
+
+    0 where the backbone gives no image tokens, or no support with one shows the class.
+    """
+    found = torch.zeros(supports[0].masks.shape[0])
+    if features.token is None:
+        return found
+    for support in supports:
+        if support.features.token is not None and support.kind != "text":
+            shown = support.masks.flatten(1).amax(1) > 0
+            cosine = torch.dot(features.token.float().cpu(), support.features.token.float().cpu())
+            found = torch.where(shown.cpu(), found.maximum(cosine), found)
+    return found
+
+
+def photograph_log_odds(cues: Tensor, model: Tensor) -> Tensor:
+    """(N,) log odds of presence from cues (N, cues); model: (cues + 1,) their weights, and the constant."""
+    return cues @ model[:-1] + model[-1]
+
+
+def alike_log_odds(ratios: Tensor, left_out: Tensor) -> Tensor:
+    """(N,) log odds of presence from top-k log ratios (N,), relative to those of left-out supports (N,)."""
+    return _ALIKE_SLOPE * (ratios / left_out.clamp(_MIN_LEFT_OUT, _MAX_LEFT_OUT) - _EVEN)

@@ -15,7 +15,7 @@ Scoring a query:
 1. The members' logits are combined, each less its thresholds.
 2. The threshold of a class moves with the query: towards the middle of its own scores, by cycle consistency, and up to
    a cap on its area (`thresholds`).
-3. Presence: a class's best patches are compared with those of left-out supports, and competing classes with each other
+3. Presence: a calibrated model over a class's best patches, the image as a whole, and the lead over competing classes
    (`presence`).
 """
 
@@ -30,14 +30,25 @@ from kshot.methods import attention, base, density, matching
 from kshot.methods._leave_one_out import EnsembleMember, LeaveOneOut, leave_one_out, supports_showing
 from kshot.methods._support_tokens import SupportTokens, top_k_log_ratio
 from kshot.methods.auto.background_prior import prior_weight, shipped_prior
-from kshot.methods.auto.ensemble import NO_SHIFT, Ensemble, Weighting, fit_ensemble, fit_inv_temperature
-from kshot.methods.auto.presence import exclusive_pairs, pairwise_presence_logits
+from kshot.methods.auto.ensemble import NO_SHIFT, Ensemble, fit_ensemble, fit_inv_temperature
+from kshot.methods.auto.presence import (
+    alike_log_odds,
+    exclusive_pairs,
+    photograph_log_odds,
+    presence_cues,
+    token_cosines,
+)
 from kshot.methods.auto.thresholds import CycleConsistency, area_cap_threshold, max_area_fractions, query_midpoint
 from kshot.ops.geometry import FeatureMap
 
 _MAX_TOKENS = 1280  # patches of a support beyond which matching and cycle consistency cost more than the encoder
 _DIVERSE = 0.5  # weight of the background prior from which on images count as photographs of many places
 _KAPPA = density.Settings().kappa
+_MAX_LEFT_OUT = 5  # supports of a class that are left out in turn
+_TOP_FRACTION = 0.025  # of an image's patches, the best ones, that presence is judged by
+_MAX_AREA_RATIO = 5.0  # area of a class in a query relative to its largest support, at most, where images look alike
+# Relative IoU that a threshold costs, times its square; the halves of a lone support tell less.
+_THRESHOLD_PENALTY, _THRESHOLD_PENALTY_ONE_SHOT = 0.03, 0.15
 
 
 @dataclass(frozen=True)
@@ -59,39 +70,13 @@ class Settings:
     calibrate_scores: bool = True
     """Fit the temperature of the logits on left-out supports."""
     presence: bool = True
-    """Judge presence by the best patches of a class; false takes it from the logits alone."""
+    """Judge presence by a calibrated model (`presence`); false takes it from the logits alone."""
     support_threshold_shift: float = 0.5
     """Fraction of the way from 0 to the support's midpoint that a threshold moves, for one class with one support."""
     query_threshold_shift: float = 0.4
     """The same towards the query's midpoint, times the weight of the background prior."""
-    ensemble_inv_temperature: float = 50.0
-    """Inverse temperature of the softmax over the IoUs that makes members' weights."""
-    base_method_margin: float = 0.02
-    """Relative IoU by which another member has to be better than `density`."""
-    std_error_penalty: float = 0.75
-    """Standard errors that are taken off the gain of a threshold or a member."""
-    threshold_penalty: float = 0.03
-    """Relative IoU that a threshold costs, times its square; IoU itself in cycle consistency."""
-    threshold_penalty_one_shot: float = 0.15
-    """The same for a class with one support, whose halves tell less."""
-    max_loo_supports: int = 5
-    """Supports of a class that are left out in turn, at most."""
-    presence_threshold: float = 0.2
+    presence_threshold: float = 0.5
     """Probability of presence below which a class is left out of the mask."""
-    competing_presence_threshold: float = 0.4
-    """The same as far as classes compete and the background prior has weight, where it is the higher of the two."""
-    presence_top_fraction: float = 0.025
-    """Fraction of the image's patches, the best ones, that presence is judged by."""
-    presence_slope: float = 2.1
-    """Log odds of presence for each relative unit of log ratio over the midpoint."""
-    presence_midpoint: float = 0.6
-    """Log ratio with even odds of presence, relative to that of left-out supports."""
-    max_presence_midpoint: float = 3.0
-    """Largest log ratio with even odds of presence."""
-    competitor_margin_weight: float = 0.45
-    """Log odds of presence for each unit of log ratio over the strongest competing class."""
-    max_area_ratio: float = 5.0
-    """Area of a class in a query relative to its largest support, at most, where images look alike."""
     weights: str = field(default="", repr=False)
     """File or folder of a background prior; empty for the one that came with kshot for the backbone, if any."""
 
@@ -121,16 +106,16 @@ class Task(base.Task):
     learns: ClassVar[str] = "density"
 
     def _fitted(self) -> _Fitted:
-        settings, supports, prior = self.settings, self.supports, self._prior()
+        supports, prior = self.supports, self._prior()
         weight = prior_weight(supports, prior, _KAPPA) if prior is not None else 0.0
         members = self._members(prior, weight)
-        left_out = leave_one_out(supports, members, settings.max_loo_supports, settings.presence_top_fraction, _KAPPA)
+        left_out = leave_one_out(supports, members, _MAX_LEFT_OUT, _TOP_FRACTION, _KAPPA)
         ensemble = self._ensemble(left_out, len(members), weight)
         tasks = tuple(members[index].fit(supports) for index in ensemble.used)
         # The task of `density`, where it is used, has stacked the supports already.
         tokens = tasks[0].fitted if ensemble.used[0] == 0 else members[0].fit(supports).fitted
         alike = prior is not None and weight < _DIVERSE
-        fractions = settings.max_area_ratio * max_area_fractions(supports) if alike else torch.ones(len(self.classes))
+        fractions = _MAX_AREA_RATIO * max_area_fractions(supports) if alike else torch.ones(len(self.classes))
         cycles = self._cycles() if alike else ()
         return _Fitted(tokens, left_out, tasks, ensemble, cycles, weight, exclusive_pairs(supports), fractions)
 
@@ -141,47 +126,38 @@ class Task(base.Task):
         return logits.mul_(fitted.ensemble.inv_temperature)
 
     def presence(self, features: FeatureMap, logits: Tensor) -> Tensor:
-        """(N,) probabilities in 0..1, from the top-k log ratio of each class relative to that of left-out supports.
-
-        A photograph of one class resembles other classes a little, and how much depends on the photograph. So classes
-        that compete are also compared with each other, as far as the background prior has weight.
-        """
+        """(N,) calibrated probabilities in 0..1, see `kshot.methods.auto.presence`."""
         if not self.settings.presence:
             return super().presence(features, logits)
-        settings, fitted = self.settings, self.fitted
-        fraction = settings.presence_top_fraction
+        fitted, prior = self.fitted, self._prior()
+        cues = self.presence_cues(features, logits)
+        odds = alike_log_odds(cues[:, 0], fitted.left_out.top_k_log_ratios)
+        if prior is not None and "presence" in prior.tensors:
+            odds = torch.lerp(odds, photograph_log_odds(cues, prior.tensor("presence").to(cues)), fitted.prior_weight)
+        return torch.sigmoid(odds)
+
+    def presence_cues(self, features: FeatureMap, logits: Tensor) -> Tensor:
+        """(N, cues) what presence is judged by, see `CUES`; logits: from `score` of these features."""
+        fitted: _Fitted = self.fitted
         ratios = torch.stack(
             [
-                top_k_log_ratio(fitted.supports, features, logits, way, fraction, _KAPPA)
+                top_k_log_ratio(fitted.supports, features, logits, way, _TOP_FRACTION, _KAPPA)
                 for way in range(len(logits) - 1)
             ]
         )
-        midpoint = settings.presence_midpoint * fitted.left_out.top_k_log_ratios
-        odds = settings.presence_slope * (ratios / midpoint.clamp(0.1, settings.max_presence_midpoint) - 1)
-        if self._competition:
-            weight = settings.competitor_margin_weight
-            odds = torch.lerp(odds, pairwise_presence_logits(ratios, fitted.exclusive, weight, odds), self._competition)
-        return torch.sigmoid(odds)
+        tokens = token_cosines(self.supports, features).to(ratios)
+        return presence_cues(ratios, fitted.left_out.top_k_log_ratios, tokens, fitted.exclusive)
 
     @property
     def presence_threshold(self) -> float:
         """Probability of presence below which a class is left out of the mask."""
-        if not self.settings.presence:
-            return super().presence_threshold
-        # A competing class is mistaken for the one that is there, which does more harm than a false alarm alone.
-        alone, competing = self.settings.presence_threshold, self.settings.competing_presence_threshold
-        return float(alone + self._competition * max(0.0, competing - alone))
+        return float(self.settings.presence_threshold) if self.settings.presence else super().presence_threshold
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """A line for each support in which the others find almost nothing of its class."""
         left_out: LeaveOneOut = self.fitted.left_out
         return left_out.warnings(self.classes)
-
-    @property
-    def _competition(self) -> float:
-        """How far classes are compared with each other, in 0..1."""
-        return self.fitted.prior_weight if bool(self.fitted.exclusive.any()) else 0.0
 
     @property
     def _one_shot(self) -> bool:
@@ -214,9 +190,9 @@ class Task(base.Task):
 
     def _ensemble(self, left_out: LeaveOneOut, members: int, weight: float) -> Ensemble:
         """Thresholds, weights and temperature; weight: of the background prior."""
-        settings, one_shot_penalty = self.settings, self.settings.threshold_penalty_one_shot
+        settings = self.settings
         penalties = torch.tensor(
-            [settings.threshold_penalty if indices else one_shot_penalty for indices in left_out.left_out]
+            [_THRESHOLD_PENALTY if indices else _THRESHOLD_PENALTY_ONE_SHOT for indices in left_out.left_out]
         )
         # Among several classes, patches that one gains are lost to another, and absent classes raise false alarms.
         shift = settings.support_threshold_shift * (1 - weight) if len(self.classes) == 1 else 0.0
@@ -224,10 +200,7 @@ class Task(base.Task):
         # support tells less about it than the query does (`_query_shifts`).
         if not settings.calibrate_threshold or (weight >= _DIVERSE and not self._one_shot):
             penalties, shift = torch.full_like(penalties, NO_SHIFT), 0.0
-        weighting = Weighting(
-            settings.ensemble_inv_temperature, settings.base_method_margin, settings.std_error_penalty
-        )
-        ensemble = fit_ensemble(left_out.ious, shift * left_out.midpoints, members, penalties, weighting)
+        ensemble = fit_ensemble(left_out.ious, shift * left_out.midpoints, members, penalties)
         if settings.calibrate_scores:
             return replace(ensemble, inv_temperature=fit_inv_temperature(ensemble, left_out))
         return ensemble
@@ -239,7 +212,7 @@ class Task(base.Task):
             return ()
         shown = [supports_showing(self.supports, way) for way in range(len(self.classes))]
         return tuple(
-            CycleConsistency(self.supports[showing[0]], way, settings.threshold_penalty, density.Settings())
+            CycleConsistency(self.supports[showing[0]], way, _THRESHOLD_PENALTY, density.Settings())
             if len(showing) == 1 and len(self.supports[showing[0]].features.tokens) <= _MAX_TOKENS
             else None
             for way, showing in enumerate(shown)
@@ -252,7 +225,7 @@ class Task(base.Task):
         if not settings.calibrate_threshold:
             return shifts
         if len(self.classes) == 1 and self._one_shot:
-            midpoint = query_midpoint(logits[1], features, settings.presence_top_fraction)
+            midpoint = query_midpoint(logits[1], features, _TOP_FRACTION)
             shifts += settings.query_threshold_shift * fitted.prior_weight * midpoint
         for way in range(len(self.classes)):
             margin = logits[way + 1] - torch.cat([logits[: way + 1], logits[way + 2 :]]).amax(0)

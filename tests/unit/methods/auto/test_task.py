@@ -69,11 +69,12 @@ def test_cycle_consistency_moves_the_threshold_of_a_query() -> None:
 
 def test_where_the_prior_has_weight_density_is_alone_and_zero_stays() -> None:
     def task(*shown: int, weight: float, ways: int = 1) -> auto.Task:
-        settings = auto.Settings(threshold_penalty=0.0, std_error_penalty=0.0)
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(auto, "_THRESHOLD_PENALTY", 0.0)
+            patch.setattr(ensemble, "_STD_ERROR_PENALTY", 0.0)
             patch.setattr(auto, "prior_weight", lambda *_: weight)
             patch.setattr(ensemble, "_MIN_WEIGHT", 0.0)
-            return auto.Task(tuple("ab"[:ways]), tuple(areas(*shown, ways=ways)), SPEC, settings, strange_prior())
+            return auto.Task(tuple("ab"[:ways]), tuple(areas(*shown, ways=ways)), SPEC, None, strange_prior())
 
     lone, several, apart = task(20, weight=0.9), task(20, 20, weight=0.9), task(20, 20, weight=0.9, ways=2)
     assert [len(one.fitted.tasks) for one in (lone, several, apart)] == [1, 1, 1]

@@ -1,0 +1,72 @@
+"""The presence model: what logistic regression finds, and cues of real episodes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from kshot.data.base import load_dataset
+from kshot.errors import TrainingError
+from kshot.io.tensor_file import read_learned
+from kshot.methods.auto.presence import CUES, photograph_log_odds
+from kshot.training import background_prior
+from kshot.training.presence_model import fit_presence
+from tests.support.disc_episodes import make_colours
+from tests.support.photographs import folder_of
+
+
+def made_up(count: int, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two cues that tell presence and one that is noise, at scales far apart."""
+    rng = torch.Generator().manual_seed(0)
+    present = (torch.rand(count, generator=rng) < share).float()
+    noise = torch.randn(count, 3, generator=rng)
+    return (noise + present[:, None] * torch.tensor([1.5, 0.8, 0.0])) * torch.tensor([1.0, 0.01, 30.0]), present
+
+
+@pytest.mark.parametrize("share", [0.5, 0.2])
+def test_it_agrees_with_scikit_learn(share: float) -> None:
+    cues, present = made_up(2000, share)
+    mine = photograph_log_odds(cues, fit_presence(cues, present)).numpy()
+    scaled = (cues - cues.mean(0)) / cues.std(0)
+    # The same penalty: 1e-2 times the squared weights beside a mean, where C weighs a sum against half of them.
+    other = LogisticRegression(C=1 / (2 * 1e-2 * len(present)), class_weight="balanced", tol=1e-8, max_iter=1000)
+    theirs = other.fit(scaled.numpy(), present.numpy()).decision_function(scaled.numpy())
+    np.testing.assert_allclose(mine, theirs, atol=5e-3)
+
+
+def test_a_cue_that_never_changes_does_no_harm() -> None:
+    cues, present = made_up(400, 0.5)
+    model = fit_presence(torch.cat([cues, torch.zeros(400, 1)], 1), present)
+    assert bool(model.isfinite().all())
+    odds = photograph_log_odds(torch.cat([cues, torch.zeros(400, 1)], 1), model)
+    assert float(((odds > 0) == (present > 0)).float().mean()) > 0.8
+
+
+def test_a_background_prior_with_labelled_photographs_knows_presence(tmp_path: Path) -> None:
+    make_colours(tmp_path / "pets", 4)
+    data = load_dataset("auto", tmp_path / "pets")
+    settings = {"backbone": "toy", "size": 96, "clusters": 8, "patches": 16, "episodes": 20}
+    made = background_prior(folder_of(tmp_path / "photos", 8), tmp_path / "run", masks=[data], **settings)
+    assert made.decisions >= 50
+    learned = read_learned(made.weights)
+    assert learned.facts["cues"] == list(CUES) and learned.tensor("presence").shape == (len(CUES) + 1,)
+    plain = background_prior(tmp_path / "photos", tmp_path / "plain", **settings)
+    assert plain.decisions == 0 and "presence" not in read_learned(plain.weights).tensors
+
+
+def test_too_few_images_are_refused(tmp_path: Path) -> None:
+    make_colours(tmp_path / "pets", 4)
+    data = load_dataset("auto", tmp_path / "pets")
+    with pytest.raises(TrainingError, match="too few to fit presence to"):
+        background_prior(
+            folder_of(tmp_path / "photos", 8),
+            tmp_path / "run",
+            masks=[data],
+            backbone="toy",
+            size=96,
+            clusters=8,
+            patches=16,
+            episodes=1,
+        )
