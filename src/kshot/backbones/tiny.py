@@ -86,9 +86,9 @@ class Net(nn.Module):
         """Encode normalised images (b, 3, H, W)."""
         patches = self.patches(pixels)  # (b, width, gh, gw)
         grid_hw = patches.shape[2:]
-        tokens = torch.cat([self.token.expand(len(pixels), -1, -1), patches.flatten(2).transpose(1, 2)], 1)
+        tokens = torch.cat([self.token.expand(pixels.shape[0], -1, -1), patches.flatten(2).transpose(1, 2)], 1)
         tokens = tokens + self._positions(grid_hw)
-        scale = self._attention_scale(tokens.shape[1] - 1)
+        scale = self._attention_scale(grid_hw[0] * grid_hw[1]).to(tokens.dtype)
         read = []
         for number, block in enumerate(self.blocks, 1):
             tokens = block(tokens, scale)
@@ -103,17 +103,19 @@ class Net(nn.Module):
     def _positions(self, grid_hw: torch.Size) -> Tensor:
         """Position embeddings (1, 1 + gh * gw, width) for a grid."""
         side, width = self.sizes.grid, self.sizes.width
-        if tuple(grid_hw) == (side, side):
-            return self.position
         planes = self.position[:, 1:].transpose(1, 2).reshape(1, width, side, side)
         planes = F.interpolate(planes, size=tuple(grid_hw), mode="bicubic", align_corners=False)
         return torch.cat([self.position[:, :1], planes.flatten(2).transpose(1, 2)], 1)
 
-    def _attention_scale(self, count: int) -> float:
-        """Factor on the products of queries and keys for `count` patches, see `hub.log_n_scaled_attention`."""
-        trained = math.log(self.sizes.grid**2) if self.sizes.grid > 1 else 1.0
-        sharper = max(1.0, math.log(max(2, count)) / trained)
-        return float((self.sizes.width // self.sizes.heads) ** -0.5) * sharper
+    def _attention_scale(self, count: int) -> Tensor:
+        """() factor on the products of queries and keys for `count` patches, see `hub.log_n_scaled_attention`.
+
+        A tensor, so that an exported network computes it for images of any size.
+        """
+        patches = torch.full((), count, dtype=torch.float32, device=self.position.device)
+        trained = math.log(max(2, self.sizes.grid**2))
+        sharper = (patches.log() / trained).clamp(min=1.0)
+        return sharper * float((self.sizes.width // self.sizes.heads) ** -0.5)
 
     @torch.no_grad()
     def init_output_bias(self, dense: Tensor, token: Tensor) -> None:
@@ -143,21 +145,21 @@ class Block(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, tokens: Tensor, scale: float) -> Tensor:
-        """Tokens (b, n, width) to tokens of the same shape. scale: factor on the products of queries and keys."""
+    def forward(self, tokens: Tensor, scale: Tensor) -> Tensor:
+        """Tokens (b, n, width) to tokens of the same shape. scale: () factor on the products of queries and keys."""
         tokens = tokens + self._attend(self.norm_attention(tokens), scale)
         changed: Tensor = self.down(F.gelu(self.up(self.norm_mlp(tokens))))
         return tokens + changed
 
-    def _attend(self, tokens: Tensor, scale: float) -> Tensor:
+    def _attend(self, tokens: Tensor, scale: Tensor) -> Tensor:
         batch, count, width = tokens.shape
         qkv = self.qkv(tokens).view(batch, count, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (b, heads, n, width / heads) each
+        query = query * scale
         if torch.is_grad_enabled():  # on a CPU the fused kernel's backward takes several times as long
-            weights = ((query * scale) @ key.transpose(2, 3)).softmax(-1)
-            mixed = weights.to(value.dtype) @ value
+            mixed = (query @ key.transpose(2, 3)).softmax(-1).to(value.dtype) @ value
         else:
-            mixed = F.scaled_dot_product_attention(query, key, value, scale=scale)
+            mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         found: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, count, width))
         return found
 

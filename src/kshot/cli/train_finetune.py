@@ -42,6 +42,7 @@ class Options:
     seed: t.Seed = 0
     dtype: Annotated[str, t.learning("float32 or bfloat16.")] = "bfloat16"
     resume: o.Resume = False
+    overwrite: o.Overwrite = False
 
 
 @o.grouped()

@@ -36,6 +36,7 @@ from kshot.training import checkpoint
 from kshot.training.density_loss import density_losses, grid_labels, token_loss
 from kshot.training.distributed import is_main_process
 from kshot.training.mask_sources import Batches, LabelledBatch, Source, mask_sources, train_part
+from kshot.training.output_folder import OF_A_RUN, check_output
 from kshot.training.schedule import Progress, Schedule
 from kshot.training.trainer import TrainingResult, train
 from kshot.training.unlabelled import RGB, color_jitter, crop_resize, random_resized_crop_box, seeded_rng, to_pixels
@@ -94,6 +95,7 @@ def finetune(
     dtype: str = "bfloat16",
     device: str = "auto",
     resume: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> FinetuneResult:
     """Fine-tune a backbone, and write it into `out / "encoder"`.
@@ -108,10 +110,11 @@ def finetune(
     `checks`. sides: pixels of the views. steps, lr, patience, seed, dtype: see `Schedule`. batch_size: labelled images
     of a step, all of one source; photos_per_batch: photographs beside them. episodes: of each data set that watches,
     1-shot; validate_every: steps between them; size: working size there (default: the backbone's). resume: continue the
-    run.
+    run. overwrite: replace what lies there.
     Raises `SettingError`, `DatasetError`, `BackboneError`, `TrainingError` and `OutputError`.
     """
     out = Path(out)
+    check_output(out, [*OF_A_RUN, ENCODER, SUMMARY, _BEFORE], overwrite=overwrite)
     if own_network and backbone:
         frozen: Backbone = tiny.from_vit(backbone, pick_device(device))
     else:
@@ -154,8 +157,8 @@ def finetune(
         "photos": len(found),
         "choices": [last_blocks, anchor, mix, tolerance, list(sides), photos_per_batch, episodes, watch.size],
     }
-    before = watch.start = _before(learner, out, resume)
-    trained = train(learner, schedule, out, facts, resume=resume, progress=progress)
+    before = watch.start = _before(learner, out, resume, overwrite)
+    trained = train(learner, schedule, out, facts, resume=resume, overwrite=overwrite, progress=progress)
     kept = trained.best > _REJECTED / 2
     checkpoint.load_weights(learner.model, checkpoint.weights_of(trained.path)[1], trained.path)
     after = learner.validate() if kept else before
@@ -320,14 +323,16 @@ def _check_apart(sources: Sequence[Source], checks: Sequence[Dataset]) -> None:
 
 
 @torch.no_grad()
-def _before(learner: FinetuneLearner, out: Path, resume: bool) -> Mapping[str, float]:
+def _before(learner: FinetuneLearner, out: Path, resume: bool, overwrite: bool = False) -> Mapping[str, float]:
     """What the data sets that watch give before the training; a resumed run reads it."""
     path = out / _BEFORE
     if resume and path.is_file():
         found: dict[str, float] = json.loads(path.read_text())
         return found
-    if (out / checkpoint.LAST).exists():
-        raise TrainingError(f"{out}: holds a run already; resume it (--resume), or choose another folder")
+    if (out / checkpoint.LAST).exists() and not overwrite:
+        raise TrainingError(
+            f"{out}: holds a run already; resume it (--resume), choose another folder, or begin anew (--overwrite)"
+        )
     found = {name: value for name, value in learner.validate().items() if name != "kept" and math.isfinite(value)}
     out.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(found) + "\n")

@@ -112,8 +112,8 @@ def test_attention_is_the_same_in_training_and_in_use() -> None:
     torch.manual_seed(0)
     block, tokens = Block(16, 2), torch.randn(2, 7, 16)
     with torch.inference_mode():
-        fused = block(tokens, 0.3)
-    torch.testing.assert_close(block(tokens, 0.3), fused, atol=1e-5, rtol=1e-5)
+        fused = block(tokens, torch.tensor(0.3))
+    torch.testing.assert_close(block(tokens, torch.tensor(0.3)), fused, atol=1e-5, rtol=1e-5)
 
 
 def test_every_weight_learns() -> None:

@@ -128,11 +128,12 @@ def test_affinity_smoothing_is_on_only_where_the_prior_has_weight() -> None:
     def affinity(weight: float) -> float:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(auto, "prior_weight", lambda *_: weight)
-            task = auto.Task(("a",), tuple(areas(20)), SPEC, auto.Settings(base_method_margin=1.0), strange_prior())
+            patch.setattr(ensemble, "_FIRST_MARGIN", 1.0)
+            task = auto.Task(("a",), tuple(areas(20)), SPEC, None, strange_prior())
         return float(task.fitted.tasks[0].settings.affinity_sharpness)
 
     assert affinity(0.9) > 0 == affinity(0.1)
-    plain = auto.Task(("a",), tuple(areas(20)), SPEC, auto.Settings(base_method_margin=1.0))
+    plain = auto.Task(("a",), tuple(areas(20)), SPEC)
     assert plain.fitted.tasks[0].settings.affinity_sharpness > 0  # nobody knows whether images are alike
 
 
@@ -141,13 +142,15 @@ def test_where_images_look_alike_the_area_of_a_class_is_capped() -> None:
     supports = tuple(areas(20))
 
     def found(growth: float, seed: int, **settings: bool) -> int:
-        made = auto.Task(
-            ("a",), supports, SPEC, auto.Settings(max_area_ratio=growth, cycle_consistency=False, **settings)
-        )
-        logits = alike(made).score(random_support(seed).features)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(auto, "_MAX_AREA_RATIO", growth)
+            made = alike(auto.Task(("a",), supports, SPEC, auto.Settings(cycle_consistency=False, **settings)))
+        logits = made.score(random_support(seed).features)
         return int((logits[1] > 0).sum())
 
-    twice = alike(auto.Task(("a",), supports, SPEC, auto.Settings(max_area_ratio=2.0)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto, "_MAX_AREA_RATIO", 2.0)
+        twice = alike(auto.Task(("a",), supports, SPEC))
     assert twice.fitted.max_fractions.tolist() == pytest.approx([40 / 60])
     for seed in range(8):
         free = found(1000.0, seed)
@@ -157,7 +160,7 @@ def test_where_images_look_alike_the_area_of_a_class_is_capped() -> None:
 
 
 def test_without_a_prior_a_class_may_fill_the_image() -> None:
-    task = auto.Task(("a",), tuple(areas(20)), SPEC, auto.Settings(max_area_ratio=0.1))
+    task = auto.Task(("a",), tuple(areas(20)), SPEC)
     assert task.fitted.max_fractions.tolist() == [1.0]
 
 
