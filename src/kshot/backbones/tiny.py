@@ -166,7 +166,7 @@ class Block(nn.Module):
 
 _PACKED = "tiny.safetensors"
 MEAN_STD = (0.5, 0.5, 0.5)
-_SIZE = 384  # working size
+_SIZE = 432  # working size
 SPECS = {
     "tiny": Spec(
         "tiny",

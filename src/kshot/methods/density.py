@@ -12,6 +12,7 @@ A patch belongs to a class where the class's support tokens lie denser around it
 A background prior, learned from unlabelled photographs, may count as the background of further supports.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -25,12 +26,13 @@ from kshot.methods._support_tokens import SupportTokens, log_ratios
 from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.similarity import DENSITY_FLOOR, vmf_means
 
+_MAX_KEYS = 1296  # patches of the query that it is compared with in itself
 _TRACE = 1e-3  # fraction of a patch below which a class does not count as shown
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Chosen on development data: VOC train and half of coco-mini; `pool` and the token limits on VOC val."""
+    """Chosen on development data: VOC train and half of coco-mini; the token limits on VOC val."""
 
     kappa: float = 20.0
     """Concentration of the von Mises-Fisher kernel; higher trusts only near-identical tokens."""
@@ -44,8 +46,9 @@ class Settings:
     """Logits taken off every class before confident patches are chosen, in favour of the background."""
     self_support_sharpness: float = 4.0
     """Factor on the log ratios before the softmax that chooses confident patches."""
-    pool: int = 2
-    """Side of the squares of patches that the query is compared with in itself; 2 is four times as fast as 1."""
+    pool: int = 0
+    """Side of the squares of patches that the query is compared with in itself; 0 is 1 on grids of up to 1,296 patches
+    and larger on finer ones, where it would cost more than the encoder."""
     max_background_tokens: int = 512
     """Patches that show background alone are thinned evenly to about this number; those on a border all stay."""
     max_foreground_tokens: int = 512
@@ -121,12 +124,13 @@ def _thinned(support: base.Support, labels: Tensor, strides: Sequence[int]) -> t
 class QueryAffinity:
     """How similar the q patch tokens of one image are to each other, whatever is searched for in it.
 
-    The tokens are compared with r pooled ones, the means of `pool` x `pool` patches: `keys` (r, c) of unit length, and
+    The tokens are compared with r pooled ones, the means of `pool` x `pool` patches (`Settings.pool`): `keys` (r, c) of unit length, and
     `sizes` (r,) the patches that each stands for.
     """
 
     def __init__(self, features: FeatureMap, settings: Settings):
         self.settings, self.grid_hw = settings, features.grid_hw
+        self.pool = settings.pool or math.ceil((features.tokens.shape[0] / _MAX_KEYS) ** 0.5)
         inside = coverage(features.frame).flatten()
         self.keys = F.normalize(self._pooled(features.tokens), dim=1)
         self.sizes = self._pooled(inside[:, None])[:, 0] * (len(inside) / len(self.keys))
@@ -159,10 +163,10 @@ class QueryAffinity:
 
     def _pooled(self, values: Tensor) -> Tensor:
         """(q, k) values of patches to (r, k) means."""
-        if self.settings.pool == 1:
+        if self.pool == 1:
             return values
         planes = values.T.reshape(1, -1, *self.grid_hw)
-        pooled = F.avg_pool2d(planes, self.settings.pool, ceil_mode=True, count_include_pad=False)
+        pooled = F.avg_pool2d(planes, self.pool, ceil_mode=True, count_include_pad=False)
         return pooled[0].flatten(1).T.contiguous()
 
 
