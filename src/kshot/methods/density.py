@@ -124,8 +124,8 @@ def _thinned(support: base.Support, labels: Tensor, strides: Sequence[int]) -> t
 class QueryAffinity:
     """How similar the q patch tokens of one image are to each other, whatever is searched for in it.
 
-    The tokens are compared with r pooled ones, the means of `pool` x `pool` patches (`Settings.pool`): `keys` (r, c) of unit length, and
-    `sizes` (r,) the patches that each stands for.
+    The tokens are compared with r pooled ones, the means of `pool` x `pool` patches (`Settings.pool`): `keys` (r, c) of
+    unit length, and `sizes` (r,) the patches that each stands for.
     """
 
     def __init__(self, features: FeatureMap, settings: Settings):
