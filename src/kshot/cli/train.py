@@ -17,6 +17,7 @@ from kshot.errors import plural
 if TYPE_CHECKING:
     from kshot.data.base import Dataset
 
+
 class _Commands(LazyGroup):
     """The commands of the group."""
 
