@@ -45,6 +45,7 @@ ENCODER, SUMMARY, _BEFORE = "encoder", "result.json", "before.json"
 _PHOTO = 22  # a random stream of its own
 _REJECTED = -1.0  # added to the figure of a state that lost too much, so that it is never the best
 _WAYS_WEIGHT, _TOKEN_WEIGHT, _OBJECTNESS_WEIGHT = 0.5, 0.5, 0.25
+_OBJECTNESS = "object."  # how the names of its layer's weights begin
 _OBJECTNESS_LR = 20.0  # of its layer, which starts at zero, relative to the encoder's
 _LR_DECAY = 0.9  # from a block to the one before: earlier blocks know what all images share
 
@@ -251,7 +252,7 @@ class FinetuneLearner:
             embedding = not name.startswith(prefix) and place < last_place
             weight.requires_grad_(not last or (block >= first and not embedding))
             power = count if embedding else max(0, count - 1 - block)
-            self.lr_multipliers[name] = _OBJECTNESS_LR if name.startswith("object.") else _LR_DECAY**power
+            self.lr_multipliers[name] = _OBJECTNESS_LR if name.startswith(_OBJECTNESS) else _LR_DECAY**power
 
     def batch(self, step: int, number: int, size: int) -> Step:
         """Labelled images of one source, and photographs."""
@@ -291,11 +292,12 @@ class FinetuneLearner:
 
     @torch.no_grad()
     def mixed(self) -> LearnableBackbone:
-        """The encoder with weights between those as they were and as they are."""
+        """The encoder with weights between those as they were and as they are; objectness began from nothing."""
         made, start = self.live.copied(), self.frozen.copied().model.state_dict()
-        made.model.load_state_dict(
-            {name: start[name].lerp(weight, self.mix) for name, weight in self.live.model.state_dict().items()}
-        )
+        found = {}
+        for name, weight in self.live.model.state_dict().items():
+            found[name] = weight if name.startswith(_OBJECTNESS) else start[name].lerp(weight, self.mix)
+        made.model.load_state_dict(found)
         return made.copied()
 
 
