@@ -176,7 +176,7 @@ SPECS = {
         MEAN_STD,
         licence="Apache-2.0",
         source="kshot",
-        sha256="c95b519d2abeff26fa7f180e6d3e9ef404494bef4cf6042f60e3a04c5c842743",
+        sha256="a43c5d27c5f1722b6e99da68cab9ffa8dbf0dc6b8b186e3c2d7a01342fc6f68b",
         note="inside kshot; a ViT-Tiny (Apache-2.0) that learned to compare, see docs/models/tiny.md",
         size=_SIZE,
     )
