@@ -61,7 +61,7 @@ def background_prior(
     layers: Sequence[str] | None = None,
     size: int | None = None,
     without: Sequence[Path | str] = (),
-    masks: Sequence[Dataset] = (),
+    masks: Sequence[Dataset] | None = None,
     episodes: int = 150,
     limit: int = 1000,
     patches: int = 64,

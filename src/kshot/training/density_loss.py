@@ -117,6 +117,8 @@ _MIN_PAIR_IMAGES = 3  # two supports and a query
 
 def _one_class_losses(ratios: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy and Dice loss () of log ratios (e, t) as logits."""
+    if not len(ratios):  # no image of the batch shows enough of a class
+        return ratios.sum(), ratios.sum()
     each = F.binary_cross_entropy_with_logits(ratios, targets, reduction="none")
     binary = ((each * valid).sum(1) / valid.sum(1).clamp(min=1)).mean()
     found, shown = ratios.sigmoid() * valid, targets.sum(1) > 1

@@ -63,6 +63,16 @@ def test_a_gradient_reaches_every_image_and_makes_the_loss_smaller() -> None:
     assert float(after.binary + after.dice) < float(before.binary.detach() + before.dice.detach())
 
 
+def test_a_batch_in_which_no_class_is_large_enough_teaches_nothing() -> None:
+    tokens, grid = scene(3, 1, 0.3)
+    moved = tokens.clone().requires_grad_()
+    found = density_losses(moved, GridLabels(grid.classes * 0.01, grid.valid), rng())
+    loss = found.binary + found.dice + found.ways
+    loss.backward()
+    assert found.episodes == 0 and float(loss.detach()) == 0
+    assert moved.grad is not None and not bool(moved.grad.any())
+
+
 def test_unlabelled_patches_teach_nothing() -> None:
     tokens, grid = scene(4, 1, 0.4)
     valid = grid.valid.clone()

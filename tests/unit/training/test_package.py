@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import kshot.training
-from kshot.cli import train_background, train_distill, train_episodic, train_heads
+from kshot.cli import train_background, train_distill, train_episodic, train_finetune, train_heads
 from kshot.io.images import read_image
 from kshot.training import teacher_features, unlabelled
 from kshot.training.episodic_recipes import RECIPES, recipe
@@ -20,10 +20,11 @@ COMMANDS = {
     "background_prior": train_background.background,
     "distill": train_distill.distill,
     "episodic": train_episodic.episodic,
+    "finetune": train_finetune.finetune,
     "heads": train_heads.heads,
 }
 # What a command spells in another way: as text, as an empty list, or within an object that it makes.
-SPELLED = {"sides", "augment", "novel", "base", "without", "cache", "recipe"}
+SPELLED = {"sides", "augment", "novel", "base", "without", "cache", "recipe", "partial"}
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -84,7 +85,8 @@ def test_a_photograph_is_decoded_at_most_twice_before_the_first_step(
         grid=6,
         dim=12,
         width=64,
-        blocks=0,
+        blocks=1,
+        start="random",
         sides=(32,),
         epochs=0.5,
         batch_size=2,
