@@ -204,7 +204,7 @@ def _bytes_of(image: Any) -> int:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The image as it is displayed; itself where it is stored so, since a copy of a large one is dear."""
+    """The image as it is displayed; itself where it is stored so, since a copy of a large one costs memory."""
     turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
     return ImageOps.exif_transpose(image) if turned else image
 

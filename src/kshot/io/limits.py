@@ -1,4 +1,4 @@
-"""How much a file may ask for before it is refused, so that a small file is never dear to read.
+"""How much a file may ask for before it is refused, so that a small file never costs much to read.
 
 Each limit is an environment variable, which the message that refuses a file names.
 """

@@ -1,4 +1,4 @@
-"""What the page is told of the folder and its images: rows of the gallery, filters, orders and counts."""
+"""What the page shows of the folder and its images: rows of the gallery, filters, orders and counts."""
 
 import re
 import time

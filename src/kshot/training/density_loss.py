@@ -16,6 +16,7 @@ from kshot.types import IGNORE
 
 _TOKEN_TEMPERATURE = 0.1  # as of contrastive losses of the field (Khosla et al., NeurIPS 2020)
 _LEAST = 1.5  # patches that a support must show of its class, and of anything else
+_MIN_PAIR_IMAGES = 3  # that show a class: two supports and a query
 _READOUT = Settings()
 
 
@@ -110,9 +111,6 @@ def _pairs(usable: Tensor, rng: torch.Generator) -> list[tuple[int, int, int]]:
             first, second = (images[index] for index in torch.randperm(len(images), generator=rng)[:2].tolist())
             found.append((first, second, way))
     return found
-
-
-_MIN_PAIR_IMAGES = 3  # two supports and a query
 
 
 def _one_class_losses(ratios: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

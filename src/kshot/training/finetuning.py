@@ -65,7 +65,7 @@ class FinetuneResult:
     training: TrainingResult
     """How the training ended."""
     told: tuple[str, ...] = ()
-    """Remarks for people: what was left out, and what may be done better."""
+    """Notes for people: what was left out, and what may be done better."""
 
 
 def finetune(
@@ -129,7 +129,7 @@ def finetune(
         raise SettingError(f"mix {mix}: expected above 0, and 1 at most")
     if batch_size < 2 or not checks:
         raise SettingError("expected a batch of two images or more, and at least one data set that watches")
-    sources, remarks = mask_sources([train_part(each) for each in data], [train_part(each) for each in partial], novel)
+    sources, notes = mask_sources([train_part(each) for each in data], [train_part(each) for each in partial], novel)
     _check_apart(sources, checks)
     schedule = Schedule(
         steps=steps,
@@ -172,7 +172,7 @@ def finetune(
         after=after,
         sources=len(sources),
         training=trained,
-        told=(*remarks, *((trained.stopped,) if trained.stopped else ())),
+        told=(*notes, *((trained.stopped,) if trained.stopped else ())),
     )
     write_text(out / SUMMARY, json.dumps({"before": dict(before), "after": dict(after), "kept": kept}, indent=2) + "\n")
     return result

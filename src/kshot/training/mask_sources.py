@@ -66,7 +66,7 @@ class Source:
 def mask_sources(
     whole: Sequence[Dataset], by_prefix: Sequence[Dataset] = (), novel: Sequence[str] = ()
 ) -> tuple[tuple[Source, ...], tuple[str, ...]]:
-    """Sources of data sets, and remarks about what is left out of them.
+    """Sources of data sets, and notes about what is left out of them.
 
     whole: data sets in which every image is labelled for all classes. by_prefix: data sets of several sources, each
     with classes of its own, whose images' names begin with the source's name and "_". novel: names of classes that
@@ -77,7 +77,7 @@ def mask_sources(
     missing = sorted(set(novel) - known)
     if missing:
         raise SettingError(f"novel classes {', '.join(missing)}: no data set has them; give names of its classes")
-    found, remarks = [], []
+    found, notes = [], []
     for data, split in [(data, False) for data in whole] + [(data, True) for data in by_prefix]:
         ignored = frozenset(c for c, name in enumerate(data.classes, 1) if name in novel)
         groups: dict[str, dict[int, list[str]]] = {}
@@ -90,14 +90,14 @@ def mask_sources(
             few = [f"{data.classes[c - 1]} ({len(images)})" for c, images in classes.items() if c not in enough]
             name = f"{data.name}/{group}" if group else data.name
             if few:
-                remarks.append(f"{name}: left out, with fewer than {_MIN_IMAGES} images: {', '.join(sorted(few))}")
+                notes.append(f"{name}: left out, with fewer than {_MIN_IMAGES} images: {', '.join(sorted(few))}")
             if enough:
                 found.append(Source(name, data, enough, ignored))
     if not found:
         raise DatasetError(f"no class has {_MIN_IMAGES} images to learn from; give more images with masks")
     if max(len(source.images) for source in found) == 1:
-        remarks.append("no source has two classes: the encoder learns to find a class, and less to tell classes apart")
-    return tuple(found), tuple(remarks)
+        notes.append("no source has two classes: the encoder learns to find a class, and less to tell classes apart")
+    return tuple(found), tuple(notes)
 
 
 def train_part(data: Dataset) -> Dataset:

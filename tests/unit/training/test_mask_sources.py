@@ -36,16 +36,16 @@ def numbered(prefix: str, label: int, count: int = 3) -> dict[str, int]:
 
 def test_a_whole_data_set_is_one_source(tmp_path: Path) -> None:
     data = labelled(tmp_path / "a", numbered("x", 1) | numbered("y", 2, 4) | numbered("z", 3, 2))
-    (source,), remarks = mask_sources([data])
+    (source,), notes = mask_sources([data])
     assert {c: len(images) for c, images in source.images.items()} == {1: 3, 2: 4}
-    assert remarks == ("a: left out, with fewer than 3 images: cow (2)",)
+    assert notes == ("a: left out, with fewer than 3 images: cow (2)",)
 
 
 def test_partial_labels_stay_among_themselves(tmp_path: Path) -> None:
     data = labelled(tmp_path / "a", numbered("street", 1) | numbered("farm", 3, 4))
-    sources, remarks = mask_sources([], [data])
+    sources, notes = mask_sources([], [data])
     assert [(s.name, list(s.images)) for s in sources] == [("a/farm", [3]), ("a/street", [1])]
-    assert "no source has two classes" in remarks[-1]
+    assert "no source has two classes" in notes[-1]
     batches = Batches(sources, SPEC, (32,), seed=0)
     for number in range(12):
         batch = batches(number, 4)
