@@ -10,6 +10,7 @@ The tree; whoever catches `KshotError` catches all of it::
     │   ├── MaskError             labels that nobody declared, or another size than the image
     │   │   └── EmptyMaskError        marks no patch of the backbone's grid
     │   ├── SupportError          an empty support set, a class without a shot, an unknown folder layout
+    │   │   └── DamagedFilesError     annotation files of which none can be read
     │   ├── DatasetError          a data set that is not there or not what it says
     │   ├── SettingError          a setting out of its range
     │   └── UnknownNameError      no such backbone, method, refiner, format or data set
@@ -24,7 +25,7 @@ The tree; whoever catches `KshotError` catches all of it::
     └── OutputError           (also an OSError) a result that cannot be written
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -58,6 +59,15 @@ class EmptyMaskError(MaskError):
 
 class SupportError(InputError):
     """An empty support set, a class without a shot, or an unknown folder layout."""
+
+
+class DamagedFilesError(SupportError):
+    """Annotation files of which none can be read; the message is that of the first."""
+
+    def __init__(self, errors: Sequence[InputError]):
+        super().__init__(str(errors[0]))
+        self.errors = tuple(errors)
+        """One for each file."""
 
 
 class DatasetError(InputError):

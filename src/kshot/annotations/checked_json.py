@@ -12,7 +12,7 @@ import yaml
 from kshot.annotations import rle
 from kshot.annotations.rle import Rle
 from kshot.annotations.skipped import Skipped
-from kshot.errors import SupportError
+from kshot.errors import DamagedFilesError, InputError, SupportError
 from kshot.io import limits
 from kshot.io.images import image_size
 from kshot.io.paths import visible
@@ -93,22 +93,23 @@ def documents(where: Path, suffix: str) -> list[Path]:
     return [path for path in found if path.suffix.lower() == suffix and path.is_file()]
 
 
-def each_alone(paths: Sequence[Path], read: Callable[[Path], T], skipped: Skipped) -> Iterator[tuple[Path, T]]:
+def each_alone(paths: Sequence[Path], read: Callable[[Path], T | None], skipped: Skipped) -> Iterator[tuple[Path, T]]:
     """Each of some files with its content; those that cannot be read are kept as failures where others can.
 
-    Raises the `SupportError` of the first where none can be read.
+    read: gives None for a file of another kind. Raises `DamagedFilesError` where that leaves none but damaged ones.
     """
-    read_any, errors = False, list[SupportError]()
+    found_any, errors = False, list[InputError]()
     for path in paths:
         try:
             content = read(path)
         except SupportError as error:
             errors.append(error)
-        else:
-            read_any = True
+            continue
+        if content is not None:
+            found_any = True
             yield path, content
-    if errors and not read_any:
-        raise errors[0]
+    if errors and not found_any:
+        raise DamagedFilesError(errors)
     for refused in errors:
         skipped.fail(refused)
 

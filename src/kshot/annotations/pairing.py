@@ -12,7 +12,8 @@ from kshot.io.paths import image_files, walk
 
 ImageAndMask = tuple[Path, Path]
 # x_mask.png is a mask of x.jpg, and so is x_mask_1.png.
-_ENDING = re.compile(r"[_-](?P<kind>cp_masks|masks?|segmentation|seg|labels)(?P<number>[_-]?\d+)?$", re.I)
+_KINDS = "cp_masks|masks?|segmentation|seg|labels?|gt|groundtruth|annotation"
+_ENDING = re.compile(rf"[_-](?P<kind>{_KINDS})(?P<number>[_-]?\d+| ?\(\d+\))?$", re.I)
 _DRIVE = re.compile("[A-Za-z]:")
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts this before the names of uploaded files
 

@@ -19,8 +19,7 @@ from kshot import _elsewhere, _plugins
 from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export, LabelledImage, passing
 from kshot.annotations.pairing import without_ending
 from kshot.annotations.shots import ShotList, annotations_of, class_order, only_classes, shots_of
-from kshot.annotations.skipped import Skipped
-from kshot.errors import KshotError, OutputError, PluginError, SettingError, SupportError
+from kshot.errors import DamagedFilesError, InputError, KshotError, OutputError, PluginError, SettingError, SupportError
 from kshot.io.paths import visible, walk
 from kshot.io.rasters import Raster
 from kshot.types import Prediction, Shot, SupportSet, Thresholds
@@ -31,6 +30,7 @@ _FIRST, _LAST = ("support_yaml", "kshot_run", "voc", "coco"), ("index_masks", "c
 
 
 _Found = TypeVar("_Found")
+_Labels = TypeVar("_Labels", ShotList, AnnotationSet)
 
 # What labels hold beside masks of objects.
 BESIDE_MASKS = ("boxes", "points", "lines", "ignored areas", "scores")
@@ -200,14 +200,13 @@ def read_support(folder: Path, classes: Sequence[str] = ()) -> SupportSet:
     entries = visible(folder)
     if not entries:
         raise SupportError(f"{folder}: the folder is empty; put images and their masks there")
-    for reader in readers():
-        shots = _guarded(reader, folder, partial(reader.read_shots, folder))
-        if shots is not None:
-            source = f"{reader.title} in {folder.as_posix().rstrip('/')}/"
-            kept = only_classes(shots, classes, source) if classes else shots
-            skipped = shots.skipped if isinstance(shots, ShotList) else Skipped()
-            shown = tuple(dict.fromkeys(classes)) or class_order(shots)
-            return SupportSet(kept, shown, source, skipped.lines, len(skipped.failures))
+    first = _first_that_reads(folder, partial(_shots, folder))
+    if first is not None:
+        reader, shots = first
+        source = f"{reader.title} in {folder.as_posix().rstrip('/')}/"
+        kept = only_classes(shots, classes, source) if classes else shots
+        shown = tuple(dict.fromkeys(classes)) or class_order(shots)
+        return SupportSet(kept, shown, source, shots.skipped.lines, len(shots.skipped.failures))
     found = ", ".join(path.name + ("/" if path.is_dir() else "") for path in entries[:5])
     more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
     raise SupportError(f"{folder}: no layout that is known; looked for\n{_looked_for()}\nand found {found}{more}")
@@ -224,23 +223,26 @@ def read_labels(
     """
     if not where.exists():
         raise SupportError(f"{where}: no such file or folder; check the path")
-    for reader in readers():
+
+    def read(reader: SupportReader, damaged: bool) -> AnnotationSet | None:
         if isinstance(reader, ScoredReader):
-            found = _guarded(reader, where, partial(reader.read_objects, where, images, thresholds))
-        elif isinstance(reader, AnnotationReader):
-            found = _guarded(reader, where, partial(reader.read_annotations, where, images))
-        else:
-            shots = _guarded(reader, where, partial(reader.read_shots, where)) if where.is_dir() else None
-            found = None if shots is None else annotations_of(shots, where)
-        if found is not None:
-            if thresholds and not isinstance(reader, ScoredReader):
-                found = passing(found, thresholds)
-            source = f"{reader.title} in {where.as_posix()}"
-            if not found.classes:
-                told = "".join(f"\n  {line}" for line in found.skipped.lines)
-                raise SupportError(f"{source}: no label of any class{told}")
-            return found, source
-    raise SupportError(f"{where}: no labels of a layout that is known; looked for\n{_looked_for()}")
+            return reader.read_objects(where, images, thresholds)
+        if isinstance(reader, AnnotationReader):
+            return reader.read_annotations(where, images)
+        shots = _shots(where, reader, damaged) if where.is_dir() else None
+        return None if shots is None else annotations_of(shots, where)
+
+    first = _first_that_reads(where, read)
+    if first is None:
+        raise SupportError(f"{where}: no labels of a layout that is known; looked for\n{_looked_for()}")
+    reader, found = first
+    if thresholds and not isinstance(reader, ScoredReader):
+        found = passing(found, thresholds)
+    source = f"{reader.title} in {where.as_posix()}"
+    if not found.classes:
+        told = "".join(f"\n  {line}" for line in found.skipped.lines)
+        raise SupportError(f"{source}: no label of any class{told}")
+    return found, source
 
 
 class CheckedImages:
@@ -273,6 +275,37 @@ class CheckedImages:
             skipped.fail(SupportError(f"{image.name}: no such image beside its labels or in images/"))
 
 
+def _first_that_reads(
+    where: Path, read: Callable[[SupportReader, bool], _Labels | None]
+) -> tuple[SupportReader, _Labels] | None:
+    """The first layout that is there, with what it holds; files that nothing could read are kept as its failures.
+
+    read: gets whether there were such files. Raises `DamagedFilesError` where they leave nothing else.
+    """
+    damaged = list[InputError]()
+    for reader in readers():
+        try:
+            found = _guarded(reader, where, partial(read, reader, bool(damaged)))
+        except DamagedFilesError as error:
+            damaged += error.errors
+            continue
+        if found is not None:
+            for each in damaged:
+                found.skipped.fail(each)
+            return reader, found
+    if damaged:
+        raise DamagedFilesError(damaged)
+    return None
+
+
+def _shots(folder: Path, reader: SupportReader, damaged: bool) -> ShotList | None:
+    """The shots of a folder. damaged: images alone are none then, since the damaged files may be their labels."""
+    shots = reader.read_shots(folder)
+    if shots is None or (damaged and any(shot.prompt == "none" for shot in shots)):
+        return None
+    return shots if isinstance(shots, ShotList) else ShotList(shots)
+
+
 def _guarded(reader: SupportReader, where: Path, read: Callable[[], _Found | None]) -> _Found | None:
     """What a reader finds; one of an installed distribution that fails as nobody foresaw is left out, and said."""
     try:
@@ -299,13 +332,20 @@ def annotated(where: Path) -> frozenset[Path]:
     """
     if not where.is_dir():
         return frozenset()
+    damaged: DamagedFilesError | None = None
     for reader in readers():
         if not isinstance(reader, AnnotationReader):
             continue
-        found = _guarded(reader, where, partial(reader.read_annotations, where))
+        try:
+            found = _guarded(reader, where, partial(reader.read_annotations, where))
+        except DamagedFilesError as error:
+            damaged = damaged or error
+            continue
         if found is not None:
             labelled = (image for image in found.images if image.annotations or image.prompts)
             return frozenset(image.path.resolve() for image in labelled if image.path)
+    if damaged:
+        raise damaged
     # Class folders are too strict here: most images have no mask, and lie where they like.
     groups: dict[Path, list[Path]] = {}
     for path in walk(where):

@@ -13,6 +13,9 @@ from kshot.types import Shot
 
 # Folders of the other layouts, which half of such a layout must not turn into classes.
 _OTHERS = {"images", "masks", "annotations", "labels", "jpegimages", "segmentationclass", "imagesets"}
+# Names that may be of classes, but not beside each other.
+_IMAGES, _MASKS = {"image", "img", "imgs", "images"}, {"mask", "label", "gt", "masks", "labels"}
+_TRAIN, _REST = {"train"}, {"val", "valid", "validation", "test"}
 
 
 class ClassFolders(SupportReader):
@@ -33,6 +36,9 @@ class ClassFolders(SupportReader):
         if (folder / "images").is_dir() and (folder / "masks").is_dir():
             return _or_why(_images_and_masks(folder, ShotList()))
         classes = [path for path in visible(folder) if path.name.lower() not in _OTHERS and image_files(path)]
+        names = {path.name.lower() for path in visible(folder) if path.is_dir()}
+        if (names & _IMAGES and names & _MASKS) or (names & _TRAIN and names & _REST):
+            return None
         loose = image_files(folder)
         if classes and loose:
             raise SupportError(f"{loose[0]}: an image beside the class folders; move it into its class's folder")

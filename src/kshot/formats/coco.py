@@ -5,7 +5,7 @@ Anybody may have written such a file: every id, size and number is checked.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
@@ -30,7 +30,7 @@ from kshot.annotations.polygons import polygons, turned
 from kshot.annotations.rle import Rle
 from kshot.annotations.shots import shots_of
 from kshot.annotations.skipped import Skipped
-from kshot.errors import SupportError
+from kshot.errors import DamagedFilesError, InputError, SupportError, plural
 from kshot.formats.base import AnnotationReader, AnnotationWriter, PredictionWriter
 from kshot.io.atomic import write_text
 from kshot.io.images import image_size
@@ -188,13 +188,24 @@ class _File:
 
 
 def _read(where: Path) -> _File | None:
-    skipped = Skipped()
-    found = the_only(where, _coco_files(where, skipped), "COCO files")
+    skipped, errors = Skipped(), list[InputError]()
+
+    def only(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+        try:
+            return the_only(folder, each_alone(documents(folder, ".json"), _coco, skipped), "COCO files")
+        except DamagedFilesError as error:
+            errors.extend(error.errors)
+            return None
+
+    found = only(where)
     if found is not None:
         return _file([(None, *found)], skipped)
     subsets = (path for path in visible(where) if path.is_dir() and path.name.lower() in _SUBSETS)
-    several = [(path, the_only(path, _coco_files(path, skipped), "COCO files")) for path in subsets]
-    read = [(folder, *one) for folder, one in several if one is not None]
+    read = [(folder, *one) for folder in subsets if (one := only(folder)) is not None]
+    if errors and not read:
+        raise DamagedFilesError(errors)
+    for error in errors:
+        skipped.fail(error)
     return _file(read, skipped) if read else None
 
 
@@ -282,7 +293,7 @@ def _mask(entry: Entry, size_hw: tuple[int, int], skipped: Skipped) -> Rle:
     if isinstance(parts, list) and all(isinstance(part, list) for part in parts):
         kept = [part for part in parts if len(part) >= _LEAST]
         if 0 < len(kept) < len(parts):
-            skipped.fail(entry.wrong(f"{len(parts) - len(kept)} of its polygons have less than three corners"))
+            skipped.fail(entry.wrong(f"{plural(len(parts) - len(kept), 'polygon')} of less than three corners"))
             entry = Entry(entry.called, entry.values | {"segmentation": kept})
     return segmentation_rle(entry, size_hw)
 
@@ -294,10 +305,9 @@ def _of_support(image: _Image, finder: ImageFinder, skipped: Skipped) -> Labelle
     return _labelled(image, path, name, "", skipped)
 
 
-def _coco_files(where: Path, skipped: Skipped) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for path, data in each_alone(documents(where, ".json"), read_json, skipped):
-        if isinstance(data, dict) and data.keys() >= _KEYS:
-            yield path, data
+def _coco(path: Path) -> dict[str, Any] | None:
+    data = read_json(path)
+    return data if isinstance(data, dict) and data.keys() >= _KEYS else None
 
 
 def _entries(path: Path, data: Mapping[str, Any], key: str, kind: str) -> list[Entry]:

@@ -71,8 +71,7 @@ class Cvat(AnnotationReader, AnnotationWriter):
         """
         skipped = Skipped()
         read_here = each_alone(documents(where, ".xml"), _root, skipped)
-        roots = ((path, root) for path, root in read_here if root.tag == "annotations")
-        found = the_only(where, roots, "CVAT files")
+        found = the_only(where, read_here, "CVAT files")
         if found is None:
             return None
         path, root = found
@@ -102,7 +101,8 @@ class Cvat(AnnotationReader, AnnotationWriter):
         return AnnotationSet(classes, read, objects=True, skipped=skipped)
 
 
-def _root(path: Path) -> Element:
+def _root(path: Path) -> Element | None:
+    """The root of a file of CVAT, None of another XML. Raises `SupportError`."""
     try:
         root: Element | None = parse(path, forbid_dtd=True).getroot()
     except OSError as error:
@@ -113,7 +113,7 @@ def _root(path: Path) -> Element:
         raise SupportError(f"{path}: not valid XML ({error})") from error
     if root is None:
         raise SupportError(f"{path}: not valid XML (no element)")
-    return root
+    return root if root.tag == "annotations" else None
 
 
 def _told_apart(path: Path, entries: Sequence[Entry]) -> list[str]:

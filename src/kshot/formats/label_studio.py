@@ -97,8 +97,7 @@ class LabelStudio(AnnotationReader, AnnotationWriter):
         """
         skipped = Skipped()
         read_here = each_alone(documents(where, ".json"), _export, skipped)
-        exports = ((path, data) for path, data in read_here if data is not None)
-        found = the_only(where, exports, "exports of Label Studio")
+        found = the_only(where, read_here, "exports of Label Studio")
         if found is None:
             return None
         path, data = found

@@ -89,10 +89,8 @@ class Labelme(AnnotationReader, AnnotationWriter):
         """
         paths = [where] if where.is_file() else sorted(walk(where, _is_json))
         skipped = Skipped()
-        read_here = each_alone([path for path in paths if _is_json(path)], read_json, skipped)
-        files = [path for path, data in read_here if _is_labelme(data)]
+        files = [path for path, _ in each_alone([path for path in paths if _is_json(path)], _is_labelme, skipped)]
         if not files:
-            skipped.raise_first()
             return None
         root = where.parent if where.is_file() else where
         stems = unique_stems([path.relative_to(root).as_posix() for path in files])
@@ -119,8 +117,10 @@ def _is_json(path: Path) -> bool:
     return path.suffix.lower() == ".json" and path.name[0] != "."
 
 
-def _is_labelme(data: Any) -> bool:
-    return isinstance(data, dict) and data.keys() >= _KEYS
+def _is_labelme(path: Path) -> bool | None:
+    """True for a file of labelme, None for another JSON. Raises `SupportError`."""
+    data = read_json(path)
+    return (isinstance(data, dict) and data.keys() >= _KEYS) or None
 
 
 def _image(path: Path, root: Path, stem: str, finder: ImageFinder, skipped: Skipped) -> LabelledImage:
@@ -144,7 +144,7 @@ def _embedded(entry: Entry) -> bytes | None:
     if not isinstance(text, str) or not text:
         return None
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(text.partition(";base64,")[2] if text.startswith("data:") else text, validate=True)
     except ValueError as error:
         raise entry.wrong(f"its imageData is no image as base64 ({error})") from error
 

@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from kshot.errors import ShapeError
 from kshot.io.greys import is_soft
-from kshot.io.images import LOSSY, alpha_of, array_of_tensor, integer_mask, name_of, one_band, opened_image, upright
+from kshot.io.images import (
+    LOSSY,
+    alpha_extremes,
+    array_of_tensor,
+    integer_mask,
+    name_of,
+    one_band,
+    opened_image,
+    upright,
+)
 from kshot.types import IGNORE, MaskLike
 
 
@@ -51,17 +60,17 @@ def read_class_mask(mask: MaskLike, *, max_pixels: int | None = None) -> ClassMa
     with opened_image(mask, max_pixels) as file:
         lossy = file.format in LOSSY
         turned = upright(file)
-        by_alpha = alpha_of(turned) is not None
         image = one_band(turned, name_of(mask), drawn=True)
+        by_alpha = alpha_extremes(turned) is not None
         values = _whole(np.asarray(image), name_of(mask))
+    if by_alpha:
+        return ClassMask((values > 0).view(np.uint8), MaskKind.ALPHA)
     if lossy and 0 < values.max() < 128:
         raise ShapeError(f"{name_of(mask)}: labels do not survive in a JPEG; save the mask as PNG")
     soft = not lossy and values.dtype in (np.uint8, np.uint16) and image.mode != "P" and is_soft(values)
     if lossy or soft:
         half = np.iinfo(values.dtype).max // 2
         return ClassMask((values > half).astype(np.uint8), MaskKind.SOFT if soft else MaskKind.DRAWN)
-    if by_alpha:
-        return ClassMask((values > 0).astype(np.uint8), MaskKind.ALPHA)
     kinds = {"P": MaskKind.PALETTE, "L": MaskKind.LABELS, "1": MaskKind.DRAWN}
     return _of_labels(values, kinds.get(image.mode, MaskKind.DEEP), drawn=image.mode != "P")
 

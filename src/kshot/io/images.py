@@ -322,29 +322,52 @@ def one_band(image: Image.Image, name: str, *, drawn: bool) -> Image.Image:
     drawn: whether the mask may be a drawing rather than labels. Raises `ShapeError` for colours, and where the alpha
     and the colours say different things.
     """
+    if image.mode == "F":  # as ImageJ saves numbers of objects
+        numbers = np.asarray(image)
+        return image.convert("I") if (numbers % 1 == 0).all() and np.abs(numbers).max() < 2**24 else image
     if image.mode in _GREY | _INDEX or image.mode.startswith("I;"):
         return image
-    bands, alpha = np.asarray(image.convert("RGB")), alpha_of(image)
-    if alpha is not None and drawn:
-        inside = bands[alpha == alpha.max()]
-        grey = (inside == inside[:, :1]).all() and bool((inside != inside[0]).any())
-        if 2 * int(alpha.min()) >= int(alpha.max()) or grey:
+    extremes_of_alpha = alpha_extremes(image)
+    if extremes_of_alpha and drawn:
+        darkest, brightest = extremes_of_alpha
+        if 2 * darkest >= brightest or _drawn_in_greys(image, brightest):
             raise ShapeError(
                 f"{name}: both its alpha and its colours could be the mask; save it as a grey image without alpha"
             )
-        return Image.fromarray(np.where(2 * alpha.astype(np.uint16) >= alpha.max(), np.uint8(255), np.uint8(0)))
-    if (bands != bands[..., :1]).any():
-        raise ShapeError(
-            f"{name}: a colour image where a mask was expected; save the mask as an index (palette) or grey image"
-        )
-    if alpha is not None and bands[alpha == 0].any():
-        raise ShapeError(f"{name}: labels that are transparent; save the mask as a grey image without alpha")
-    return Image.fromarray(np.ascontiguousarray(bands[..., 0]))
+        return image.getchannel("A").point(lambda value: 255 if 2 * value >= brightest else 0)
+    for bands, alpha in _strips(image):
+        if (bands != bands[..., :1]).any():
+            raise ShapeError(
+                f"{name}: a colour image where a mask was expected; save the mask as an index (palette) or grey image"
+            )
+        if extremes_of_alpha and alpha is not None and bands[alpha == 0].any():
+            raise ShapeError(f"{name}: labels that are transparent; save the mask as a grey image without alpha")
+    return (image if image.mode in {"RGB", "RGBA", "LA"} else image.convert("RGB")).getchannel(0)
 
 
-def alpha_of(image: Image.Image) -> NDArray[np.uint8] | None:
-    """The alpha (h, w) of an image that is not equally transparent everywhere; None of others."""
+def alpha_extremes(image: Image.Image) -> tuple[int, int] | None:
+    """The least and the largest alpha of an image; None of one that is equally transparent everywhere."""
     if image.mode not in {"RGBA", "LA"}:
         return None
-    alpha = np.asarray(image.getchannel("A"))
-    return alpha if alpha.min() < alpha.max() else None
+    levels = [level for level, count in enumerate(image.getchannel("A").histogram()) if count]
+    return (levels[0], levels[-1]) if len(levels) > 1 else None
+
+
+def _drawn_in_greys(image: Image.Image, brightest: int) -> bool:
+    """Whether the colours where the alpha is `brightest` are greys, and more than one."""
+    greys = set[int]()
+    for bands, alpha in _strips(image):
+        inside = bands[alpha == brightest]
+        if (inside != inside[:, :1]).any():
+            return False
+        greys |= set(np.unique(inside).tolist())
+    return len(greys) > 1
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]]:
+    """Strips of an image from the top, (rows, w, 3), with their alpha; whole they would take many times the memory."""
+    step = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        strip = image.crop((0, top, image.width, min(top + step, image.height)))
+        alpha = np.asarray(strip.getchannel("A")) if strip.mode in {"RGBA", "LA"} else None
+        yield np.asarray(strip.convert("RGB")), alpha

@@ -45,6 +45,7 @@ from kshot.training.unlabelled import (
 
 log = logging.getLogger(__name__)
 ENCODER = "encoder"  # folder of the result in a run
+TARGETS = "targets"  # folder of what the teachers computed
 _SIDE, _VIEW = 2, 3  # random streams of their own
 _TOKEN_WEIGHT, _OBJECTNESS_WEIGHT = 0.25, 0.25  # of these losses, beside that of the patch tokens
 _VALIDATION_BATCH = 32
@@ -113,7 +114,7 @@ def distill(
     `TrainingError` and `OutputError`.
     """
     photos, out, masks = Path(photos), Path(out), checked_masks(masks)
-    check_output(out, [*OF_A_RUN, ENCODER], overwrite=overwrite)
+    check_output(out, [*OF_A_RUN, ENCODER], stores=[TARGETS], overwrite=overwrite)
     names = [teachers] if isinstance(teachers, str) else list(teachers)
     if not names:
         raise SettingError("no teacher: name at least one backbone")
@@ -128,7 +129,7 @@ def distill(
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".targets.lock"):  # of several processes the first computes the targets, the others find them
         loaded = [load_backbone(name, device=str(place), dtype=dtype) for name in names]
-        targets = distillation_targets(loaded, photos, found, settings, out / "targets", masks=masks, progress=progress)
+        targets = distillation_targets(loaded, photos, found, settings, out / TARGETS, masks=masks, progress=progress)
     schedule = Schedule(
         steps=max(1, round(epochs * len(learned) / (batch_size * grad_accumulation_steps))),
         batch_size=batch_size,

@@ -28,6 +28,7 @@ from kshot.training.trainer import TrainingResult, train
 from kshot.training.unlabelled import checked_masks, find_photos, seeded_rng, shuffled, split_held_out
 
 BACKBONE = "backbone"  # folder of the result in a run
+FEATURES = "features"  # folder of what the backbones computed
 _MIRROR = 2  # a random stream of its own
 _VALIDATION_BATCH = 8
 _MAX_HELD_OUT = 64
@@ -99,7 +100,7 @@ def heads(
     if object_lr <= 0:
         raise SettingError(f"object_lr {object_lr}: expected more than 0")
     photos, out, masks = Path(photos), Path(out), checked_masks(masks)
-    check_output(out, [*OF_A_RUN, BACKBONE], overwrite=overwrite)
+    check_output(out, [*OF_A_RUN, BACKBONE], stores=[FEATURES], overwrite=overwrite)
     place = str(local_device(device))
     carrier = load_backbone(backbone or DEFAULT, device=place, layers=layers)
     side = size or 448
@@ -108,7 +109,7 @@ def heads(
     guide = load_backbone(teacher, device=place) if teacher else None
     held_out, learned = split_held_out(find_photos(photos, limit)[0])
     held_out = held_out[:_MAX_HELD_OUT]
-    features = TeacherFeatures(carrier, guide, photos, [*held_out, *learned], side, masks, out / "features")
+    features = TeacherFeatures(carrier, guide, photos, [*held_out, *learned], side, masks, out / FEATURES)
     learner = HeadsLearner(
         features,
         len(held_out),

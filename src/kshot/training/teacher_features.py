@@ -37,6 +37,7 @@ from kshot.training.unlabelled import (
 _BASIS_PHOTOS = 512  # determine the basis; their views, 0.36 GB by default for patches of 14, stay in memory meanwhile
 _MIN_AREA = 0.3  # of a random view, as a fraction of the photograph's
 _DONE = "done"
+_HEADER, _LOCK = "features.json", "features.lock"
 Views = dict[int, list[Image.Image]]  # of one photograph, by their pixels a side
 
 
@@ -52,10 +53,10 @@ class FeatureStore:
         facts: everything that decides the numbers. shapes: of a row, by the name of the array.
         Raises `OutputError`, at once and not during training, when the disk has too little room.
         """
-        header, wanted = folder / "features.json", json.dumps(facts)
+        header, wanted = folder / _HEADER, json.dumps(facts)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / "features.lock"):  # one process makes the arrays, the others find them
+            with FileLock(folder / _LOCK):  # one process makes the arrays, the others find them
                 if not header.is_file() or header.read_text() != wanted:
                     header.unlink(missing_ok=True)
                     for name, shape in shapes.items():
@@ -75,6 +76,15 @@ class FeatureStore:
             for name, tensor in compute().items():
                 self.arrays[name][index] = tensor.cpu().to(torch.float16).numpy()
             self.done[index] = 1  # last: a row that a kill left half written is computed again
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder is a `FeatureStore`, or one that was begun: the lock is made before all else."""
+    try:
+        facts = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        facts = None
+    return (isinstance(facts, dict) and "photos" in facts) or (folder / _LOCK).is_file()
 
 
 class PhotoFeatures(NamedTuple):

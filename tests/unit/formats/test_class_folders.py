@@ -78,7 +78,18 @@ def test_hidden_files_and_other_files_are_no_shots(tmp_path):
     assert read(tmp_path) == [("cat", "cat/a.jpg", "cat/a.png")]
 
 
-@pytest.mark.parametrize("names", [[], ["a.jpg", "b.jpg"], ["images/a.jpg"], ["masks/a.png"], ["sub/deeper/a.jpg"]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        [],
+        ["a.jpg", "b.jpg"],
+        ["images/a.jpg"],
+        ["masks/a.png"],
+        ["sub/deeper/a.jpg"],
+        ["image/a.jpg", "mask/a.png"],
+        ["train/a.jpg", "val/b.jpg"],
+    ],
+)
 def test_a_folder_of_another_layout_is_left_to_others(names, tmp_path):
     assert class_folders.FORMAT.read_shots(make(tmp_path, *names)) is None
 
@@ -119,7 +130,9 @@ def test_at_most_five_lost_masks_are_listed(tmp_path):
     assert "5.png" not in str(refused.value)
 
 
-@pytest.mark.parametrize("ending", ["mask", "segmentation", "seg", "cp_masks", "labels", "masks", "Mask"])
+@pytest.mark.parametrize(
+    "ending", ["mask", "segmentation", "seg", "cp_masks", "labels", "masks", "Mask", "mask (1)", "gt"]
+)
 def test_endings_that_tools_give_to_masks(ending, tmp_path):
     make(tmp_path, "cell/x.jpg", f"cell/x_{ending}.png", "images/cell/s/y.jpg", f"masks/cell/s/y_{ending}.png")
     expected = [("cell", "images/cell/s/y.jpg", f"masks/cell/s/y_{ending}.png")]

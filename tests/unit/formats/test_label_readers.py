@@ -321,13 +321,14 @@ def test_unknown_shapes_of_labelme_are_counted_beside_the_others(tmp_path):
     assert len(shots) == 1 and shots.skipped.counts == {"an unknown shape_type 'cuboid'": 1}
 
 
-def test_an_image_in_a_file_of_labelme_is_used_and_written(tmp_path):
+@pytest.mark.parametrize("prefix", ["", "data:image/jpeg;base64,"])
+def test_an_image_in_a_file_of_labelme_is_used_and_written(prefix, tmp_path):
     folder = of_labelme(tmp_path / "in", shape("polygon", SQUARE))
     packed = (folder / "a.jpg").read_bytes()
     (folder / "a.jpg").unlink()
     text(
         folder / "a.json",
-        json.loads((folder / "a.json").read_text()) | {"imageData": base64.b64encode(packed).decode()},
+        json.loads((folder / "a.json").read_text()) | {"imageData": prefix + base64.b64encode(packed).decode()},
     )
     (shot,) = labelme.FORMAT.read_shots(folder)
     assert shot.image == packed

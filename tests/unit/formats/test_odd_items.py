@@ -277,3 +277,58 @@ def test_a_turned_box_is_read_by_its_pixels(tool: str, tmp_path: Path) -> None:
     (image,) = read_labels(tmp_path)[0].images
     inside = [[2, 2], [2, 3], [2, 4], [3, 3], [3, 4], [3, 5]]  # the centres that lie in it
     assert np.argwhere(image.annotations[0].mask).tolist() == inside and not image.prompts
+
+
+def _yolo(folder: Path) -> None:
+    picture(folder / "images/a.jpg", (H, W))
+    text(folder / "labels/a.txt", "0 0.5 0.5 0.5 0.5\n")
+    text(folder / "data.yaml", "names: [cat]\n")
+
+
+def _index_masks(folder: Path) -> None:
+    picture(folder / "images/a.jpg", (H, W))
+    mask(folder / "masks/a.png", square(1, (H, W)))
+    text(folder / "classes.json", {"1": "cat"})
+
+
+def _class_folders(folder: Path) -> None:
+    picture(folder / "cat/a.jpg", (H, W))
+    mask(folder / "cat/a.png", square(1, (H, W)))
+
+
+DAMAGE = {"notes.json": "{", "export.xml": "<a", "annotations/old.json": '{"a": '}
+
+
+@pytest.mark.parametrize("damaged", DAMAGE)
+@pytest.mark.parametrize("layout", [_yolo, _index_masks, _class_folders])
+def test_a_damaged_file_beside_other_labels_costs_itself_alone(layout, damaged: str, tmp_path: Path) -> None:
+    layout(tmp_path / "in")
+    whole, _ = read_labels(tmp_path / "in")
+    shots = len(read_support(tmp_path / "in"))
+    text(tmp_path / "in" / damaged, DAMAGE[damaged])
+    read, _ = read_labels(tmp_path / "in")
+    assert [image.name for image in read.images] == [image.name for image in whole.images]
+    (failure,) = read.skipped.failures
+    assert damaged in failure and "not valid" in failure
+    support = read_support(tmp_path / "in")
+    assert len(support) == shots and support.failures == 1 and damaged in support.notes[-1]
+    said = run("convert", tmp_path / "in", "--to", "coco", "-o", tmp_path / "out", code=3).output
+    assert damaged in said
+
+
+def test_damaged_labels_are_never_taken_for_images_without_labels(tmp_path: Path) -> None:
+    picture(tmp_path / "cat/a.jpg", (H, W))
+    assert len(read_support(tmp_path)) == 1
+    text(tmp_path / "cat/a.json", "{")
+    for read in (read_support, read_labels):
+        with pytest.raises(SupportError, match=r"a\.json: not valid JSON"):
+            read(tmp_path)
+
+
+def test_a_damaged_set_of_coco_costs_itself_alone(tmp_path: Path) -> None:
+    for name in ("train", "valid"):
+        text(tmp_path / name / "_annotations.coco.json", of_coco("a.jpg"))
+        picture(tmp_path / name / "a.jpg", (H, W))
+    text(tmp_path / "valid/_annotations.coco.json", "{")
+    read, _ = read_labels(tmp_path)
+    assert [image.name for image in read.images] == ["train/a.jpg"] and len(read.skipped.failures) == 1

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from kshot.errors import ShapeError
 from kshot.io.class_masks import MaskKind, read_class_mask
 from kshot.io.images import read_mask
+from tests.support.memory import at_most
 
 SIZE = (40, 60)  # height, width
 
@@ -135,7 +136,26 @@ def test_labels_keep_their_values_where_the_rest_is_transparent():
         read_mask(saved(np.dstack([labels, labels, labels, 255 - alpha])), drawn=False)
 
 
+def test_whole_numbers_as_floats_in_a_tiff_are_labels():
+    read = read_class_mask(saved(numbered(300).astype(np.float32), kind="TIFF"))
+    np.testing.assert_array_equal(read.pixels, numbered(300) > 0)
+    with pytest.raises(ShapeError, match="float32"):
+        read_class_mask(saved(numbered(300).astype(np.float32) / 7, kind="TIFF"))
+
+
 @pytest.mark.parametrize("array", [np.zeros((4, 4)), np.full((4, 4), -1), np.zeros((0, 4), np.uint8)])
 def test_what_is_no_mask_is_refused(array):
     with pytest.raises(ShapeError):
         read_class_mask(array)
+
+
+def test_a_large_transparent_mask_takes_few_bytes_a_pixel():
+    side = 4000
+    pixels = np.full((side, side, 4), (255, 255, 255, 0), np.uint8)
+    pixels[1000:2000, 1000:3000, 3] = 255
+    data = saved(pixels)
+    del pixels
+    read_class_mask(saved(np.zeros((4, 4), np.uint8)))  # what is imported then is not counted
+    with at_most(11 * side**2):  # the image itself takes 4, and its bytes while it is read
+        read = read_class_mask(data)
+    assert read.kind is MaskKind.ALPHA and read.pixels.sum() == 2_000_000

@@ -10,6 +10,7 @@ from kshot import training
 from kshot.data.base import load_dataset
 from kshot.errors import SettingError, TrainingError
 from kshot.training.output_folder import OF_A_RUN, check_output
+from kshot.training.teacher_features import FeatureStore
 from tests.support.commands import run
 from tests.support.drawing import draw
 from tests.support.files import text
@@ -64,6 +65,24 @@ def test_episodic_and_heads_look_first_too(toy: kshot.Segmenter, photos: Path, t
     with pytest.raises(SettingError, match=r"best\.safetensors, which no training"):
         training.episodic(segmenter, load_dataset("folder", tmp_path / "data"), tmp_path / "out", novel=["b"])
     assert (tmp_path / "out/best.safetensors").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["dense.npy", "features.json", "basis.npz"])
+def test_a_cache_replaces_nothing_that_no_training_made(name: str, photos: Path, tmp_path: Path) -> None:
+    targets = text(tmp_path / "distilled/targets" / name, {"mine": 1})
+    with pytest.raises(SettingError, match="targets, which no training of kshot made"):
+        training.distill(photos, tmp_path / "distilled", "toy")
+    features = text(tmp_path / "heads/features" / name, {"mine": 1})
+    with pytest.raises(SettingError, match="features, which no training of kshot made"):
+        training.heads(photos, tmp_path / "heads", backbone="toy")
+    assert [path.read_text() for path in (targets, features)] == ['{"mine": 1}'] * 2
+
+
+def test_a_cache_that_a_kill_left_is_gone_on_with(tmp_path: Path) -> None:
+    FeatureStore(tmp_path / "targets", {"photos": []}, 2, {"dense": (3,)})
+    check_output(tmp_path, OF_A_RUN, stores=["targets"])
+    (tmp_path / "targets/features.json").unlink()  # killed before it was written
+    check_output(tmp_path, OF_A_RUN, stores=["targets"])
 
 
 def test_overwrite_replaces_them_and_an_earlier_prior_is_replaced_anyway(photos: Path, tmp_path: Path) -> None:
