@@ -15,7 +15,7 @@ SRC, PAGE = ROOT / "src", ROOT / "docs" / "api.md"
 
 # A module stands for the names in its `__all__`, or for all public names that it defines; another name for itself.
 SECTIONS = {
-    "Segmenting": ["kshot"],
+    "Segmenting": ["kshot", "kshot.objects"],
     "Images": ["kshot.io.images.read_image", "kshot.io.images.read_mask"],
     "Folders of images": ["kshot.batch.label_folder", "kshot.batch.Summary"],
     "Evaluation": ["kshot.evaluation", "kshot.data.base.Dataset", "kshot.episodes.sampler", "kshot.episodes.csv"],

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kshot._version import __version__
 
 _HOMES = {
+    "Instance": "kshot.objects",
     "Prediction": "kshot.types",
     "Segmenter": "kshot.segmenter",
     "Shot": "kshot.types",
@@ -29,7 +30,7 @@ _HOMES = {
     "names": "kshot.segmenter",
 }
 
-__all__ = ["Prediction", "Segmenter", "Shot", "SupportSet", "Task", "__version__"]
+__all__ = ["Instance", "Prediction", "Segmenter", "Shot", "SupportSet", "Task", "__version__"]
 __all__ += ["errors", "evaluate", "load_dataset", "load_task", "names"]
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from kshot.data.base import load_dataset
     from kshot.evaluation import evaluate
     from kshot.methods.base import Task
+    from kshot.objects import Instance
     from kshot.segmenter import Segmenter, names
     from kshot.tasks import load_task
     from kshot.types import Prediction, Shot, SupportSet

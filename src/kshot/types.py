@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kshot.errors import MaskError, SettingError, ShapeError, SupportError
+from kshot.objects import Objects
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -174,8 +175,8 @@ class SupportSet:
 
 
 @dataclass(frozen=True, eq=False)
-class Prediction:
-    """What was found in one image. Raises `ShapeError`."""
+class Prediction(Objects):
+    """What was found in one image; `Objects` says it as objects. Raises `ShapeError`."""
 
     mask: NDArray[np.uint8]
     """(h, w) at the image's own size; 0 = background, 1..N = `classes`."""

@@ -11,11 +11,11 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.ndimage import distance_transform_edt
 
 from kshot.annotations.model import Annotation, Export, split_into_instances
-from kshot.annotations.polygons import bridged, polygons, rings
 from kshot.annotations.rle import decode, encode_crop, encode_polygon
 from kshot.formats.base import AnnotationReader, AnnotationWriter, all_formats
 from kshot.formats.label_studio import decode_brush, encode_brush
 from kshot.ops.components import METHODS, split
+from kshot.ops.polygons import bridged, polygons, rings
 from tests.support.annotation_sets import annotation_set, masks
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=20)

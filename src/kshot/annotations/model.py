@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 
 from kshot.annotations import rle
 from kshot.annotations.checked_json import Entry, filled, polygon
-from kshot.annotations.polygons import is_upright
 from kshot.annotations.rle import Rle
 from kshot.annotations.skipped import Skipped
 from kshot.errors import InputError, SettingError, SupportError
 from kshot.io.atomic import atomic_path, place_image
 from kshot.io.images import image_size
 from kshot.io.names import below
+from kshot.objects import Instance
 from kshot.ops.components import check_method, split
+from kshot.ops.polygons import is_upright
 from kshot.types import IGNORE, MAX_CLASSES, Thresholds, check_same_size
 
 T = TypeVar("T")
@@ -72,6 +73,11 @@ class Annotation:
     ) -> "Annotation":
         """The annotation of a mask (h, w), everything but zero."""
         return cls(label, rle.encode(mask), score, ignore)
+
+    @classmethod
+    def from_instance(cls, one: Instance) -> "Annotation":
+        """The annotation of an object of a prediction."""
+        return cls(one.label, rle.encode_crop(one.crop, one.place, one.size_hw), one.score)
 
     @property
     def mask(self) -> NDArray[np.bool_]:

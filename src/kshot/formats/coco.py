@@ -26,7 +26,6 @@ from kshot.annotations.checked_json import (
 )
 from kshot.annotations.model import DEFAULT_EXPORT, Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
 from kshot.annotations.pairing import ImageFinder
-from kshot.annotations.polygons import polygons, turned
 from kshot.annotations.rle import Rle
 from kshot.annotations.shots import shots_of
 from kshot.annotations.skipped import Skipped
@@ -36,6 +35,8 @@ from kshot.io.atomic import write_text
 from kshot.io.images import image_size
 from kshot.io.paths import visible
 from kshot.io.stems import unique_stems
+from kshot.objects import Instance
+from kshot.ops.polygons import polygons, turned
 from kshot.types import MAX_CLASSES, Prediction, Shot
 
 _KEYS = {"images", "annotations", "categories"}
@@ -54,16 +55,12 @@ class Coco(AnnotationReader, AnnotationWriter, PredictionWriter):
     suffixes = (".json",)
 
     def write(self, prediction: Prediction, path: Path) -> None:
-        """Write one prediction; the image is called by the path's stem, as a prediction does not know its file.
+        """Write one prediction with an annotation per connected component, and its mean score.
 
-        The score of an annotation is the mean score of its class over its pixels. Raises `OutputError`.
+        The image is called by the path's stem, as a prediction does not know its file. Raises `OutputError`.
         """
-        found = [
-            Annotation.from_mask(mask, name, float(prediction.scores[index][mask].mean()))
-            for index, name in enumerate(prediction.classes, start=1)
-            if (mask := prediction.mask == index).any()
-        ]
-        save(AnnotationSet(prediction.classes, [LabelledImage(path.stem, prediction.size_hw, tuple(found))]), path)
+        document = document_of(prediction.classes, prediction.instances("components"), path.stem, prediction.size_hw)
+        write_text(path, json.dumps(document, allow_nan=False) + "\n")
 
     def write_annotations(self, annotations: AnnotationSet, out: Path, export: Export = DEFAULT_EXPORT) -> Path:
         """Write `out`/coco.json; polygons lose by their tolerance, RLE loses nothing. Returns its path."""
@@ -110,7 +107,20 @@ class Coco(AnnotationReader, AnnotationWriter, PredictionWriter):
 
 
 def save(annotations: AnnotationSet, path: Path, export: Export = DEFAULT_EXPORT) -> None:
-    """Write labels as one file; what is neither of a class nor a crowd of it is left out. Raises `OutputError`."""
+    """Write labels as one file. Raises `OutputError`."""
+    write_text(path, json.dumps(_document(annotations, export), allow_nan=False) + "\n")
+
+
+def document_of(
+    classes: tuple[str, ...], instances: Iterable[Instance], file_name: str, size_hw: tuple[int, int]
+) -> dict[str, Any]:
+    """The objects of one image as a COCO data set."""
+    image = LabelledImage(file_name, size_hw, tuple(map(Annotation.from_instance, instances)))
+    return _document(AnnotationSet(classes, [image], objects=True), DEFAULT_EXPORT)
+
+
+def _document(annotations: AnnotationSet, export: Export) -> dict[str, Any]:
+    """Labels as COCO has them; what is neither of a class nor a crowd of it is left out."""
     ids = {name: index for index, name in enumerate(annotations.classes, start=1)}
     images: list[dict[str, Any]] = []
     written: list[dict[str, Any]] = []
@@ -125,14 +135,13 @@ def save(annotations: AnnotationSet, path: Path, export: Export = DEFAULT_EXPORT
             for box in boxes if name in ids else ():
                 named = {"id": len(written) + 1, "image_id": image_id, "category_id": ids[name]}
                 written.append(named | _box(box))
-    data = {
+    return {
         "info": {"description": "Segmentation masks written by kshot", "version": "1.0"},
         "licenses": [],
         "images": images,
         "annotations": written,
         "categories": [{"id": index, "name": name, "supercategory": ""} for name, index in ids.items()],
     }
-    write_text(path, json.dumps(data, allow_nan=False) + "\n")
 
 
 def _written(annotation: Annotation, export: Export) -> dict[str, Any]:

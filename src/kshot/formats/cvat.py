@@ -27,7 +27,6 @@ from kshot.annotations.model import (
     Prompts,
 )
 from kshot.annotations.pairing import ImageFinder
-from kshot.annotations.polygons import ellipse_corners, polygons, turned
 from kshot.annotations.rle import Rle
 from kshot.annotations.skipped import Skipped
 from kshot.errors import OutputError, SupportError
@@ -35,6 +34,7 @@ from kshot.formats.base import AnnotationReader, AnnotationWriter
 from kshot.formats.overlay import hex_colour_of
 from kshot.io.atomic import atomic_path
 from kshot.io.stems import unique_stems
+from kshot.ops.polygons import ellipse_corners, polygons, turned
 
 _SHAPES = {"mask", "polygon", "ellipse", "box", "points", "polyline"}
 

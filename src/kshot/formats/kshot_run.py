@@ -37,7 +37,6 @@ from kshot.io.images import MAX_PIXELS, label_columns
 from kshot.io.jsonl import read_object
 from kshot.io.manifest import DONE, EMPTY, FAILED, MANIFEST, SETTINGS, ClassFacts, Record, stem_of
 from kshot.io.rasters import MOST_PIXELS
-from kshot.ops.components import split
 from kshot.types import IGNORE, Prediction, Shot, Thresholds, patch_pixels
 
 ACCEPTED = _reviewed.ACCEPTED
@@ -109,15 +108,8 @@ class ObjectWriter(ImageWriter):
 
 
 def objects_of(prediction: Prediction, method: str, least: float = 0.0) -> Iterator[Annotation]:
-    """The objects of each class; score: the mean score of its class over its pixels.
-
-    method, least: as `ops.components.split` takes them. Raises `SettingError`.
-    """
-    for index, name in enumerate(prediction.classes, start=1):
-        score = prediction.scores[index]
-        for place, crop in split(prediction.mask == index, score, method, least):
-            mean = float(np.clip(score[place][crop].mean(), 0, 1))
-            yield Annotation(name, rle.encode_crop(crop, place, prediction.size_hw), mean)
+    """The objects of a prediction, as `Prediction.instances` gives them. Raises `SettingError`."""
+    return map(Annotation.from_instance, prediction.instances(method, least))
 
 
 def read_objects(path: Path, size_hw: tuple[int, ...]) -> tuple[Annotation, ...]:

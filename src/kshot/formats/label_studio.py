@@ -34,7 +34,6 @@ from kshot.annotations.checked_json import (
 )
 from kshot.annotations.model import DEFAULT_EXPORT, Annotation, AnnotationSet, Export, ImageBuilder, LabelledImage
 from kshot.annotations.pairing import ImageFinder
-from kshot.annotations.polygons import ellipse_corners, polygons, turned
 from kshot.annotations.rle import Rle
 from kshot.annotations.skipped import Skipped
 from kshot.errors import SupportError
@@ -43,6 +42,7 @@ from kshot.formats.overlay import hex_colour_of
 from kshot.io.atomic import atomic_path, write_text
 from kshot.io.images import SUFFIXES, image_size
 from kshot.io.stems import unique_stems
+from kshot.ops.polygons import ellipse_corners, polygons, turned
 
 CONFIG = "label_studio.xml"
 MODEL_VERSION = "kshot"

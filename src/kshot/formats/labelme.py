@@ -28,7 +28,6 @@ from kshot.annotations.model import (
     Prompts,
 )
 from kshot.annotations.pairing import ImageFinder
-from kshot.annotations.polygons import ellipse_corners, is_upright, polygons
 from kshot.annotations.rle import Rle
 from kshot.annotations.skipped import Skipped
 from kshot.errors import InputError
@@ -38,6 +37,7 @@ from kshot.io.images import image_size, read_mask
 from kshot.io.names import below
 from kshot.io.paths import walk
 from kshot.io.stems import unique_stems
+from kshot.ops.polygons import ellipse_corners, is_upright, polygons
 
 _VERSION = "5.5.0"  # labelme warns about files of a newer version than its own
 _KEYS = {"shapes", "imagePath"}

@@ -26,7 +26,6 @@ from kshot.annotations.model import (
     LazyImages,
     as_objects,
 )
-from kshot.annotations.polygons import bridged, rings
 from kshot.annotations.skipped import Skipped
 from kshot.errors import SupportError
 from kshot.formats.base import AnnotationReader, AnnotationWriter
@@ -35,6 +34,7 @@ from kshot.io.images import image_size
 from kshot.io.names import below
 from kshot.io.paths import visible, walk
 from kshot.io.stems import unique_stems
+from kshot.ops.polygons import bridged, rings
 
 _BEYOND = 0.001  # rounding leads labels this far outside of 0..1
 

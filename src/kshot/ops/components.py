@@ -1,7 +1,8 @@
 """Connected components of masks, and instances: components, or watershed basins where objects touch."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ METHODS = ("components", "watershed")
 # separate discs that overlap by a fifth of their width, and keep an ellipse of 1 : 2, or a ragged outline, whole.
 _SADDLE = 0.75
 _AT_ONCE = 2**22  # pixels that are scanned at once
-Component = tuple[tuple[slice, slice], NDArray[np.bool_]]
+_TOGETHER = 2**20  # pixels of a box whose components are taken apart in one go
+Box = tuple[slice, slice]
+Component = tuple[Box, NDArray[np.bool_]]
 
 
 def check_method(method: str) -> None:
@@ -38,11 +41,30 @@ def split(
     smaller basin goes to those around it. In the order of their first pixels. Raises `SettingError` for another method.
     """
     check_method(method)
-    for place, inside in connected_components(mask):
-        if method == "watershed":
-            yield from _basins(place, inside, None if score is None else score[place], least)
-        else:
-            yield place, inside
+    found = connected_components(mask)
+    if method == "components":
+        yield from found
+        return
+    for group in _grouped(found):
+        yield from _basins(group, score, least)
+
+
+def _grouped(components: Iterable[Component]) -> Iterator[list[Component]]:
+    """Components that lie together in a box of at most `_TOGETHER` pixels; a larger one is alone.
+
+    Thousands of small objects are taken apart in one go, and memory does not grow with the image.
+    """
+    group: list[Component] = []
+    box = (slice(0, 0), slice(0, 0))
+    for component in components:
+        wider = _around(box, component[0]) if group else component[0]
+        if group and (wider[0].stop - wider[0].start) * (wider[1].stop - wider[1].start) > _TOGETHER:
+            yield group
+            group, wider = [], component[0]
+        group.append(component)
+        box = wider
+    if group:
+        yield group
 
 
 def connected_components(mask: NDArray[np.bool_], *, corners: bool = True) -> Iterator[Component]:
@@ -89,31 +111,54 @@ def _touching(runs: NDArray[np.int64], width: int, corners: bool) -> coo_array:
     return coo_array((np.ones(len(upper), np.int8), (upper, lower)), shape=(len(runs), len(runs)))
 
 
-def _basins(
-    place: tuple[slice, slice], component: NDArray[np.bool_], score: NDArray[np.float32] | None, least: float
-) -> Iterator[Component]:
-    """One component split into the basins of its peaks, of at least so many pixels; score: in the component's box."""
-    inside = np.pad(component, 1)  # the image's border is a rim like any other
+def _basins(components: Sequence[Component], score: NDArray[np.float32] | None, least: float) -> Iterator[Component]:
+    """Components split into the basins of their peaks, each of at least so many pixels; score: (h, w) of the image."""
     # Imported here, since most runs split nothing.
     from skimage.morphology import local_maxima, reconstruction
     from skimage.segmentation import watershed
 
+    rows, columns = reduce(_around, (place for place, _ in components))
+    corner = rows.start - 1, columns.start - 1  # a rim of one pixel: the image's border is a rim like any other
+    owner = np.zeros((rows.stop - corner[0] + 1, columns.stop - corner[1] + 1), np.int32)
+    for number, (place, crop) in enumerate(components, start=1):
+        owner[_moved(place, corner, -1)][crop] = number
+    inside = owner > 0
     height = distance_transform_edt(inside)
     if score is not None:
-        height *= np.pad(np.clip(score, 0.01, 1), 1)
+        height[1:-1, 1:-1] *= np.clip(score[rows, columns], 0.01, 1)
     # Reconstruction from lowered peaks: peaks with a shallow saddle between them become one plateau.
     peaks = local_maxima(reconstruction(_SADDLE * height, height), allow_borders=True) & inside
     markers = label(peaks, connectivity=2)
     basins = watershed(-height, markers, mask=inside, connectivity=2)
-    areas = np.bincount(basins.ravel(), minlength=markers.max() + 1)[1:]
-    if (areas < least).any():  # without the small ones; the largest alone where all are
-        kept = 1 + (np.flatnonzero(areas >= least) if (areas >= least).any() else areas.argmax())
-        basins = watershed(-height, np.where(np.isin(markers, kept), markers, 0), mask=inside, connectivity=2)
-    basins = np.where(inside & (basins == 0), basins.max() + 1, basins)[1:-1, 1:-1]
-    for index, found in enumerate(find_objects(basins), start=1):
-        if found is not None:
-            rows, columns = (slice(f.start + p.start, f.stop + p.start) for f, p in zip(found, place, strict=True))
-            yield (rows, columns), basins[found] == index
+    areas = np.bincount(basins.ravel())[1:]
+    owners = np.zeros(len(areas) + 1, np.int32)
+    owners[basins.ravel()] = owner.ravel()
+    if (areas < least).any():
+        kept = _large_enough(areas, owners[1:], least)
+        basins = watershed(-height, np.where(np.append(False, kept)[markers], markers, 0), mask=inside, connectivity=2)
+    parts = [(owners[index], index, place) for index, place in enumerate(find_objects(basins), start=1) if place]
+    for _, index, place in sorted(parts, key=lambda part: part[:2]):
+        yield _moved(place, corner, 1), basins[place] == index
+
+
+def _large_enough(areas: NDArray[np.int64], owners: NDArray[np.int32], least: float) -> NDArray[np.bool_]:
+    """(n,) which basins are kept: those of enough pixels, and of a component without any its largest, the first one."""
+    kept: NDArray[np.bool_] = areas >= least
+    order = np.lexsort((np.arange(len(areas)), -areas, owners))
+    first = order[np.append(True, np.diff(owners[order]) > 0)]
+    kept[first] = True
+    return kept
+
+
+def _around(first: Box, second: Box) -> Box:
+    """The smallest box around two."""
+    rows, columns = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True))
+    return rows, columns
+
+
+def _moved(place: Box, by: tuple[int, int], sign: int) -> Box:
+    rows, columns = (slice(s.start + sign * d, s.stop + sign * d) for s, d in zip(place, by, strict=True))
+    return rows, columns
 
 
 def count_components(mask: NDArray[np.uint8]) -> dict[int, int]:
