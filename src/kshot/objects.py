@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import SettingError
-from kshot.ops.components import connected_components, split
 from kshot.ops.measures import intensities, shape_of
-from kshot.ops.polygons import Corners, rings
 
+# `ops.components` and `ops.polygons` load scikit-image, which a prediction without objects does without.
 if TYPE_CHECKING:
     import pandas as pd
     import supervision as sv
+
+    from kshot.ops.polygons import Corners
 
 _PREVIEW = 1024  # pixels of the longer side of what a notebook shows
 
@@ -32,9 +33,9 @@ class Polygon(NamedTuple):
 
     label: str
     """Name of the class."""
-    outer: Corners
+    outer: "Corners"
     """(n, 2) xy, pixels."""
-    holes: tuple[Corners, ...]
+    holes: "tuple[Corners, ...]"
     """(n, 2) xy each."""
 
 
@@ -84,6 +85,9 @@ class Instance:
 
         tolerance: how far in pixels a line may leave the mask's edge; 0 follows every pixel.
         """
+        from kshot.ops.components import connected_components
+        from kshot.ops.polygons import rings
+
         corner = np.array([self.place[1].start, self.place[0].start], np.float64)
         found = []
         for (rows, columns), part in connected_components(self.crop, corners=False):
@@ -114,6 +118,8 @@ def find_instances(
     method, least: as `kshot.ops.components.split` takes them. The masks are disjoint and together the label map.
     Raises `SettingError`.
     """
+    from kshot.ops.components import split
+
     size_hw = mask.shape[0], mask.shape[1]
     for index, name in enumerate(classes, start=1):
         score = scores[index]
