@@ -35,7 +35,7 @@ class Settings:
 
 
 def refine(logits: Tensor, frame: Frame, image: NDArray[np.uint8], settings: Settings) -> Tensor:
-    """(N+1, gh, gw) logits to (N+1, h, w), with contours at the edges of the image (h, w, 3) uint8."""
+    """(N+1, gh, gw) logits to (N+1, h, w), with contours at the edges of the image (h, w, 3), or (h, w), uint8."""
     plain = to_pixels(logits, frame)
     near = band(logits, settings.band)
     if not bool(near.any()):

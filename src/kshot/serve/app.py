@@ -22,7 +22,8 @@ from kshot.serve.history import NothingToUndoError
 from kshot.serve.images import THUMBNAIL
 from kshot.serve.listing import Filter, listed, row, status
 from kshot.serve.marks import Mark
-from kshot.serve.workspace import ReadOnlyError, StaleError, Workspace
+from kshot.serve.shown_masks import StaleError
+from kshot.serve.workspace import ReadOnlyError, Workspace
 
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _ASSETS = {path.name: path for path in files("kshot.serve").joinpath("page").iterdir() if path.name[-3:] != ".py"}
@@ -136,12 +137,12 @@ def _add_folder(app: FastAPI, workspace: Workspace, background: Background) -> N
         """What has changed since a version; waits for something to change."""
         now = asyncio.get_running_loop().time
         until = now() + wait
-        while workspace.version <= since and now() < until and not app.state.ending():
+        while workspace.folder.version <= since and now() < until and not app.state.ending():
             await asyncio.sleep(0.04)
         if wait:  # what changes at about the same time is told at once
             await asyncio.sleep(0.1)
         found = await asyncio.to_thread(status, workspace, background, session)
-        return s.Changes(status=found, changed=workspace.changes(since))
+        return s.Changes(status=found, changed=workspace.folder.changes(since))
 
     @app.get("/api/images")
     def get_images(
@@ -209,9 +210,9 @@ def _add_images(app: FastAPI, workspace: Workspace, background: Background) -> N
     def get_image(index: Index) -> s.ImageDetail:
         """One image, with what is drawn on it."""
         _check(workspace, index)
-        height, width = workspace.size_of(index)
+        height, width = workspace.masks.size_of(index)
         facts = row(workspace, background, index).model_dump()
-        marks = [mark.model_dump() for mark in workspace.labels_of(index).marks]
+        marks = [mark.model_dump() for mark in workspace.folder.labels_of(index).marks]
         return s.ImageDetail(**facts, height=height, width=width, marks=marks)
 
     @app.get("/api/images/{index}/image", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
@@ -229,8 +230,8 @@ def _add_images(app: FastAPI, workspace: Workspace, background: Background) -> N
         """
         _check(workspace, index)
         if small:
-            return _mask(request, workspace, index, workspace.small_answer(index), workspace.revision(index))
-        return _mask(request, workspace, index, *workspace.answer_for_page(index))
+            return _mask(request, workspace, index, workspace.masks.small(index), workspace.folder.revision(index))
+        return _mask(request, workspace, index, *workspace.masks.of_page(index))
 
     @app.put("/api/images/{index}/mask", openapi_extra={"requestBody": {"content": {"image/png": {}}}})
     async def put_mask(request: Request, index: Index, session: Session = "") -> s.Changed:
@@ -240,7 +241,7 @@ def _add_images(app: FastAPI, workspace: Workspace, background: Background) -> N
 
         def take() -> None:
             name = workspace.images.names[index]
-            mask = mask_of_png(data, workspace.size_of(index), len(workspace.classes), name)
+            mask = mask_of_png(data, workspace.masks.size_of(index), len(workspace.folder.classes), name)
             workspace.accept_mask(session, index, mask)
 
         await asyncio.to_thread(take)
@@ -251,7 +252,7 @@ def _add_images(app: FastAPI, workspace: Workspace, background: Background) -> N
         """Draw on an image; the answer is its mask."""
         _check(workspace, index)
         workspace.mark(session, index, mark)
-        return _mask(request, workspace, index, *workspace.answer_for_page(index))
+        return _mask(request, workspace, index, *workspace.masks.of_page(index))
 
 
 def _add_steps(app: FastAPI, workspace: Workspace, background: Background) -> None:
@@ -300,8 +301,8 @@ def _add_steps(app: FastAPI, workspace: Workspace, background: Background) -> No
 def _mask(request: Request, workspace: Workspace, index: int, answer: Answer, revision: int) -> Response:
     headers = {"X-Kshot-Revision": str(revision), "Cache-Control": "private, max-age=3600"}
     if "application/json" in request.headers.get("accept", ""):
-        whole = answer.resized(workspace.size_of(index))
-        return JSONResponse(rle_of(whole.mask(), workspace.names), headers=headers)
+        whole = answer.resized(workspace.masks.size_of(index))
+        return JSONResponse(rle_of(whole.mask(), workspace.folder.names), headers=headers)
     return Response(answer.png, media_type="image/png", headers=headers)
 
 
@@ -311,12 +312,12 @@ def _check(workspace: Workspace, index: int) -> None:
 
 
 def _table(workspace: Workspace) -> str:
-    names: Sequence[str] = workspace.names
+    names: Sequence[str] = workspace.folder.names
     columns = [f"{name} {what}" for name in names for what in ("area", "pixels", "objects")]
     rows: list[list[Any]] = [["image", "state", *columns]]
     for index, name in enumerate(workspace.images.names):
-        facts, record = workspace.facts.get(index), workspace.records.get(name, {})
-        cells: list[Any] = [name, workspace.state(index)]
+        facts, record = workspace.folder.facts.get(index), workspace.folder.records.get(name, {})
+        cells: list[Any] = [name, workspace.folder.state(index)]
         for one in names:
             about = record.get("classes", {}).get(one)
             cells += [round(facts.areas.get(one, 0.0), 6) if facts else ""]

@@ -61,10 +61,10 @@ def export(workspace: Workspace, asked: ExportIn) -> ExportOut:
         raise SettingError(f"{asked.format}: writes no labels of a folder")
     if place.is_dir() and any(place.iterdir()) and not asked.overwrite:
         raise SettingError(f"{place}: holds an earlier export; tick 'Replace', or rename that folder")
-    with workspace.lock:
-        records = [record for record in workspace.records.values() if record["status"] != FAILED]
-        accepted = {workspace.images.names[i] for i, one in workspace.labels.items() if one.accepted is not None}
-        classes = workspace.names
+    with workspace.folder.lock:
+        records = [record for record in workspace.folder.records.values() if record["status"] != FAILED]
+        accepted = {workspace.images.names[i] for i, one in workspace.folder.labels.items() if one.accepted is not None}
+        classes = workspace.folder.names
     chosen = [record for record in records if not asked.accepted_only or record["input"] in accepted]
     if not chosen:
         raise SettingError("no mask to export yet: draw on an image, or accept one")
@@ -75,7 +75,7 @@ def export(workspace: Workspace, asked: ExportIn) -> ExportOut:
     whole = split_into_instances(replace(annotations, images=given), options.instances)
     path = writer.write_annotations(whole, place, options)
     notes = list(annotations.skipped.lines)
-    if left := len(workspace.images) - len(workspace.records):
+    if left := len(workspace.images) - len(workspace.folder.records):
         notes.append(f"{left} images have not followed yet; export again when they have")
     return ExportOut(path=str(path), images=given.count, command=command_of(asked, workspace.out), notes=notes)
 

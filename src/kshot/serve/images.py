@@ -99,6 +99,12 @@ class ServedImages:
         pixels = self.pixels(index)
         return pixels if max(pixels.shape) <= side else np.asarray(shrunk(Image.fromarray(pixels), side))
 
+    def size_of_copy(self, index: int, side: int) -> tuple[int, int]:
+        """Height and width of `view`, without decoding the image again. Raises as `pixels` does."""
+        height, width = self.features(index).frame.size_hw
+        scale = min(1.0, side / max(height, width))
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
     def _jpeg(self, index: int, side: int) -> bytes:
         preview = self._preview(self.inputs[index], side or SCREEN)
         image = preview or Image.fromarray(self.pixels(index))

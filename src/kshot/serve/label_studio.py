@@ -65,7 +65,7 @@ def add_label_studio(app: FastAPI, workspace: Workspace) -> None:
     def setup(body: Setup) -> dict[str, str]:
         """The version of the model; the labels of the project become classes."""
         for name in _labels_of(body.label_config):
-            if name not in workspace.names:
+            if name not in workspace.folder.names:
                 workspace.add_class(name)
         return {"model_version": _version(workspace)}
 
@@ -113,7 +113,7 @@ def _prediction(
             return {"result": [], "score": 0.0, "model_version": _version(workspace)}
         found = workspace.predictions.prediction(fit, index)
     except KshotError as error:
-        workspace.problem = str(error)
+        workspace.folder.problem = str(error)
         return {"result": [], "score": 0.0, "model_version": _version(workspace)}
     annotations = []
     for label, name in enumerate(found.classes, 1):
@@ -132,14 +132,14 @@ def _take(workspace: Workspace, task: Mapping[str, Any]) -> None:
     """Masks of an annotation are accepted; boxes alone are drawn."""
     index, image, found = _read(workspace, task)
     for name in found.classes:
-        if name not in workspace.names:
+        if name not in workspace.folder.names:
             workspace.add_class(name)
     if image.annotations or not image.prompts.boxes:
-        workspace.accept_mask(_SESSION, index, image.labels(workspace.names))
+        workspace.accept_mask(_SESSION, index, image.labels(workspace.folder.names))
         return
     for name, boxes in image.prompts.boxes.items():
         for x0, y0, x1, y1 in boxes:
-            mark = Box(kind="box", class_index=workspace.names.index(name), box_xyxy=(x0, y0, x1, y1))
+            mark = Box(kind="box", class_index=workspace.folder.names.index(name), box_xyxy=(x0, y0, x1, y1))
             workspace.mark(_SESSION, index, mark)
 
 

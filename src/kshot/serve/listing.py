@@ -27,44 +27,44 @@ class Filter:
 
 def status(workspace: Workspace, background: Background, session: str) -> s.Status:
     """All that is not about one image."""
-    with workspace.lock:
+    with workspace.folder.lock:
         counts = _counts(workspace)
         undo, redo = workspace.history.counts(session)
         fit = workspace.predictions.fit_now
         return s.Status(
-            version=workspace.version,
+            version=workspace.folder.version,
             title=workspace.images.root.name,
             out=str(workspace.out),
             read_only=workspace.writer is None,
-            live=workspace.live,
-            classes=[s.ClassOut(name=one.name, colour=one.colour) for one in workspace.classes],
+            live=workspace.folder.live,
+            classes=[s.ClassOut(name=one.name, colour=one.colour) for one in workspace.folder.classes],
             images=len(workspace.images),
             counts=counts,
-            examples=[index for index, labels in sorted(workspace.labels.items()) if labels.is_example],
+            examples=[index for index, labels in sorted(workspace.folder.labels.items()) if labels.is_example],
             ready=len(background.encoded),
             fitting=background.fitting,
             fits=fit.number if fit else 0,
-            left=background.left if workspace.live else 0,
+            left=background.left if workspace.folder.live else 0,
             idle=background.idle,
-            problem=workspace.problem,
+            problem=workspace.folder.problem,
             steps=s.Steps(undo=undo, redo=redo),
         )
 
 
 def _counts(workspace: Workspace) -> dict[str, int]:
     """How many images are in each state; in a large folder counted anew now and then only."""
-    when, counts = workspace.counted
+    when, counts = workspace.folder.counted
     if not counts or len(workspace.images) < _MANY or time.monotonic() - when > _RECOUNT_SECONDS:
-        known = workspace.facts.keys() | workspace.failures.keys() | workspace.labels.keys()
-        counts = dict(Counter(workspace.state(index) for index in known))
+        known = workspace.folder.facts.keys() | workspace.folder.failures.keys() | workspace.folder.labels.keys()
+        counts = dict(Counter(workspace.folder.state(index) for index in known))
         counts["todo"] = counts.get("todo", 0) + len(workspace.images) - len(known)
-        workspace.counted = time.monotonic(), counts
+        workspace.folder.counted = time.monotonic(), counts
     return counts
 
 
 def listed(workspace: Workspace, background: Background, wanted: Filter, offset: int, limit: int) -> s.ImageList:
     """Images that fit, in order."""
-    with workspace.lock:
+    with workspace.folder.lock:
         order = _ordered(workspace, _chosen(workspace, wanted), wanted.sort)
         rows = [row(workspace, background, index) for index in order[offset : offset + limit]]
     return s.ImageList(total=len(order), offset=offset, images=rows, order=order)
@@ -72,18 +72,18 @@ def listed(workspace: Workspace, background: Background, wanted: Filter, offset:
 
 def row(workspace: Workspace, background: Background, index: int) -> s.ImageOut:
     """One image."""
-    facts, labels = workspace.facts.get(index), workspace.labels_of(index)
+    facts, labels = workspace.folder.facts.get(index), workspace.folder.labels_of(index)
     return s.ImageOut(
         index=index,
         name=workspace.images.names[index],
-        state=workspace.state(index),  # type: ignore[arg-type]
-        revision=workspace.revision(index),
+        state=workspace.folder.state(index),  # type: ignore[arg-type]
+        revision=workspace.folder.revision(index),
         ready=index in background.encoded,
         support=labels.is_example,
         uncertainty=facts.uncertainty if facts else None,
         areas=dict(facts.areas) if facts else {},
         present=dict(facts.present) if facts else {},
-        reason=workspace.failures.get(index, ""),
+        reason=workspace.folder.failures.get(index, ""),
     )
 
 
@@ -93,9 +93,9 @@ def _chosen(workspace: Workspace, wanted: Filter) -> list[int]:
     for index, name in enumerate(workspace.images.names):
         if part and part not in name.casefold():
             continue
-        if wanted.state and workspace.state(index) != wanted.state:
+        if wanted.state and workspace.folder.state(index) != wanted.state:
             continue
-        facts = workspace.facts.get(index)
+        facts = workspace.folder.facts.get(index)
         if wanted.class_name and not (facts and facts.areas.get(wanted.class_name)):
             continue
         found.append(index)
@@ -103,7 +103,7 @@ def _chosen(workspace: Workspace, wanted: Filter) -> list[int]:
 
 
 def _ordered(workspace: Workspace, indices: list[int], sort: str) -> list[int]:
-    names, facts = workspace.images.names, workspace.facts
+    names, facts = workspace.images.names, workspace.folder.facts
     if sort == "name":
         return sorted(indices, key=lambda index: _as_people_count(names[index]))
     if sort == "area":
@@ -111,7 +111,7 @@ def _ordered(workspace: Workspace, indices: list[int], sort: str) -> list[int]:
 
     def doubt(index: int) -> tuple[int, float]:
         known = facts.get(index)
-        return _LAST.get(workspace.state(index), 0), -known.uncertainty if known else 0.0
+        return _LAST.get(workspace.folder.state(index), 0), -known.uncertainty if known else 0.0
 
     return sorted(indices, key=doubt)
 

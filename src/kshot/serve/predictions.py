@@ -31,6 +31,13 @@ class Facts:
     """{class: fraction of the image}."""
     uncertainty: float
 
+    def renamed(self, names: Mapping[str, str]) -> "Facts":
+        """The same where classes got other names, {old: new}."""
+        present, areas = (
+            {names.get(name, name): value for name, value in each.items()} for each in (self.present, self.areas)
+        )
+        return Facts(present, areas, self.uncertainty)
+
 
 @dataclass(frozen=True, eq=False)
 class Fit:

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from kshot.ops.geometry import FeatureMap
@@ -38,6 +39,16 @@ class OpenImage:
         """Similarities of its patches."""
         with torch.inference_mode():
             return build_feature_graph(self.features)
+
+    @cached_property
+    def grey(self) -> NDArray[np.uint8]:
+        """(h, w): the view without its colours, which contours follow."""
+        return np.asarray(Image.fromarray(self.view).convert("L"))
+
+    def prepared(self) -> "OpenImage":
+        """The image, when what all answers need is made."""
+        _ = self.graph, self.grey
+        return self
 
     @property
     def scale(self) -> float:
@@ -121,5 +132,5 @@ class OpenImage:
         planes = []
         for plane in soft:  # apart, as what one class gains is no loss of another here
             logits = torch.stack([torch.zeros_like(plane), plane.logit()])
-            planes.append(edges.refine(logits, frame, self.view, edges.Settings())[1].sigmoid().numpy())
+            planes.append(edges.refine(logits, frame, self.grey, edges.Settings())[1].sigmoid().numpy())
         return np.stack(planes)

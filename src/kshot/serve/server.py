@@ -27,6 +27,7 @@ PORT = 8765
 _ANY = ("0.0.0.0", "::")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _CONNECTIONS = 256
+_WORKERS = 8
 
 
 def serve(
@@ -76,6 +77,7 @@ def serve(
                 read_only=read_only,
                 cache=cache,
                 label_studio=label_studio,
+                workers=stack.enter_context(_one_thread_an_image()),
                 command=command,
             )
         )
@@ -109,14 +111,16 @@ def opened(
     read_only: bool = False,
     cache: Path | None = None,
     label_studio: bool = False,
+    workers: int = 1,
     command: str = "",
 ) -> "Iterator[FastAPI]":
-    """The application, which holds the output folder. Raises as `serve` does."""
+    """The application, which holds the output folder. workers: images that are scored at once. Raises as `serve` does."""
     from kshot.serve.app import create_app
     from kshot.serve.background import Background
     from kshot.serve.images import ServedImages
     from kshot.serve.label_studio import add_label_studio
     from kshot.serve.predictions import Predictions
+    from kshot.serve.results import Results
     from kshot.serve.run_writer import DRAWN, RunWriter
     from kshot.serve.workspace import Workspace
 
@@ -143,10 +147,29 @@ def opened(
             # What a run of `kshot label` found is not replaced until somebody asks for it.
             live=not read_only and (not begun or (out / DRAWN).is_file()),
         )
-        app = create_app(workspace, Background(workspace, str(served.root), command))
+        results = Results(workspace, writer, str(served.root), command) if writer is not None else None
+        app = create_app(workspace, Background(workspace, results, workers))
         if label_studio:
             add_label_studio(app, workspace)
         yield app
+
+
+@contextmanager
+def _one_thread_an_image() -> Iterator[int]:
+    """How many images to work on at once. PyTorch takes fewer threads for each meanwhile.
+
+    Answers are many small tensors: threads that share one gain little, and where other work keeps a core busy, all of
+    them wait for the slowest.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    workers = min(_WORKERS, before)
+    torch.set_num_threads(before // workers)
+    try:
+        yield workers
+    finally:
+        torch.set_num_threads(before)
 
 
 def _given(
