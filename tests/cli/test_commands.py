@@ -467,3 +467,20 @@ def test_models_that_come_in_parts_are_here_when_all_are() -> None:
     rows = {row["name"]: row for row in json.loads(run("models", "list", "--json").stdout)}
     assert rows["clip-dinoiser"]["here"] is False and rows["clip-vit-b16"]["text"] is True
     assert "no weights on this machine" in str(run("models", "pull", "clip-dinoiser", code=1).exception)
+
+
+def test_cvat_function_writes_a_file_and_replaces_none(tmp_path: Path, support_folder: Path) -> None:
+    run("fit", support_folder, "-o", tmp_path / "disc.kshot", *TOY)
+    told = json.loads(run("cvat-function", tmp_path / "disc.kshot", "-o", tmp_path / "f.py", "--json").stdout)
+    text = (tmp_path / "f.py").read_text()
+    assert told["written"] == str(tmp_path / "f.py") and f"--function-file {tmp_path / 'f.py'}" in told["command"]
+    compile(text, "f.py", "exec")
+    assert str(tmp_path / "disc.kshot") in text
+    again = run("cvat-function", tmp_path / "disc.kshot", "-o", tmp_path / "f.py", code=1)
+    assert "is there already" in str(again.exception)
+    refused = run("cvat-function", tmp_path / "disc.kshot", "-o", tmp_path / "f.txt", code=1)
+    assert "ends in .py" in str(refused.exception)
+    assert (tmp_path / "f.py").read_text() == text
+    (tmp_path / "no.kshot").write_bytes(b"nothing")
+    run("cvat-function", tmp_path / "no.kshot", "-o", tmp_path / "g.py", code=1)
+    assert not (tmp_path / "g.py").exists()

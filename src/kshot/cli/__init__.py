@@ -28,6 +28,7 @@ class _Commands(LazyGroup):
         "predict": "label.predict",
         "serve": "serve.serve",
         "convert": "convert.convert",
+        "cvat-function": "cvat_function.cvat_function",
         "report": "report.report",
         "eval": "evaluate.evaluate",
         "compare": "evaluate.compare",

@@ -1,8 +1,8 @@
 """What goes on beside the requests: fit the newest examples, score what is seen first, then all; write the masks.
 
 One thread looks, before each step, what is most urgent. It scores several images at once, each on a thread of its own:
-small tensors gain little from many threads, and lose much where other work keeps the cores busy. While somebody draws it
-waits a moment. It has the priority of the others: on a busy machine they would wait for an interpreter lock that it
+small tensors gain little from many threads, and lose much where other work keeps the cores busy. While somebody draws
+it waits a moment. It has the priority of the others: on a busy machine they would wait for an interpreter lock that it
 holds.
 """
 

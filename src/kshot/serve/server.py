@@ -114,7 +114,10 @@ def opened(
     workers: int = 1,
     command: str = "",
 ) -> "Iterator[FastAPI]":
-    """The application, which holds the output folder. workers: images that are scored at once. Raises as `serve` does."""
+    """The application, which holds the output folder. Raises as `serve` does.
+
+    workers: images that are scored at once.
+    """
     from kshot.serve.app import create_app
     from kshot.serve.background import Background
     from kshot.serve.images import ServedImages
