@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from kshot.ops.components import connected_components
 from kshot.ops.geometry import FeatureMap
 from kshot.ops.prompt_masks import grow_boxes, grow_marks
 from kshot.ops.random_walker import FeatureGraph, build_feature_graph
@@ -77,14 +78,18 @@ class OpenImage:
             for i in range(classes)
         ]
         soft = torch.zeros(classes, *self.features.grid_hw)
+        kept = np.zeros((classes, *base.size_hw), bool)
         for index in range(classes):
-            boxes = [mark.box_xyxy for mark in marks if isinstance(mark, Box) and mark.class_index == index]
+            found = [mark.box_xyxy for mark in marks if isinstance(mark, Box) and mark.class_index == index]
+            boxes = np.array(found, np.float64).reshape(-1, 4)
             against = np.concatenate([off, *(points for other, points in enumerate(on) if other != index)])
-            soft[index] = self._added(np.array(boxes).reshape(-1, 4), on[index], against, shown != index + 1)
+            soft[index] = self._added(boxes, on[index], against, shown != index + 1)
+            if bool(soft[index].any()):
+                kept[index] = self._others(shown, index + 1, on[index], boxes)
         wrong = off[self._at(shown > 0, off)]
         if not bool(soft.any()) and not len(wrong):
             return None
-        added = self._pixels(soft)  # (N, h, w)
+        added = np.where(kept, 0, self._pixels(soft))  # (N, h, w)
         best = added.argmax(0) if classes > 1 else np.zeros(base.size_hw, np.intp)
         top = added.max(0) if classes > 1 else added[0]
         certainty = np.rint(255 * top).astype(np.uint8)
@@ -117,6 +122,21 @@ class OpenImage:
         missed = points[self._at(lacking, points)]
         if len(missed):
             found = torch.maximum(found, grow_marks(self.features, points, against, self.graph))
+        return found
+
+    def _others(
+        self, shown: NDArray[np.uint8], label: int, points: NDArray[np.float64], boxes: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """(h, w): what a class does not grow into: components of other classes that none of its marks lies in."""
+        found = np.zeros(shown.shape, bool)
+        marked = np.zeros(shown.shape, bool)
+        x, y = (points * self.scale).astype(int).T
+        marked[y.clip(0, shown.shape[0] - 1), x.clip(0, shown.shape[1] - 1)] = True
+        for x0, y0, x1, y1 in (boxes * self.scale).astype(int).clip(0):
+            marked[(y0 + y1) // 2 : (y0 + y1) // 2 + 1, (x0 + x1) // 2 : (x0 + x1) // 2 + 1] = True
+        for place, inside in connected_components((shown > 0) & (shown != label)):
+            if not (marked[place] & inside).any():
+                found[place] |= inside
         return found
 
     def _at(self, plane: NDArray[np.bool_], points: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -38,6 +38,9 @@ export class Stage {
     this.waiting = undefined;
     this.fitted = true;
     this.space = false;
+    /** What the lower canvas shows, as it was when it was last drawn. */
+    this.below = "";
+    this.pictures = 0;
     this.listen();
     new ResizeObserver(() => this.resized()).observe(box);
   }
@@ -45,6 +48,7 @@ export class Stage {
   /** @param {ImageBitmap | null} picture @param {{width: number, height: number}} size */
   show(picture, size, keepView = false) {
     this.picture = picture;
+    this.pictures++;
     this.size = size;
     this.answer = this.layer = null;
     this.gesture = this.crosshair = null;
@@ -54,7 +58,7 @@ export class Stage {
   }
 
   /** A sharper copy of the same image. @param {ImageBitmap} picture */
-  sharpen(picture) { this.picture = picture; this.render(); }
+  sharpen(picture) { this.picture = picture; this.pictures++; this.render(); }
 
   /** @param {import("./paint.js").Answer} answer */
   setAnswer(answer) { this.answer = answer; this.recolour(); }
@@ -93,6 +97,7 @@ export class Stage {
       canvas.width = Math.round(this.box.clientWidth * ratio);
       canvas.height = Math.round(this.box.clientHeight * ratio);
     }
+    this.below = ""; // a canvas of another size is empty
     if (this.fitted) this.fit(); else this.render();
   }
 
@@ -102,16 +107,21 @@ export class Stage {
 
   draw() {
     const ratio = devicePixelRatio || 1, { scale, x, y } = this.view, [below, above] = this.pens;
-    for (const pen of this.pens) {
+    const clean = (/** @type {CanvasRenderingContext2D} */ pen) => {
       pen.setTransform(1, 0, 0, 1, 0, 0);
       pen.clearRect(0, 0, pen.canvas.width, pen.canvas.height);
       pen.setTransform(ratio * scale, 0, 0, ratio * scale, ratio * x, ratio * y);
+      pen.imageSmoothingEnabled = scale < 3;
+    };
+    const place = [this.pictures, ratio, scale, x, y, below.canvas.width, below.canvas.height].join();
+    if (place !== this.below) { // a brush that moves leaves the image as it is
+      this.below = place;
+      clean(below);
+      below.imageSmoothingQuality = "high";
+      if (this.picture) below.drawImage(this.picture, 0, 0, this.size.width, this.size.height);
     }
-    below.imageSmoothingEnabled = scale < 3;
-    below.imageSmoothingQuality = "high";
-    if (this.picture) below.drawImage(this.picture, 0, 0, this.size.width, this.size.height);
+    clean(above);
     if (this.page.state.hidden) return;
-    above.imageSmoothingEnabled = scale < 3;
     if (this.layer) above.drawImage(this.layer, 0, 0, this.size.width, this.size.height);
     for (const mark of this.marks) this.drawMark(above, mark, 1 / scale);
     this.drawGesture(above, 1 / scale);
