@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.annotations.polygons import polygons
 from kshot.errors import OutputError, SettingError
 from kshot.io.atomic import write_text
 from kshot.io.images import read_image
 from kshot.ops.components import connected_components
+from kshot.ops.polygons import polygons
 from kshot.segmenter import Segmenter
 from kshot.tasks import load_task
 
