@@ -17,7 +17,7 @@ SRC, PAGE = ROOT / "src", ROOT / "docs" / "api.md"
 SECTIONS = {
     "Segmenting": ["kshot", "kshot.objects"],
     "Images": ["kshot.io.images.read_image", "kshot.io.images.read_mask"],
-    "Folders of images": ["kshot.batch.label_folder", "kshot.batch.Summary"],
+    "Folders of images": ["kshot.batch.label_folder", "kshot.batch.Summary", "kshot.batch.object_table.ObjectTable"],
     "Evaluation": ["kshot.evaluation", "kshot.data.base.Dataset", "kshot.episodes.sampler", "kshot.episodes.csv"],
     "Training": ["kshot.training", "kshot.training.schedule", "kshot.training.episodic_recipes.Recipe"],
     "Errors": ["kshot.errors"],

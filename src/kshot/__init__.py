@@ -28,13 +28,15 @@ _HOMES = {
     "load_dataset": "kshot.data.base",
     "load_task": "kshot.tasks",
     "names": "kshot.segmenter",
+    "to_table": "kshot.batch.object_table",
 }
 
 __all__ = ["Instance", "Prediction", "Segmenter", "Shot", "SupportSet", "Task", "__version__"]
-__all__ += ["errors", "evaluate", "load_dataset", "load_task", "names"]
+__all__ += ["errors", "evaluate", "load_dataset", "load_task", "names", "to_table"]
 
 if TYPE_CHECKING:
     from kshot import errors
+    from kshot.batch.object_table import to_table
     from kshot.data.base import load_dataset
     from kshot.evaluation import evaluate
     from kshot.methods.base import Task

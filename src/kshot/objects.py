@@ -101,7 +101,7 @@ class Instance:
         bands: (h, w, b) values of the image, for the mean and the standard deviation of each band.
         """
         (x, y), (x0, y0, x1, y1) = self.centroid_xy, self.box_xyxy
-        facts: dict[str, float] = {"area": self.area, "centroid_x": x, "centroid_y": y}
+        facts: dict[str, float] = {"area_px": self.area, "centroid_x": x, "centroid_y": y}
         facts |= {"x0": x0, "y0": y0, "x1": x1, "y1": y1, **shape_of(self.crop)}
         return facts if bands is None else facts | intensities(bands[self.place], self.crop)
 
@@ -171,7 +171,7 @@ class Objects:
 
         Raises `SettingError` without pandas.
 
-        >>> pred.to_pandas()[["class", "object", "area", "solidity"]].values.tolist()
+        >>> pred.to_pandas()[["class", "object", "area_px", "solidity"]].values.tolist()
         [['cell', 1, 8, 1.0]]
         """
         rows = [

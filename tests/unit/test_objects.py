@@ -124,10 +124,10 @@ def test_shapes_are_those_of_scikit_image(seed: int) -> None:
     (region,) = regionprops(np.pad(mask, 1).astype(np.uint8))
     shape = shape_of(mask)
     for name, theirs in {
-        "perimeter": "perimeter",
-        "equivalent_diameter": "equivalent_diameter_area",
-        "major_axis": "axis_major_length",
-        "minor_axis": "axis_minor_length",
+        "perimeter_px": "perimeter",
+        "equivalent_diameter_px": "equivalent_diameter_area",
+        "major_axis_px": "axis_major_length",
+        "minor_axis_px": "axis_minor_length",
     }.items():
         assert shape[name] == pytest.approx(region[theirs], abs=1e-6), name
 

@@ -80,6 +80,14 @@ class Annotation:
         return cls(one.label, rle.encode_crop(one.crop, one.place, one.size_hw), one.score)
 
     @property
+    def instance(self) -> Instance:
+        """Itself as an object of an image."""
+        left, top, crop = self.crop
+        place = slice(top, top + crop.shape[0]), slice(left, left + crop.shape[1])
+        height, width = self.rle["size"]
+        return Instance(self.label, crop, place, (height, width), self.score)
+
+    @property
     def mask(self) -> NDArray[np.bool_]:
         """(h, w) truth values."""
         return rle.decode(self.rle)

@@ -32,7 +32,7 @@ def check_replaced(out: Path, entries: Collection[str], keep: Iterable[Path], *,
     """
     begun = is_begun(out)
     if begun and overwrite:
-        entries = {*entries, *entries_of(_earlier_writers(out))}
+        entries = {*entries, *entries_of(_earlier_writers(out)), *_earlier_table(out)}
     there = sorted(name for name in entries if _holds_files(out / name))
     settings = read_object(out / SETTINGS) if (out / SETTINGS).is_file() else None
     if settings is not None and not begun and not {"kshot", "task"} <= settings.keys():
@@ -64,6 +64,7 @@ def remove_results(out: Path) -> None:
     stems = {stem for record in records if (stem := stem_of(record))}
     old = [path for record in records for path in record.get("outputs", {}).values()]
     files = [out / path for path in old if _without_folders(path, 1) & stems]
+    files += [out / name for name in _earlier_table(out)]
     for writer in _earlier_writers(out):
         if isinstance(writer, AnnotationWriter) and writer.output:
             whole = out / writer.output
@@ -88,6 +89,12 @@ def _earlier_writers(out: Path) -> list[Format]:
         except (UnknownNameError, TypeError, AttributeError):
             continue
     return found
+
+
+def _earlier_table(out: Path) -> list[str]:
+    """The name of the table of the run in a folder, if it wrote one."""
+    name = read_settings(out).get("table")
+    return [name] if isinstance(name, str) and PurePosixPath(name).name == name else []
 
 
 def _without_folders(path: str, most: int) -> set[str]:

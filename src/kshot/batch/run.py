@@ -20,6 +20,7 @@ from kshot.annotations.model import Export, as_objects
 from kshot.annotations.statistics import MASKS
 from kshot.batch.inputs import Images, Input, Inputs, Shard, common_root, roots_of
 from kshot.batch.large_images import LargeImages, predict_tiled
+from kshot.batch.object_table import check_table, to_table
 from kshot.batch.protection import check_replaced, entries_of
 from kshot.batch.run_folder import RunFolder
 from kshot.batch.stages import ImageResult, Stages, overlapped
@@ -66,6 +67,10 @@ class Summary:
     seconds: float = 0.0
     interrupted: bool = False
     """Whether Ctrl-C ended it."""
+    table: str = ""
+    """Path of the table of objects, where one was asked for."""
+    remarks: tuple[str, ...] = ()
+    """What the table lacks, in sentences."""
     advice: str = ""
     """What to do where the masks of the whole run are doubtful, a sentence."""
     failures: list[dict[str, str]] = field(default_factory=list)
@@ -101,6 +106,8 @@ def label_folder(
     shard: Shard | None = None,
     keep: Collection[Path] = (),
     thresholds: Thresholds | None = None,
+    table: str | None = None,
+    pixel_size: str | None = None,
     notes: Mapping[str, Any] | None = None,
     progress: Callable[[Record, int, int], None] | None = None,
 ) -> Summary:
@@ -118,6 +125,7 @@ def label_folder(
     shard: one part of the folder, for several machines that share `out`; the last to end leaves what one run would.
     keep: files and folders beside the images that are read, such as supports, and must not be replaced.
     thresholds: what of each prediction is kept; without them components below `SPECK_PATCHES` patch tokens are not.
+    table: name of a .csv or .parquet in `out` with a row per object, and pixel_size: both as `kshot.to_table` has them.
     progress: called after each image with its record, how many are through, and how many there are.
     Broken images become failed lines. Ctrl-C ends the run in order, with `interrupted` set.
     Raises `SettingError` when `out` holds another run, or files that would be replaced and that no run made (with
@@ -127,6 +135,7 @@ def label_folder(
     out, started = Path(out), time.perf_counter()
     if workers < 0:
         raise SettingError(f"{workers} workers; expected 0 or more")
+    check_table(table, pixel_size)
     export, thresholds = export or Export(), thresholds or Thresholds()
     task = task_of(task)
     task.check_backbone(segmenter.feature_spec.identity)
@@ -141,11 +150,17 @@ def label_folder(
         **({"look": asdict(segmenter.band_selection)} if segmenter.band_selection != BandSelection() else {}),
         **({"thresholds": asdict(thresholds)} if thresholds != Thresholds() else {}),
         **({"every": every} if every != 1 else {}),
+        **({"table": table, "pixel_size": pixel_size} if table else {}),
         **(notes or {}),
     }
     stages = _stages(segmenter, task, tiling, writers, out.resolve(), thresholds, least)
     summary = Summary(str(out))
-    check_replaced(out, entries_of(writers.values()), [*roots_of(images), *keep], overwrite=overwrite)
+    check_replaced(
+        out,
+        [*entries_of(writers.values()), *([table] if table else [])],
+        [*roots_of(images), *keep],
+        overwrite=overwrite,
+    )
     for source in inputs.files:
         if source.problem:
             log.warning("%s: will fail: %s", source.name, source.problem)
@@ -184,6 +199,10 @@ def label_folder(
             kept = [done[name] for name in folder.own - records.keys() if _is_whole(out, done[name])]
             whole = folder.close([*records.values(), *kept])
             _write_folders(out, whole, task.classes, writers, export)
+            if table:
+                measured = to_table(out, pixel_size=pixel_size)
+                summary.table = str(measured.save(out / table))
+                summary.remarks = tuple(measured.skipped.lines)
     summary.advice = advice_of(whole, settings["presence_threshold"])
     summary.total, summary.seconds = len(inputs), round(time.perf_counter() - started, 3)
     return summary

@@ -36,6 +36,8 @@ _BINDING = {
     "tiling": "--tile, --overlap",
     "look": "--bands, --stretch",
     "every": "--every",
+    "table": "--table",
+    "pixel_size": "--pixel-size",
     "thresholds": "--min-presence, --min-score, --min-area",
 }
 

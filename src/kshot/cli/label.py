@@ -49,6 +49,7 @@ def label(
     out: o.Out,
     format: o.Formats = "png,overlay",
     shapes: o.Shapes,
+    table: o.Table,
     prompts: o.Prompts,
     model: o.Model,
     limits: o.Limits,
@@ -56,7 +57,7 @@ def label(
 ) -> None:
     """Label a folder of images from a few supports: fit and predict in one go."""
     folder, images = _split_paths(paths, bool(prompts))
-    how = _keywords(run, format, shapes) | {"thresholds": limits.thresholds()}
+    how = _keywords(run, format, shapes) | {"thresholds": limits.thresholds(), **table.settings()}
     from kshot.cli.prompts import read_supports
 
     supports = read_supports(folder, prompts)
@@ -78,6 +79,7 @@ def predict(
     out: o.Out,
     format: o.Formats = "png,overlay",
     shapes: o.Shapes,
+    table: o.Table,
     method_file: Annotated[
         Path | None, typer.Option("--method", help="The task's method, when it is a Python file of your own.")
     ] = None,
@@ -86,7 +88,7 @@ def predict(
     run: o.Run,
 ) -> None:
     """Masks of a folder of images with a saved task."""
-    how = _keywords(run, format, shapes) | {"thresholds": limits.thresholds()}
+    how = _keywords(run, format, shapes) | {"thresholds": limits.thresholds(), **table.settings()}
     from kshot.tasks import load_task
 
     task = load_task(task_file, method_file)

@@ -220,6 +220,26 @@ class Shapes:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table of all objects."""
+
+    table: Annotated[
+        str | None, _shapes("A row per object, in the results' folder: objects.csv, or .parquet (extra `table`).")
+    ] = None
+    pixel_size: Annotated[
+        str | None, _shapes("Of all images, for sizes in units: 0.65um, 2mm, 300dpi. [default: what TIFFs say]")
+    ] = None
+
+    def settings(self) -> dict[str, Any]:
+        """These options for `label_folder`. Raises `SettingError`, before anything is read."""
+        if self.table is not None or self.pixel_size is not None:
+            from kshot.batch.object_table import check_table
+
+            check_table(self.table, self.pixel_size)
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Limits:
     """What of the masks is kept."""
 

@@ -126,6 +126,9 @@ def finish(summary: "Summary", as_json: bool, again: str, report: Path, supports
         parts = [f"{summary.processed} processed", objects, f"{summary.empty} empty"]
         parts += [f"{summary.failed} failed"] + ([f"{summary.skipped} done before"] if summary.skipped else [])
         typer.echo(f"{', '.join(parts)} in {summary.seconds:.1f} s -> {summary.out}")
+        if summary.table:
+            typer.echo(f"table: {summary.table}")
+        say_lines((f"table: {line}" for line in summary.remarks), failed=False)
         if summary.advice:
             say(f"look: {summary.advice}")
     if summary.interrupted:

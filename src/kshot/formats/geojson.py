@@ -1,13 +1,13 @@
 """GeoJSON: the outlines of all annotations, in longitude and latitude, for maps. Files need the extra `geo`."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export, LabelledImage, as_objects
+from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export, as_objects
 from kshot.formats.base import AnnotationWriter
 from kshot.formats.geotiff import load_rasterio, place_of
 from kshot.io.atomic import write_text
@@ -35,7 +35,8 @@ class Geojson(AnnotationWriter):
         """
         folder = out / self.output
         for image in as_objects(annotations).images:
-            data = document_of(_instances(image), *place_of(image.path), export.tolerance)
+            instances = (one.instance for one in image.annotations if not one.ignore)
+            data = document_of(instances, *place_of(image.path), export.tolerance)
             write_text(below(out, folder / f"{image.stem}.geojson"), json.dumps(data, allow_nan=False) + "\n")
         return folder
 
@@ -54,14 +55,6 @@ def document_of(
         "coordinates": coordinates,
         "features": [_feature(one, crs, transform, tolerance) for one in instances],
     }
-
-
-def _instances(image: LabelledImage) -> Iterator[Instance]:
-    for one in image.annotations:
-        if not one.ignore:
-            left, top, crop = one.crop
-            place = slice(top, top + crop.shape[0]), slice(left, left + crop.shape[1])
-            yield Instance(one.label, crop, place, image.size_hw, one.score)
 
 
 def _is_identity(transform: Sequence[float] | None) -> bool:

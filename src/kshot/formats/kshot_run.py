@@ -143,7 +143,7 @@ def annotations_of_run(
     last = {record["input"]: record for record in records}
     kept = [last[name] for name in sorted(last) if last[name]["status"] != FAILED]
     kept = [record for record in kept if without not in record.get("outputs", {})]
-    finder = ImageFinder(out, images or _images_of(out))
+    finder = ImageFinder(out, images or images_of_run(out))
 
     def read(record: Record) -> LabelledImage:
         name = record["input"]
@@ -344,7 +344,7 @@ def _masks(out: Path, record: Record, classes: Sequence[str]) -> Iterator[Annota
             yield Annotation(name, encoded, float(record["classes"][name]["score"]))
 
 
-def _images_of(out: Path) -> Path | None:
+def images_of_run(out: Path) -> Path | None:
     """The folder that a run read its images from."""
     images = read_object(out / SETTINGS).get("images")
     return Path(images) if isinstance(images, str) else None

@@ -155,11 +155,15 @@ class Raster:
         lines = [self.window(slice(row, row + 1), slice(0, self.size_hw[1]))[0][columns] for row in rows]
         return np.ascontiguousarray(np.stack(lines))
 
-    def _read(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """The chosen bands (b, h, w) as they are stored."""
+    def stored(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """All bands (b, h, w) of a part as they are stored."""
+        return self._read(rows, columns, tuple(range(1, self.file.count + 1)))
+
+    def _read(self, rows: slice, columns: slice, bands: Sequence[int] = ()) -> NDArray[Any]:
+        """Bands (b, h, w) as they are stored; by default the chosen ones."""
         where = ((rows.start, rows.stop), (columns.start, columns.stop))
         with _in_our_words(self.name):
-            planes: NDArray[Any] = self.file.read(list(self.bands), window=where)
+            planes: NDArray[Any] = self.file.read(list(bands or self.bands), window=where)
         return planes
 
     def _bands(self) -> tuple[int, ...]:

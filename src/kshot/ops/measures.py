@@ -1,37 +1,28 @@
 """What is measured of one object: its outline and shape in pixels, and the values of the image inside it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-SHAPES = {
-    "perimeter": 1,
-    "equivalent_diameter": 1,
-    "major_axis": 1,
-    "minor_axis": 1,
-    "solidity": 0,
-}
-"""What `shape_of` measures, with its power of a length: 1 for pixels, 0 for a ratio."""
-
 
 def shape_of(mask: NDArray[np.bool_]) -> dict[str, float]:
-    """`SHAPES` of a mask (h, w) of at least one pixel.
+    """The shape of a mask (h, w) of at least one pixel; lengths are in pixels.
 
-    perimeter: of a line through the centres of the border pixels (Benkrid and Crookes, as scikit-image has it).
-    equivalent_diameter: of a disc of the same area. major_axis, minor_axis: of the ellipse of the same second moments.
-    solidity: area over that of the convex hull, 0..1.
+    perimeter_px: of a line through the centres of the border pixels (Benkrid and Crookes, as scikit-image has it).
+    equivalent_diameter_px: of a disc of the same area. major_axis_px, minor_axis_px: of the ellipse of the same second
+    moments. solidity: area over that of the convex hull, 0..1.
     """
     # Imported here, since few runs measure.
     from skimage.measure import perimeter
 
     major, minor = _axes(mask)
     return {
-        "perimeter": float(perimeter(np.pad(mask, 1))),
-        "equivalent_diameter": math.sqrt(4 * int(mask.sum()) / math.pi),
-        "major_axis": major,
-        "minor_axis": minor,
+        "perimeter_px": float(perimeter(np.pad(mask, 1))),
+        "equivalent_diameter_px": math.sqrt(4 * int(mask.sum()) / math.pi),
+        "major_axis_px": major,
+        "minor_axis_px": minor,
         "solidity": solidity(mask),
     }
 
@@ -82,4 +73,15 @@ def intensities(bands: NDArray[np.generic], mask: NDArray[np.bool_]) -> dict[str
         known = band[np.isfinite(band)]
         found[f"mean_{number}"] = float(known.mean()) if known.size else float("nan")
         found[f"std_{number}"] = float(known.std()) if known.size else float("nan")
+    return found
+
+
+def in_units(facts: Mapping[str, float], side: float, unit: str) -> dict[str, float]:
+    """The lengths and areas among facts (`..._px`) in a unit: area_um2, perimeter_um, ...; side: of a pixel."""
+    found = {}
+    for name, value in facts.items():
+        if name == "area_px":
+            found[f"area_{unit}2"] = value * side * side
+        elif name.endswith("_px"):
+            found[f"{name.removesuffix('px')}{unit}"] = value * side
     return found
