@@ -15,7 +15,7 @@ from kshot import _plugins
 from kshot.backbones import base as backbones
 from kshot.backbones.base import Backbone
 from kshot.errors import SettingError
-from kshot.features import extract, extract_words
+from kshot.features import accelerate, extract, extract_words, precision_of
 from kshot.io.images import MAX_PIXELS, read_image
 from kshot.io.paths import list_images
 from kshot.io.rasters import BandSelection
@@ -38,6 +38,8 @@ class Segmenter:
     size: images are resized to about size x size pixels of area, aspect ratio kept; by default the backbone's own size.
     layers: of the backbone, such as ("10", "12", "k12"): outputs and attention keys of blocks.
     device: auto, cpu, cuda, cuda:N. dtype: float32 or bfloat16.
+    engine: what computes the features on a CPU: torch, openvino, autocast, or auto for the fastest that is here and
+    agrees with float32, see `kshot.features.engines`. A loaded Backbone stays as it is.
     method_settings, refiner_settings: values other than the default ones.
     max_pixels: larger images are refused.
     bands: of TIFFs, three numbers from 1 (red first) or one; by default the first three.
@@ -56,6 +58,7 @@ class Segmenter:
         layers: Sequence[int | str] | None = None,
         device: str = "auto",
         dtype: str = "float32",
+        engine: str = "auto",
         method_settings: Mapping[str, Any] | None = None,
         refiner_settings: Mapping[str, Any] | None = None,
         max_pixels: int = MAX_PIXELS,
@@ -75,12 +78,14 @@ class Segmenter:
         self.max_pixels, self.band_selection = max_pixels, BandSelection.of(bands, stretch)
         self.shot_reader = ShotReader(max_pixels, self.band_selection)
         if isinstance(backbone, str):
-            backbone = backbones.load_backbone(backbone, device=device, dtype=dtype, layers=layers)
+            loaded = backbones.load_backbone(backbone, device=device, dtype=dtype, layers=layers)
+            backbone = accelerate(loaded, engine)
         self.backbone = backbone
         self.size = backbone.spec.size if size is None else size
         if self.size < backbone.spec.patch:
             raise SettingError(f"size {self.size} is smaller than one patch of {backbone.spec.patch} pixels")
-        log.info("backbone %s on %s, method %s, refiner %s", backbone.spec.name, backbone.device, method, refiner)
+        where = f"{backbone.device}, {precision_of(backbone)}"
+        log.info("backbone %s on %s, method %s, refiner %s", backbone.spec.name, where, method, refiner)
 
     @classmethod
     def for_task(cls, task: Task, **settings: Any) -> "Segmenter":
@@ -175,7 +180,8 @@ class Segmenter:
         """How this Segmenter makes features: what a task keeps, to refuse features of another kind."""
         spec = self.backbone.spec
         layers = tuple(getattr(self.backbone, "layers", ()))
-        return FeatureSpec(spec.name, self.backbone.identity, layers, self.size, spec.patch)
+        precision = precision_of(self.backbone)
+        return FeatureSpec(spec.name, self.backbone.identity, layers, self.size, spec.patch, precision)
 
 
 def names(family: str) -> list[str]:

@@ -71,7 +71,11 @@ def log_n_scaled_attention(
     """
     size, patch = (_sides(side) for side in (module.config.image_size, module.config.patch_size))
     trained = max(2, (size[0] // patch[0]) * (size[1] // patch[1]))
-    scaling *= max(1.0, math.log(max(2, key.shape[2] - 1)) / math.log(trained))
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        # The number of patches is a variable of a traced network, and so is the factor.
+        query = query * (torch.as_tensor(key.shape[2] - 1).float().log() / math.log(trained)).clamp(min=1.0)
+    else:
+        scaling *= max(1.0, math.log(max(2, key.shape[2] - 1)) / math.log(trained))
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
     return mixed.transpose(1, 2), None
 

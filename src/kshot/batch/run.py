@@ -25,6 +25,7 @@ from kshot.batch.protection import check_replaced, entries_of
 from kshot.batch.run_folder import RunFolder
 from kshot.batch.stages import ImageResult, Stages, overlapped
 from kshot.errors import OutputError, SettingError, plural
+from kshot.features import precision_of
 from kshot.features.tiles import Tiling
 from kshot.formats.base import AnnotationWriter, Format, ImageWriter, RowWriter, load_format
 from kshot.formats.kshot_run import OBJECTS, ObjectWriter, annotations_of_run
@@ -256,6 +257,7 @@ def settings_of_run(
         "method_settings": asdict(task.settings),
         "backbone": asdict(task.feature_spec),
         "dtype": str(segmenter.backbone.dtype).removeprefix("torch."),
+        "engine": precision_of(segmenter.backbone),
         "refiner": _plugins.name_of(segmenter.refiner),
         "refiner_settings": asdict(segmenter.refiner_settings),
         "formats": [name for name in writers if name != OBJECTS],

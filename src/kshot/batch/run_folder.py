@@ -33,6 +33,7 @@ _BINDING = {
     "refiner": "--refiner",
     "refiner_settings": "--set",
     "dtype": "--dtype",
+    "engine": "--inference-engine",
     "tiling": "--tile, --overlap",
     "look": "--bands, --stretch",
     "every": "--every",

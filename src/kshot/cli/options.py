@@ -109,6 +109,9 @@ Size: TypeAlias = Annotated[
 Layers: TypeAlias = Annotated[str | None, _model("Layers of the backbone, e.g. 10,12,k12.", env="LAYERS")]
 Device: TypeAlias = Annotated[str, _model("auto, cpu, cuda, cuda:1, ...", env="DEVICE")]
 Dtype: TypeAlias = Annotated[str, _model("float32 or bfloat16.", env="DTYPE")]
+InferenceEngine: TypeAlias = Annotated[
+    str, _model("What computes features on a CPU: auto, torch, openvino, autocast.", env="INFERENCE_ENGINE")
+]
 Out: TypeAlias = Annotated[Path, _run("Folder for the results.", "--out", "-o")]
 Formats: TypeAlias = Annotated[
     str, _run(f"Comma-separated: {parsing.WRITTEN}.", env="FORMAT", autocompletion=complete_formats)
@@ -142,6 +145,7 @@ class Model:
     layers: Layers = None
     device: Device = "auto"
     dtype: Dtype = "float32"
+    inference_engine: InferenceEngine = "auto"
     max_pixels: Annotated[int | None, _run("Refuse larger images. [default: 200000000]", env="MAX_PIXELS")] = None
     bands: Annotated[str | None, _model("Bands of TIFFs as red, green, blue: 4,3,2; or one, as grey.", env="BANDS")] = (
         None
@@ -157,6 +161,7 @@ class Model:
         """Those keyword arguments of `Segmenter` that were given. Raises `SettingError`."""
         given = asdict(self)
         given |= parsing.parse_settings(given.pop("set_") or ())
+        given["engine"] = given.pop("inference_engine")
         given["layers"] = parsing.parse_layers(self.layers)
         given |= {"bands": parsing.parse_bands(self.bands), "stretch": parsing.parse_stretch(self.stretch)}
         return {name: value for name, value in given.items() if value is not None}

@@ -1,8 +1,9 @@
 """Features on disk, found by their contents: the same image, backbone and size never pass the encoder twice.
 
-A key is the hash of the image file's bytes, the backbone's identity, the working size and the dtype; so runs share a
-cache, and a changed image or model never gets stale features. A file says its key, and a checksum over the key and its
-tensors' names, types, shapes and bytes; where any of it does not fit, the features are computed again.
+A key is the hash of the image file's bytes, the backbone's identity, the working size, and the inference engine with
+its precision; so runs share a cache, and a changed image or model never gets stale features. A file says its key, and a
+checksum over the key and its tensors' names, types, shapes and bytes; where any of it does not fit, the features are
+computed again.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from kshot.backbones.base import Backbone
 from kshot.errors import OutputError
+from kshot.features.engines import precision_of
 from kshot.io.atomic import atomic_path
 from kshot.ops.geometry import FeatureMap, Frame
 
@@ -66,7 +68,7 @@ class FeatureCache:
         """Where the features of an image with these bytes lie, or will lie; None without a folder."""
         if self.folder is None:
             return None
-        key = hashlib.sha256(data + f"{backbone.identity} {size} {backbone.dtype}".encode()).hexdigest()
+        key = hashlib.sha256(data + f"{backbone.identity} {size} {precision_of(backbone)}".encode()).hexdigest()
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def _read(self, path: Path, backbone: Backbone) -> FeatureMap | None:

@@ -87,6 +87,8 @@ class FeatureSpec:
     """Images are resized to about size x size pixels of area."""
     patch: int
     """Side of a patch in pixels."""
+    precision: str = "torch.float32"
+    """What computed them and at which precision; a task works with every engine that kshot takes, since those agree."""
 
 
 class Encoder(Protocol):

@@ -1,0 +1,139 @@
+"""OpenVINO as an inference engine: a backbone's `encode` is traced, compiled for this processor, and run.
+
+Height and width stay variables of the compiled network, so that images of any aspect ratio need no other one. Needs
+the extra `fast`.
+"""
+
+import importlib
+import queue
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kshot.backbones.base import Backbone, Encoding
+from kshot.features._compiled_files import Compiled
+
+_PARTS = tuple(Encoding._fields)
+_TELEMETRY = "openvino_telemetry"
+
+
+class Network:
+    """A compiled network: images (1, 3, H, W) to encodings, from any thread.
+
+    It computes with as many threads as torch does at the time, so that worker processes share the cores.
+    """
+
+    def __init__(self, compiled: Compiled):
+        self._data = compiled.data
+        self._by_threads: dict[int, _Requests] = {}
+
+    def __call__(self, pixels: Tensor) -> Encoding:
+        threads = torch.get_num_threads()
+        requests = self._by_threads.get(threads)
+        if requests is None:
+            requests = self._by_threads.setdefault(threads, _Requests(self._data, threads))
+        return requests.encode(pixels)
+
+
+class _Requests:
+    """A network in memory and its requests, of which each serves one call at a time."""
+
+    def __init__(self, data: bytes, threads: int):
+        self._network = _core().import_model(data, "CPU", _settings(threads))
+        self._names = [output.get_any_name() for output in self._network.outputs]
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def encode(self, pixels: Tensor) -> Encoding:
+        """The encoding of an image (1, 3, H, W) float32."""
+        with self._request() as request:
+            request.set_input_tensor(load().Tensor(pixels.contiguous().numpy(), shared_memory=True))
+            request.infer()
+            parts = {
+                name: torch.from_numpy(request.get_output_tensor(index).data.copy())
+                for index, name in enumerate(self._names)
+            }
+        return Encoding(**parts)
+
+    @contextmanager
+    def _request(self) -> Iterator[Any]:
+        try:
+            request = self._free.get_nowait()
+        except queue.Empty:
+            request = self._network.create_infer_request()
+        yield request
+        self._free.put(request)
+
+
+class _Traced(nn.Module):
+    """`encode` of a backbone as a module that returns tensors alone; `names` are set by its first call."""
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.backbone, self.names = backbone, list[str]()
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """The parts of the encoding that there are."""
+        parts = zip(_PARTS, self.backbone.encode(pixels), strict=True)
+        found = {name: part.float() for name, part in parts if part is not None}
+        self.names = list(found)
+        return tuple(found.values())
+
+
+def load() -> Any:
+    """The module openvino.
+
+    Its model converter reports to its makers that it was imported and what it converts, unless a package that comes
+    with it is missing. A tool that labels private images tells nobody, so the package stays hidden from it.
+    """
+    if "openvino" in sys.modules:
+        return sys.modules["openvino"]
+    hidden = _TELEMETRY not in sys.modules
+    if hidden:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if hidden:
+            del sys.modules[_TELEMETRY]
+
+
+def version() -> str:
+    """Of OpenVINO, with what it finds in this processor."""
+    return f"{load().__version__} {sorted(_core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'))}"
+
+
+def precision() -> str:
+    """bfloat16 where the processor has units for it, else float32."""
+    return "bfloat16" if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "float32"
+
+
+def compiled(backbone: Backbone, precision: str) -> tuple[bytes, Callable[[Tensor], Encoding]]:
+    """A backbone's `encode`, compiled, as bytes and as a function. Raises what tracing and compiling raise."""
+    openvino, module, patch = load(), _Traced(backbone).eval(), backbone.spec.patch
+    with torch.inference_mode(), warnings.catch_warnings():
+        # What tracing warns of, sizes that become constants, is found by the comparison that follows.
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(module, torch.zeros(1, 3, 5 * patch, 7 * patch), check_trace=False, strict=False)
+        model = openvino.convert_model(traced)
+    model.reshape([1, 3, -1, -1])
+    for output, name in zip(model.outputs, module.names, strict=True):
+        output.get_tensor().set_names({name})
+    hint = {"INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[precision]}
+    network = _core().compile_model(model, "CPU", _settings(torch.get_num_threads()) | hint)
+    data = network.export_model()
+    data = data if isinstance(data, bytes) else data.getvalue()
+    return data, Network(Compiled("", data))
+
+
+def _core() -> Any:
+    return load().Core()
+
+
+def _settings(threads: int) -> dict[str, Any]:
+    # One image at a time on all threads; pinned threads of two processes would meet on one core.
+    return {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
