@@ -27,6 +27,7 @@ from kshot.features._compiled_files import Compiled, read_compiled, write_compil
 from kshot.features.extract import prepare
 from kshot.io.images import read_image
 from kshot.ops.geometry import Frame
+from kshot.ops.similarity import has_matrix_units
 
 log = logging.getLogger(__name__)
 MIN_COSINE = 0.999
@@ -159,12 +160,6 @@ def _with_autocast(backbone: Backbone) -> Backbone:
 # From the fastest to the slowest.
 _SETUPS: dict[str, Callable[[Backbone], Backbone]] = {"openvino": _with_openvino, "autocast": _with_autocast}
 ENGINES = ("auto", "torch", *_SETUPS)
-
-
-def has_matrix_units() -> bool:
-    """Whether this processor has matrix units for bfloat16 (AMX)."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16"))
 
 
 def _accelerated(backbone: Backbone, encode: _Encode, engine: str, precision: str) -> Backbone:

@@ -8,6 +8,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -30,6 +31,7 @@ from kshot.io.tensor_file import Learned, digest, read_learned, write_task
 from kshot.methods._contract import problem_of
 from kshot.ops.geometry import FeatureMap
 from kshot.ops.presence import presence
+from kshot.ops.similarity import reduced_products
 from kshot.types import Shot
 
 KINDS = ("mask", "image", "text")
@@ -142,7 +144,7 @@ class Task(ABC):
             object.__setattr__(self, "learned", read_learned(weights))
         if self.learned is not None:
             self.learned.check_for(self.learns or self.method, self.feature_spec.identity, self.feature_spec.backbone)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._products():
             object.__setattr__(self, "fitted", self._fitted())
 
     def score(self, features: FeatureMap, image: NDArray[np.uint8] | None = None) -> Tensor:
@@ -153,7 +155,7 @@ class Task(ABC):
         the logits are not finite, as from a backbone that overflows.
         """
         self.check_backbone(features.identity)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._products():
             logits = self._score(features) if image is None else self._score_with_image(features, image)
         expected = (len(self.classes) + 1, *features.grid_hw)
         if tuple(logits.shape) != expected:
@@ -232,6 +234,10 @@ class Task(ABC):
         # Another process cannot import the class of a file: it runs the file, and fits again as `load_task` does.
         parts = (self.classes, self.supports, self.feature_spec, self.learned)
         return _refitted, (self.source, asdict(self.settings), *parts)
+
+    def _products(self) -> AbstractContextManager[None]:
+        """Within it, products with the supports' features need be no more precise than those are."""
+        return reduced_products(self.feature_spec.precision.endswith("bfloat16"))
 
     def _support_facts(self) -> list[dict[str, Any]]:
         return [{"kind": support.kind, "weight": support.weight} for support in self.supports]

@@ -24,7 +24,7 @@ from kshot.io.tensor_file import Learned
 from kshot.methods import base
 from kshot.methods._support_tokens import SupportTokens, log_ratios
 from kshot.ops.geometry import FeatureMap, coverage
-from kshot.ops.similarity import DENSITY_FLOOR, vmf_means
+from kshot.ops.similarity import DENSITY_FLOOR, cosines_less_one, vmf_means
 
 _MAX_KEYS = 1296  # patches of the query that it is compared with in itself
 _TRACE = 1e-3  # fraction of a patch below which a class does not count as shown
@@ -131,13 +131,13 @@ class QueryAffinity:
     def __init__(self, features: FeatureMap, settings: Settings):
         self.settings, self.grid_hw = settings, features.grid_hw
         self.pool = settings.pool or math.ceil((features.tokens.shape[0] / _MAX_KEYS) ** 0.5)
-        inside = coverage(features.frame).flatten()
-        self.keys = F.normalize(self._pooled(features.tokens), dim=1)
+        inside, tokens = coverage(features.frame).flatten(), features.tokens.contiguous()
+        self.keys = tokens if self.pool == 1 else F.normalize(self._pooled(tokens), dim=1)
         self.sizes = self._pooled(inside[:, None])[:, 0] * (len(inside) / len(self.keys))
-        cosines = features.tokens.contiguous() @ self.keys.T  # (q, r)
+        cosines = cosines_less_one(tokens, self.keys)  # (q, r)
         sharpness = settings.affinity_sharpness
         self.affinity = (sharpness * cosines + self.sizes.log()).softmax(1) if sharpness > 0 else None
-        self.kernel = cosines.sub_(1).mul_(settings.kappa).exp_() if settings.self_support_weight > 0 else None
+        self.kernel = cosines.mul_(settings.kappa).exp_() if settings.self_support_weight > 0 else None
 
     def refine(self, first: Tensor) -> Tensor:
         """Log ratios (q, ..., N+1) from the supports' densities (q, ..., N+1), after smoothing and self support."""

@@ -1,6 +1,14 @@
-"""Similarities between patch tokens, in blocks that bound the memory."""
+"""Similarities between patch tokens, in blocks that bound the memory.
+
+Where the features themselves were computed in bfloat16, so may be their products, on processors with matrix units
+(`reduced_products`); else they are float32.
+"""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,6 +16,7 @@ from torch import Tensor
 # Queries at a time: with 20,000 support tokens a block of cosines takes 80 MB.
 _BLOCK = 1024
 DENSITY_FLOOR = 1e-12  # kernel densities far from all supports are this small
+_reduced: ContextVar[bool] = ContextVar("reduced", default=False)
 
 
 def vmf_means(queries: Tensor, supports: Tensor, weights: Tensor, kappa: float) -> Tensor:
@@ -16,11 +25,45 @@ def vmf_means(queries: Tensor, supports: Tensor, weights: Tensor, kappa: float) 
     weights: (n, k) non-negative; a column that is all zero gives zero. Queries and supports are of unit length.
     """
     total = weights.sum(0).clamp(min=1e-6)
-    sums = [cosine.sub_(1).mul_(kappa).exp_() @ weights for cosine in cosines(queries, supports)]
+    sums = [block.mul_(kappa).exp_() @ weights for block in _in_blocks(cosines_less_one, queries, supports)]
     return torch.cat(sums) / total
 
 
-def cosines(queries: Tensor, supports: Tensor, block: int = _BLOCK) -> Iterator[Tensor]:
-    """Cosines of queries (q, c) with supports (n, c), in blocks of rows (<= block, n)."""
-    for start in range(0, len(queries), block):
-        yield queries[start : start + block] @ supports.T
+def cosines(queries: Tensor, supports: Tensor) -> Iterator[Tensor]:
+    """Cosines of queries (q, c) with supports (n, c), in blocks of rows (<= 1024, n)."""
+    return _in_blocks(_cosines, queries, supports)
+
+
+def cosines_less_one(queries: Tensor, supports: Tensor) -> Tensor:
+    """(q, n) cosines of queries (q, c) with supports (n, c), less one: the nearer to each other, the more exact."""
+    if not _reduced.get():
+        return (queries @ supports.T).sub_(1)
+    # Taken off before the result is rounded to bfloat16, which is the finer, the nearer to zero.
+    one = torch.ones(1, dtype=torch.bfloat16)
+    return torch.addmm(one, queries.bfloat16(), supports.bfloat16().T, beta=-1).float()
+
+
+@contextmanager
+def reduced_products(allowed: bool) -> Iterator[None]:
+    """Within it, and in this thread, products of patch tokens are in bfloat16 if `allowed` and this processor gains."""
+    token = _reduced.set(allowed and has_matrix_units())
+    try:
+        yield
+    finally:
+        _reduced.reset(token)
+
+
+@cache
+def has_matrix_units() -> bool:
+    """Whether this processor has matrix units for bfloat16 (AMX)."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16"))
+
+
+def _cosines(queries: Tensor, supports: Tensor) -> Tensor:
+    return cosines_less_one(queries, supports).add_(1) if _reduced.get() else queries @ supports.T
+
+
+def _in_blocks(function: Any, queries: Tensor, supports: Tensor) -> Iterator[Tensor]:
+    for start in range(0, len(queries), _BLOCK):
+        yield function(queries[start : start + _BLOCK], supports)

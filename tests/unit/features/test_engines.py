@@ -18,11 +18,12 @@ from kshot.backbones.base import Backbone, load_backbone
 from kshot.errors import BackboneError, SettingError
 from kshot.features import accelerate, engines, extract, extract_many, precision_of
 from kshot.features._openvino import load
+from kshot.ops.similarity import has_matrix_units
 from kshot.types import Shot
 from tests.support import with_heads
 from tests.support.drawing import draw
 
-HAS_AMX = engines.has_matrix_units()
+HAS_AMX = has_matrix_units()
 FAST = ["openvino", pytest.param("autocast", marks=pytest.mark.skipif(not HAS_AMX, reason="needs a CPU with AMX"))]
 
 
