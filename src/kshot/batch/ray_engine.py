@@ -23,11 +23,12 @@ _LARGEST = 32  # images of a batch; results come back, and are lost to a kill, b
 _BATCHES = 4  # for each actor at least, so that all end at about the same time
 
 
-def on_ray(inputs: Iterable[Input | None], stages: Stages, workers: int) -> Generator[ImageResult]:
+def on_ray(inputs: Iterable[Input | None], stages: Stages, workers: int | None) -> Generator[ImageResult]:
     """What `Stages` makes of each image, in the order in which batches end.
 
-    workers: actors, each with a CPU (or a GPU, when the model is on one); 0 takes what the cluster has. RAY_ADDRESS
-    names the cluster; without it one is started on this machine, for this run. An actor that dies is started again.
+    workers: actors, each with a CPU (or a GPU, when the model is on one); None and 0 take what the cluster has.
+    RAY_ADDRESS names the cluster; without it one is started on this machine, for this run. An actor that dies is started
+    again.
     Frames of videos are processed by the process that started the run, not by actors.
     Raises `SettingError` without Ray or where no cluster answers, and `OutputError` when nothing can be written.
     """
@@ -40,9 +41,9 @@ def on_ray(inputs: Iterable[Input | None], stages: Stages, workers: int) -> Gene
     if not todo:
         return
     ray = load()
-    ours = _connect(ray, workers)
+    ours = _connect(ray, workers or 0)
     try:
-        yield from _results(_rows(ray, todo, stages, workers))
+        yield from _results(_rows(ray, todo, stages, workers or 0))
     except (ray.exceptions.RayError, ray.exceptions.UserCodeException) as error:
         reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
         raise OutputError(f"the run on Ray ended: {reason}") from error

@@ -34,6 +34,7 @@ from kshot.io.manifest import EMPTY, FAILED, Record, is_begun, read_manifest, st
 from kshot.io.rasters import BandSelection
 from kshot.io.whole import is_whole
 from kshot.methods.base import Task
+from kshot.ops.processor import core_count
 from kshot.segmenter import Segmenter
 from kshot.tasks import task_of
 from kshot.types import Prediction, Thresholds, patch_pixels
@@ -42,11 +43,14 @@ log = logging.getLogger(__name__)
 # The least area of an object in an image of some height and width, in pixels.
 LeastPixels = Callable[[Sequence[int]], float]
 # Takes images through the stages, with so many workers; results may come back in any order.
-Engine = Callable[[Iterable[Input | None], Stages, int], Generator[ImageResult]]
+Engine = Callable[[Iterable[Input | None], Stages, int | None], Generator[ImageResult]]
+_MOST_WORKERS = 4
 
 
-def on_this_machine(inputs: Iterable[Input | None], stages: Stages, workers: int) -> Generator[ImageResult]:
+def on_this_machine(inputs: Iterable[Input | None], stages: Stages, workers: int | None) -> Generator[ImageResult]:
     """The local engine: reading, inference and writing overlap."""
+    if workers is None:  # the inference keeps all cores busy by itself, and one reader feeds several of them
+        workers = max(1, min(_MOST_WORKERS, core_count() // 4))
     return overlapped(inputs, stages.read, stages.infer, stages.write, workers)
 
 
@@ -102,7 +106,7 @@ def label_folder(
     tiling: Tiling | None = None,
     skip: Collection[Path] = (),
     every: int = 1,
-    workers: int = 1,
+    workers: int | None = None,
     engine: Engine = on_this_machine,
     shard: Shard | None = None,
     keep: Collection[Path] = (),
@@ -121,8 +125,9 @@ def label_folder(
     tiling: large images are cut into tiles, and TIFFs too large for the memory are read, predicted and written in
     windows. watch: after the last image keep looking for new ones until Ctrl-C.
     skip: resolved paths of images to leave out. every: each `every`-th frame of a video is taken.
-    workers: threads that read, and as many that write, beside the inference; 0 does one thing after another.
-    engine: who does it; `ray_engine.on_ray` spreads the images over a cluster, whose actors `workers` counts then.
+    workers: threads that read, and as many that write, beside the inference; 0 does one thing after another; None takes
+    one for every four cores. engine: who does it; `ray_engine.on_ray` spreads the images over a cluster, whose actors
+    `workers` counts then; None takes what the cluster has.
     shard: one part of the folder, for several machines that share `out`; the last to end leaves what one run would.
     keep: files and folders beside the images that are read, such as supports, and must not be replaced.
     thresholds: what of each prediction is kept; without them components below `SPECK_PATCHES` patch tokens are not.
@@ -134,7 +139,7 @@ def label_folder(
     first image, `OutputError` when nothing can be written or another run is writing there.
     """
     out, started = Path(out), time.perf_counter()
-    if workers < 0:
+    if workers is not None and workers < 0:
         raise SettingError(f"{workers} workers; expected 0 or more")
     check_table(table, pixel_size)
     export, thresholds = export or Export(), thresholds or Thresholds()

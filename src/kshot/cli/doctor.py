@@ -75,12 +75,14 @@ def _torchvision() -> Finding:
 def _backbone() -> Finding:
     from kshot.backbones.base import DEFAULT, load_backbone
     from kshot.errors import KshotError
+    from kshot.features import accelerate, precision_of
 
     try:
-        spec = load_backbone(DEFAULT, device="cpu").spec
+        backbone = accelerate(load_backbone(DEFAULT, device="cpu"))
     except KshotError as error:
         return Finding("backbone", "problem", str(error))
-    return Finding("backbone", "ok", f"{spec.name} (default) loads, {spec.patch} px patches")
+    text = f"{backbone.spec.name} (default) loads, {backbone.spec.patch} px patches, computed by "
+    return Finding("backbone", "ok", text + precision_of(backbone))
 
 
 def _installed() -> Iterator[Finding]:

@@ -181,20 +181,20 @@ def _keywords(run: o.Run, format: str, shapes: o.Shapes) -> dict[str, Any]:
     """What `label_folder` is told of these options. Raises `SettingError`."""
     how: dict[str, Any] = {name: getattr(run, name) for name in ("resume", "overwrite", "limit", "every", "watch")}
     how |= {"formats": parsing.parse_formats(format), "export": shapes.export()}
-    shard = parsing.parse_shard(run.shard)
+    shard, workers = parsing.parse_shard(run.shard), parsing.parse_workers(run.workers)
     from kshot.batch import Shard, ray_engine
     from kshot.features.tiles import Tiling
 
     how["shard"] = shard and Shard(*shard)
     how["tiling"] = Tiling(run.tile, run.overlap) if run.tile is not None else None
     if run.engine == "local":
-        return how | {"workers": 1 if run.workers is None else run.workers}
+        return how | {"workers": workers}
     if run.engine != "ray":
         raise SettingError(f"--engine {run.engine}: choices: local, ray")
     if run.watch:
         raise SettingError("--watch with --engine ray: a Ray run ends with its images; use the local engine to watch")
     ray_engine.load()  # before there is an output folder
-    return how | {"workers": run.workers or 0, "engine": ray_engine.on_ray}
+    return how | {"workers": workers, "engine": ray_engine.on_ray}
 
 
 def _command_without(*flags: str) -> str:

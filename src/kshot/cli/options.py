@@ -279,9 +279,9 @@ class Run:
     overlap: Annotated[int, _run("How far tiles reach into each other, in pixels.")] = 64
     every: Annotated[int, _run("Take each N-th frame of videos.", min=1)] = 1
     watch: Annotated[bool, _run("Keep looking for new images until Ctrl-C.", "--watch")] = False
-    workers: Annotated[int | None, _run("Threads that read, and that write; actors of Ray.", env="WORKERS", min=0)] = (
-        None
-    )
+    workers: Annotated[
+        str, _run("Threads that read, and that write; actors of Ray: a number, or auto.", env="WORKERS")
+    ] = "auto"
     engine: Annotated[str, _run("local, or ray: a Ray cluster, see RAY_ADDRESS.", env="ENGINE")] = "local"
     shard: Annotated[str | None, _run("One part of the images, e.g. 2/4, for several machines.")] = None
     dry_run: Annotated[bool, _run("Say what would be done, and stop.", "--dry-run")] = False

@@ -90,6 +90,15 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     return int(number), int(count)
 
 
+def parse_workers(text: str) -> int | None:
+    """A number from 0 on; None for "auto"."""
+    if text == "auto":
+        return None
+    if not text.isdecimal():
+        raise SettingError(f"--workers {text}: expected a number from 0 on, or auto")
+    return int(text)
+
+
 def _parts(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(","))
 

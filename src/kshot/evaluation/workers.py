@@ -27,6 +27,7 @@ from kshot.evaluation.records import Row, RowReader, RowRules, read_rows, row_fi
 from kshot.features import FeatureCache
 from kshot.metrics import EpisodeCounts
 from kshot.metrics.scores import mean_of_ratios
+from kshot.ops.processor import core_count
 from kshot.segmenter import Segmenter
 
 Progress = Callable[[int, int, float], None]
@@ -78,13 +79,11 @@ def rank_and_world_size() -> tuple[int, int]:
 def worker_count(segmenter: Segmenter, wanted: int | None) -> int:
     """How many processes a run takes: `wanted`, by default one for each core that this process may use.
 
-    Those are fewer than the machine's in a container or under a queue. Processes that share one accelerator gain
-    nothing and hold the model once each, so there it is one.
+    Processes that share one accelerator gain nothing and hold the model once each, so there it is one.
     """
     if not str(segmenter.backbone.device).startswith("cpu"):
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return wanted or cores or 1
+    return wanted or core_count()
 
 
 def run_job(job: EvaluationJob, workers: int, progress: Progress | None) -> int:

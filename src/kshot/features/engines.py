@@ -27,7 +27,7 @@ from kshot.features._compiled_files import Compiled, read_compiled, write_compil
 from kshot.features.extract import prepare
 from kshot.io.images import read_image
 from kshot.ops.geometry import Frame
-from kshot.ops.similarity import has_matrix_units
+from kshot.ops.processor import has_matrix_units
 
 log = logging.getLogger(__name__)
 MIN_COSINE = 0.999

@@ -7,11 +7,12 @@ Where the features themselves were computed in bfloat16, so may be their product
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from kshot.ops.processor import has_matrix_units
 
 # Queries at a time: with 20,000 support tokens a block of cosines takes 80 MB.
 _BLOCK = 1024
@@ -51,13 +52,6 @@ def reduced_products(allowed: bool) -> Iterator[None]:
         yield
     finally:
         _reduced.reset(token)
-
-
-@cache
-def has_matrix_units() -> bool:
-    """Whether this processor has matrix units for bfloat16 (AMX)."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16"))
 
 
 def _cosines(queries: Tensor, supports: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from kshot.backbones.base import Backbone, load_backbone
 from kshot.errors import BackboneError, SettingError
 from kshot.features import accelerate, engines, extract, extract_many, precision_of
 from kshot.features._openvino import load
-from kshot.ops.similarity import has_matrix_units
+from kshot.ops.processor import has_matrix_units
 from kshot.types import Shot
 from tests.support import with_heads
 from tests.support.drawing import draw
