@@ -27,8 +27,8 @@ def on_ray(inputs: Iterable[Input | None], stages: Stages, workers: int | None) 
     """What `Stages` makes of each image, in the order in which batches end.
 
     workers: actors, each with a CPU (or a GPU, when the model is on one); None and 0 take what the cluster has.
-    RAY_ADDRESS names the cluster; without it one is started on this machine, for this run. An actor that dies is started
-    again.
+    RAY_ADDRESS names the cluster; without it one is started on this machine, for this run. An actor that dies is
+    started again.
     Frames of videos are processed by the process that started the run, not by actors.
     Raises `SettingError` without Ray or where no cluster answers, and `OutputError` when nothing can be written.
     """
