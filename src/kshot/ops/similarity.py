@@ -7,7 +7,6 @@ Where the features themselves were computed in bfloat16, so may be their product
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,13 +25,15 @@ def vmf_means(queries: Tensor, supports: Tensor, weights: Tensor, kappa: float) 
     weights: (n, k) non-negative; a column that is all zero gives zero. Queries and supports are of unit length.
     """
     total = weights.sum(0).clamp(min=1e-6)
-    sums = [block.mul_(kappa).exp_() @ weights for block in _in_blocks(cosines_less_one, queries, supports)]
-    return torch.cat(sums) / total
+    blocks = (cosines_less_one(rows, supports) for rows in queries.split(_BLOCK))
+    return torch.cat([block.mul_(kappa).exp_() @ weights for block in blocks]) / total
 
 
-def cosines(queries: Tensor, supports: Tensor) -> Iterator[Tensor]:
-    """Cosines of queries (q, c) with supports (n, c), in blocks of rows (<= 1024, n)."""
-    return _in_blocks(_cosines, queries, supports)
+def cosines(queries: Tensor, supports: Tensor, block: int = _BLOCK) -> Iterator[Tensor]:
+    """Cosines of queries (q, c) with supports (n, c), in blocks of rows (<= block, n)."""
+    for start in range(0, len(queries), block):
+        rows = queries[start : start + block]
+        yield cosines_less_one(rows, supports).add_(1) if _reduced.get() else rows @ supports.T
 
 
 def cosines_less_one(queries: Tensor, supports: Tensor) -> Tensor:
@@ -52,12 +53,3 @@ def reduced_products(allowed: bool) -> Iterator[None]:
         yield
     finally:
         _reduced.reset(token)
-
-
-def _cosines(queries: Tensor, supports: Tensor) -> Tensor:
-    return cosines_less_one(queries, supports).add_(1) if _reduced.get() else queries @ supports.T
-
-
-def _in_blocks(function: Any, queries: Tensor, supports: Tensor) -> Iterator[Tensor]:
-    for start in range(0, len(queries), _BLOCK):
-        yield function(queries[start : start + _BLOCK], supports)
