@@ -384,7 +384,7 @@ def test_a_config_may_lie_in_the_project_or_beside_the_images(
 def test_verbose_tells_kshots_own_steps(support_folder: Path, image_folder: Path) -> None:
     done = as_process("label", support_folder, image_folder, "-o", "out", *TOY, "-v")
     lines = done.stderr.splitlines()
-    assert "INFO backbone toy on cpu, method auto, refiner edges" in lines
+    assert "INFO backbone toy on cpu, torch.float32, method auto, refiner edges" in lines
     assert any(line.startswith("INFO sub/a.jpg: done") for line in lines)
     assert not [line for line in lines if line.startswith("DEBUG")]  # such as Pillow's, of each chunk
 

@@ -12,12 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import kshot
 from kshot.backbones.base import Backbone, load_backbone
+from kshot.cli import app
 from kshot.errors import BackboneError, SettingError
-from kshot.features import accelerate, engines, extract, extract_many, precision_of
+from kshot.features import _openvino, accelerate, engines, extract, extract_many, precision_of
 from kshot.features._openvino import load
+from kshot.io.manifest import read_settings
 from kshot.ops.processor import has_matrix_units
 from kshot.types import Shot
 from tests.support import with_heads
@@ -104,6 +107,18 @@ def test_tasks_work_across_engines(tmp_path: Path) -> None:
     picture = draw(5)[0]
     masks = [segmenter.predict(task, picture).mask for segmenter in (plain, quick)]
     assert masks[0].any() and (masks[0] == masks[1]).mean() > 0.99
+
+
+def test_a_run_says_its_engine_and_goes_on_with_no_other(
+    support_folder: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    own = [str(support_folder), str(image_folder), "-o", str(out), "--size", "96", "--workers", "auto"]
+    run = CliRunner().invoke(app, ["label", *own, "--inference-engine", "openvino"])
+    assert run.exit_code == 0, run.output
+    assert read_settings(out)["engine"] == f"openvino.{_openvino.precision()}"
+    again = CliRunner().invoke(app, ["label", *own, "--inference-engine", "torch", "--resume"])
+    assert again.exit_code == 2 and "(--inference-engine)" in again.output, again.output
 
 
 def test_auto_is_the_first_engine_that_agrees(reference: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
