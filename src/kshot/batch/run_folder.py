@@ -145,10 +145,6 @@ class RunFolder:
         """Refuse settings that would make other files than those that are there."""
         before = read_settings(self.out)
         now = json.loads(json.dumps(now))  # tuples become lists, as in the file
-        if before.get("task") != now["task"]:
-            raise SettingError(
-                f"{self.out}: holds the results of another task; choose another folder, or overwrite it (--overwrite)"
-            )
         # The images' folder may be mounted elsewhere on each of several machines.
         for name, options in (_BINDING | ({} if self.shard else {"images": "the folder of images"})).items():
             if before.get(name) != now.get(name):
@@ -156,3 +152,8 @@ class RunFolder:
                     f"{self.out}: the run in it had {name} {before.get(name)}, now it is {now.get(name)}; "
                     f"give the same again ({options}), choose another folder, or overwrite it (--overwrite)"
                 )
+        # Last, because most options make another task of the same supports.
+        if before.get("task") != now["task"]:
+            raise SettingError(
+                f"{self.out}: holds the results of another task; choose another folder, or overwrite it (--overwrite)"
+            )
