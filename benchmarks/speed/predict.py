@@ -1,13 +1,14 @@
-"""What `predict` costs beside the backbone's forward, and whether a folder run's memory grows.
+"""What `predict` costs beside the encoder's forward, and whether a folder run's memory grows.
 
-    python -m benchmarks.speed.predict --out benchmarks/results/predict.json
+    python -m benchmarks.speed.predict --backbone tiny --out benchmarks/results/predict_tiny.json
 
-Forward and whole call are timed by turns on the same images in one run, so that a busy machine slows both; the ratio
-of the medians counts, not the seconds.
+The forward of torch in float32, that of the engine, and the whole call are timed by turns on the same images in one
+run, so that a busy machine slows all; the ratios of the medians count, not the seconds.
 """
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import statistics
@@ -23,7 +24,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.settings import arguments, facts, write
-from kshot.features import prepare
+from kshot.backbones.base import Backbone, load_backbone
+from kshot.features import precision_of, prepare
 from kshot.io.images import read_image
 from kshot.io.manifest import Record
 from kshot.methods.base import Task
@@ -31,7 +33,7 @@ from kshot.ops.geometry import Frame
 from kshot.segmenter import Segmenter
 from kshot.types import Shot
 
-_CAT = 8
+_CLASSES = {"cat": 8, "dog": 12, "aeroplane": 1, "person": 15, "car": 7}
 
 
 def main() -> None:
@@ -39,29 +41,42 @@ def main() -> None:
     if options.child:
         _memory_child(options)
         return
-    segmenter = Segmenter(backbone=options.backbone, device="cpu", size=options.size)
-    report: dict[str, Any] = {"facts": facts(), "images": options.images, "size": segmenter.size, "shots": {}}
-    for shots in options.shots:
-        task = segmenter.fit(cat_shots(options.root, shots))
-        report["shots"][shots] = _ratio(segmenter, task, _images(options.root)[: options.images])
-        print(f"{shots} shots: {report['shots'][shots]}", flush=True)
+    segmenter = Segmenter(backbone=options.backbone, device="cpu", size=options.size, engine=options.engine)
+    reference = load_backbone(options.backbone, device="cpu")
+    report: dict[str, Any] = {"facts": facts(), "images": options.images, "size": segmenter.size}
+    report |= {"engine": precision_of(segmenter.backbone), "load": os.getloadavg()[0], "rows": []}
+    for ways in options.ways:
+        for shots in options.shots:
+            task = segmenter.fit(
+                [shot for label in list(_CLASSES)[:ways] for shot in shots_of(options.root, label, shots)]
+            )
+            row = _ratio(segmenter, reference, task, _images(options.root)[: options.images])
+            report["rows"].append({"ways": ways, "shots": shots, **row})
+            print(report["rows"][-1], flush=True)
     if options.memory_images:
         report["memory"] = _memory(options)
         print(f"memory: {report['memory']}")
     write(options.out, report)
 
 
-def _ratio(segmenter: Segmenter, task: Task, paths: list[Path]) -> dict[str, float]:
-    """Median seconds of the forward alone and of the whole call, by turns."""
-    forwards, calls = [], []
+def _ratio(segmenter: Segmenter, reference: Backbone, task: Task, paths: list[Path]) -> dict[str, float]:
+    """Median seconds of the forwards alone and of the whole call, by turns."""
+    references, forwards, calls = [], [], []
     for path in [*paths[:5], *paths]:  # the first five warm up
         image = read_image(path)
         frame = Frame.fit((image.shape[0], image.shape[1]), segmenter.size, segmenter.backbone.spec.patch)
         pixels = prepare(image, frame, segmenter.backbone.spec)[None]
+        references.append(_seconds(lambda pixels=pixels: reference.encode(pixels)))  # type: ignore[misc]
         forwards.append(_seconds(lambda pixels=pixels: segmenter.backbone.encode(pixels)))  # type: ignore[misc]
         calls.append(_seconds(lambda path=path: segmenter.predict(task, path)))  # type: ignore[misc]
-    forward, call = statistics.median(forwards[5:]), statistics.median(calls[5:])
-    return {"forward_s": round(forward, 4), "predict_s": round(call, 4), "ratio": round(call / forward, 3)}
+    float32, forward, call = (statistics.median(seconds[5:]) for seconds in (references, forwards, calls))
+    return {
+        "float32_forward_s": round(float32, 4),
+        "forward_s": round(forward, 4),
+        "predict_s": round(call, 4),
+        "ratio": round(call / forward, 3),
+        "ratio_to_float32_forward": round(call / float32, 3),
+    }
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -107,12 +122,17 @@ def _images(root: Path) -> list[Path]:
 
 
 def cat_shots(root: Path, shots: int) -> list[Shot]:
-    """The first images of VOC2012 with a cat that covers at least a twentieth of them."""
-    found = []
+    """`shots_of` cats."""
+    return shots_of(root, "cat", shots)
+
+
+def shots_of(root: Path, label: str, shots: int) -> list[Shot]:
+    """The first images of VOC2012 with a class that covers at least a twentieth of them."""
+    found: list[Shot] = []
     for path in sorted((root / "SegmentationClass").glob("*.png")):
-        mask = np.array(Image.open(path)) == _CAT
+        mask = np.array(Image.open(path)) == _CLASSES[label]
         if mask.mean() > 0.05:
-            found.append(Shot(root / "JPEGImages" / f"{path.stem}.jpg", mask=mask, label="cat"))
+            found.append(Shot(root / "JPEGImages" / f"{path.stem}.jpg", mask=mask, label=label))
         if len(found) == shots:
             break
     return found
@@ -121,7 +141,9 @@ def cat_shots(root: Path, shots: int) -> list[Shot]:
 def _options() -> argparse.Namespace:
     parser = arguments(__doc__, "root", "backbone", "size", "out")
     parser.add_argument("--images", type=int, default=50)
+    parser.add_argument("--engine", default="auto")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--ways", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--memory-images", type=int, default=0)
     parser.add_argument("--width", type=int, default=500, help="Of the images whose memory is measured.")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kshot.backbones.base import Backbone, Encoding
 from kshot.features._compiled_files import Compiled
+from kshot.ops.processor import core_count
 
 _PARTS = tuple(Encoding._fields)
 _TELEMETRY = "openvino_telemetry"
@@ -28,30 +29,31 @@ class Network:
     It computes with as many threads as torch does at the time, so that worker processes share the cores.
     """
 
-    def __init__(self, compiled: Compiled):
-        self._data = compiled.data
+    def __init__(self, compiled: Compiled, precision: str):
+        self._data, self._precision = compiled.data, precision
         self._by_threads: dict[int, _Requests] = {}
 
     def __call__(self, pixels: Tensor) -> Encoding:
         threads = torch.get_num_threads()
         requests = self._by_threads.get(threads)
         if requests is None:
-            requests = self._by_threads.setdefault(threads, _Requests(self._data, threads))
+            requests = self._by_threads.setdefault(threads, _Requests(self._data, self._precision, threads))
         return requests.encode(pixels)
 
 
 class _Requests:
     """A network in memory and its requests, of which each serves one call at a time."""
 
-    def __init__(self, data: bytes, threads: int):
-        self._network = _core().import_model(data, "CPU", _settings(threads))
+    def __init__(self, data: bytes, precision: str, threads: int):
+        self._network = _core().import_model(data, "CPU", _settings(precision, threads))
         self._names = [output.get_any_name() for output in self._network.outputs]
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def encode(self, pixels: Tensor) -> Encoding:
         """The encoding of an image (1, 3, H, W) float32."""
         with self._request() as request:
-            request.set_input_tensor(load().Tensor(pixels.contiguous().numpy(), shared_memory=True))
+            array = pixels.contiguous().numpy()
+            request.set_input_tensor(load().Tensor(array, shared_memory=True))
             request.infer()
             parts = {
                 name: torch.from_numpy(request.get_output_tensor(index).data.copy())
@@ -123,17 +125,22 @@ def compiled(backbone: Backbone, precision: str) -> tuple[bytes, Callable[[Tenso
     model.reshape([1, 3, -1, -1])
     for output, name in zip(model.outputs, module.names, strict=True):
         output.get_tensor().set_names({name})
-    hint = {"INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[precision]}
-    network = _core().compile_model(model, "CPU", _settings(torch.get_num_threads()) | hint)
+    network = _core().compile_model(model, "CPU", _settings(precision, torch.get_num_threads()))
     data = network.export_model()
     data = data if isinstance(data, bytes) else data.getvalue()
-    return data, Network(Compiled("", data))
+    return data, Network(Compiled("", data), precision)
 
 
 def _core() -> Any:
     return load().Core()
 
 
-def _settings(threads: int) -> dict[str, Any]:
-    # One image at a time on all threads; pinned threads of two processes would meet on one core.
-    return {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+def _settings(precision: str, threads: int) -> dict[str, Any]:
+    """Of a network that computes an image with so many threads, and as many images at once as the cores then allow."""
+    streams = max(1, core_count() // threads)
+    return {
+        "INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[precision],
+        "NUM_STREAMS": streams,
+        "INFERENCE_NUM_THREADS": streams * threads,
+        "ENABLE_CPU_PINNING": False,  # pinned threads of two processes would meet on one core
+    }

@@ -146,7 +146,7 @@ def _with_openvino(backbone: Backbone) -> Backbone:
     precision = _openvino.precision()
     name = f"openvino.{precision}"
     compiled = _checked(backbone, name, _openvino.version(), lambda: _openvino.compiled(backbone, precision))
-    return _accelerated(backbone, _openvino.Network(compiled), "openvino", name)
+    return _accelerated(backbone, _openvino.Network(compiled, precision), "openvino", name)
 
 
 def _with_autocast(backbone: Backbone) -> Backbone:
