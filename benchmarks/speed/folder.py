@@ -7,6 +7,7 @@ timed in slices between those of the run, so that a busy machine slows both; the
 """
 
 import argparse
+import os
 import shutil
 import statistics
 import tempfile
@@ -17,6 +18,7 @@ from typing import Any
 from benchmarks.settings import arguments, facts, write
 from benchmarks.speed.predict import cat_shots
 from kshot.batch import label_folder
+from kshot.features import precision_of
 from kshot.io.images import read_image
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
@@ -27,7 +29,8 @@ def main() -> None:
     segmenter = Segmenter(backbone=options.backbone, device="cpu")
     task = segmenter.fit(cat_shots(options.root, 1))
     sources = sorted((options.root / "JPEGImages").glob("*.jpg"))[: options.different]
-    report: dict[str, Any] = {"facts": facts(), "formats": options.formats, "rate": [], "growth": []}
+    report: dict[str, Any] = {"facts": facts(), "formats": options.formats, "load": os.getloadavg()[0]}
+    report |= {"engine": precision_of(segmenter.backbone), "rate": [], "growth": []}
     with tempfile.TemporaryDirectory() as folder:
         for workers in options.workers:
             report["rate"].append(_rate(segmenter, task, sources, Path(folder), workers, options))
@@ -86,7 +89,7 @@ def _fill(folder: Path, sources: list[Path], count: int) -> Path:
 
 
 def _options() -> argparse.Namespace:
-    parser = arguments(__doc__, "root", "backbone", "out")
+    parser = arguments(__doc__, "root", "out", backbone="tiny")
     parser.add_argument("--formats", nargs="+", default=["png", "overlay"])
     parser.add_argument("--images", type=int, nargs="*", default=[100, 1000])
     parser.add_argument("--different", type=int, default=25, help="Images that differ; the rest are copies.")

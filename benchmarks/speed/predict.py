@@ -47,9 +47,8 @@ def main() -> None:
     report |= {"engine": precision_of(segmenter.backbone), "load": os.getloadavg()[0], "rows": []}
     for ways in options.ways:
         for shots in options.shots:
-            task = segmenter.fit(
-                [shot for label in list(_CLASSES)[:ways] for shot in shots_of(options.root, label, shots)]
-            )
+            labels = list(_CLASSES)[:ways]
+            task = segmenter.fit([shot for label in labels for shot in shots_of(options.root, label, shots)])
             row = _ratio(segmenter, reference, task, _images(options.root)[: options.images])
             report["rows"].append({"ways": ways, "shots": shots, **row})
             print(report["rows"][-1], flush=True)
