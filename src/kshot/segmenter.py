@@ -16,11 +16,13 @@ from kshot.backbones import base as backbones
 from kshot.backbones.base import Backbone
 from kshot.errors import SettingError
 from kshot.features import accelerate, extract, extract_words, precision_of
+from kshot.io import videos
 from kshot.io.images import MAX_PIXELS, read_image
 from kshot.io.paths import list_images
 from kshot.io.rasters import BandSelection
 from kshot.io.tensor_file import read_learned
-from kshot.methods.base import FeatureSpec, Support, Task, load_method, settings_of
+from kshot.memory import DEFAULT_FRAMES, FrameMemory
+from kshot.methods.base import FeatureSpec, Scorer, Support, Task, load_method, settings_of
 from kshot.ops.geometry import FeatureMap
 from kshot.prompts import ShotReader, encode_shots
 from kshot.refiners.base import Refiner
@@ -137,7 +139,7 @@ class Segmenter:
         return self.decide(task, features, pixels)
 
     def decide(
-        self, task: Task, features: FeatureMap, image: NDArray[np.uint8], *, min_presence: float | None = None
+        self, task: Scorer, features: FeatureMap, image: NDArray[np.uint8], *, min_presence: float | None = None
     ) -> Prediction:
         """The cheap part: from the features of an image (h, w, 3) uint8 to its masks.
 
@@ -162,6 +164,35 @@ class Segmenter:
         found = list_images(images) if isinstance(images, str | Path) else images
         for image in found:
             yield self.predict(task, image)
+
+    def stream(
+        self,
+        source: int | str | Path | Iterable[ImageLike],
+        task: Task | str | Path,
+        *,
+        memory: int = DEFAULT_FRAMES,
+        newest: bool | None = None,
+    ) -> Iterator[Prediction]:
+        """Masks of the frames of a film, a camera or any iterable of images, each compared with `memory` earlier ones.
+
+        source: path of a video, number of a camera of this machine, or images in order, such as those of a generator.
+        newest: take the newest frame each time, and drop those that came meanwhile; by default of cameras alone.
+        memory: 0 predicts each frame by itself. Raises as `predict` does, `SettingError` and `ImageReadError`.
+        """
+        frames: Iterable[ImageLike]
+        if isinstance(source, str | Path):
+            frames = (frame.image(self.max_pixels) for frame in videos.frames(source))
+        else:
+            frames = videos.camera(source) if isinstance(source, int) else source
+        film = FrameMemory(task_of(task), memory)
+        for image in videos.newest(frames) if newest or (newest is None and isinstance(source, int)) else frames:
+            yield self.predict_frame(film, image)
+
+    def predict_frame(self, film: FrameMemory, image: ImageLike) -> Prediction:
+        """Masks of the next frame of a film, which then joins the memory. Raises as `predict` does."""
+        film.task.check_backbone(self.feature_spec.identity)
+        pixels = read_image(image, max_pixels=self.max_pixels, selection=self.band_selection)  # (h, w, 3) uint8
+        return self.decide(film, self.features(pixels), pixels)
 
     def features(self, image: NDArray[np.uint8]) -> FeatureMap:
         """The expensive part: features of an image (h, w, 3) uint8."""

@@ -20,6 +20,7 @@ from kshot.cli import app
 from kshot.errors import KshotError
 from kshot.formats.base import read_support
 from tests.support.drawing import draw
+from tests.support.films import film, scan
 from tests.support.listings import ADDING, example_distribution, installed, listings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,6 +63,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     picture, mask = draw(7, (320, 420))
     Image.fromarray(picture[..., ::-1]).save("support/dog/a.jpg")
     Image.fromarray(mask.astype(np.uint8) * 255).save("support/dog/a.png")
+    film(Path("film.mp4"), [draw(seed, (320, 420))[0] for seed in (0, 0, 1)])
+    scan(Path("stack.tif"))
     return tmp_path
 
 

@@ -151,6 +151,8 @@ class LabelledImage:
     """Boxes, points and scribbles of objects without outlines."""
     data: bytes | None = None
     """The encoded image, where its annotation file holds it and no file was found."""
+    part_of: Path | None = None
+    """Where the video is that it is a frame of, or the TIFF that it is a page of."""
 
     def __post_init__(self) -> None:
         # A polygon thinner than a pixel covers none; formats could not write the box of such an empty mask.

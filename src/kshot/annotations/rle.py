@@ -110,6 +110,12 @@ def area(mask: Rle) -> int:
     return int(coco.area(mask))
 
 
+def ious(first: Sequence[Rle], second: Sequence[Rle]) -> NDArray[np.float64]:
+    """(n, m) intersection over union of each of some masks with each of others of the same size."""
+    found: NDArray[np.float64] = coco.iou(list(first), list(second), [0] * len(second))
+    return found
+
+
 def box_xywh(mask: Rle) -> list[float]:
     """The smallest box around what is marked: left, top, width, height."""
     return [float(side) for side in coco.toBbox(mask)]

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from kshot.errors import InputError, KshotError, SettingError
 from kshot.io.names import odd_characters, printable
-from kshot.io.paths import list_images, may_hold_several, root_of
+from kshot.io.paths import file_of, list_images, may_hold_several, root_of
 from kshot.io.stems import unique_stems
 from kshot.io.tiff import pages
 from kshot.io.videos import SUFFIXES as VIDEOS
@@ -36,6 +36,8 @@ class Input:
     """Where it is one of a video."""
     problem: KshotError | None = None
     """Why there is no image."""
+    done: bool = False
+    """Whether an earlier run wrote its results, so that it only enters the memory of its film."""
 
     @property
     def is_page_or_frame(self) -> bool:
@@ -61,8 +63,9 @@ class Shard:
         return f"{self.number}/{self.count}"
 
     def holds(self, source: Input) -> bool:
-        """Whether the image belongs to this shard."""
-        return zlib.crc32(source.name.encode("utf-8", "surrogateescape")) % self.count == self.number - 1
+        """Whether the image belongs to this shard; all frames of a video do, or none, since they follow each other."""
+        name = file_of(source.name) if is_video(source.path) else source.name
+        return zlib.crc32(name.encode("utf-8", "surrogateescape")) % self.count == self.number - 1
 
 
 class Inputs:

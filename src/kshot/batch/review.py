@@ -1,17 +1,20 @@
 """What more shots do to the images of a run that were doubtful."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from kshot.errors import KshotError
 from kshot.formats.kshot_run import ACCEPTED, limits_of_run
 from kshot.io.manifest import FAILED, MANIFEST, is_begun, read_manifest, read_settings
 from kshot.io.pages_and_frames import read_images
 from kshot.io.paths import file_of
+from kshot.io.videos import is_video
+from kshot.memory import DEFAULT_FRAMES, MOST_FRAMES, FrameMemory
 from kshot.methods.base import Task
 from kshot.segmenter import Segmenter
 from kshot.types import Shot, Thresholds
@@ -50,17 +53,40 @@ def effect(
         groups.setdefault(root / file_of(name), []).append(name)
     pairs: list[tuple[float, float]] = []
     settings = read_settings(run)
+    frames = _frames_of(settings)
     for path, names in groups.items():
+        follow = frames if is_video(path) or settings.get("memory") else 0
+        needed = dict.fromkeys(_with_earlier(names, records, follow), path)
+        film = FrameMemory(task, follow)
         with suppress(KshotError):  # an image that cannot be read is left out of the figure
-            for name, image in read_images(dict.fromkeys(names, path), segmenter.band_selection, segmenter.max_pixels):
+            for name, image in read_images(needed, segmenter.band_selection, segmenter.max_pixels):
+                prediction = segmenter.predict_frame(film, image)
+                if name not in names:
+                    continue
                 limits = limits_of_run(settings, image.shape[:2], Thresholds())
-                after = segmenter.predict(task, image).filtered(**asdict(limits)).uncertainty
+                after = prediction.filtered(**asdict(limits)).uncertainty
                 pairs.append((records[name]["uncertainty"], after))
                 if progress:
                     progress(len(pairs), sum(map(len, groups.values())))
     if not pairs:
         return None
     return Effect(len(pairs), mean(before for before, _ in pairs), mean(after for _, after in pairs))
+
+
+def _frames_of(settings: Mapping[str, Any]) -> int:
+    """How many earlier frames a run compared a frame with."""
+    given = settings.get("memory")
+    if isinstance(given, int):
+        return min(max(given, 0), MOST_FRAMES)
+    return 0 if settings.get("tiling") else DEFAULT_FRAMES
+
+
+def _with_earlier(names: Collection[str], records: Collection[str], frames: int) -> list[str]:
+    """Frames, and those of a run that came before them within its memory, in order."""
+    film = file_of(next(iter(names)))
+    whole = sorted(name for name in records if file_of(name) == film)
+    places = {before for name in names for before in range(whole.index(name) - frames, whole.index(name) + 1)}
+    return [whole[place] for place in sorted(places) if place >= 0]
 
 
 def effect_of_accepted(

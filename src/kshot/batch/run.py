@@ -18,6 +18,7 @@ from kshot._version import __version__
 from kshot.annotations.advice import advice_of
 from kshot.annotations.model import Export, as_objects
 from kshot.annotations.statistics import MASKS
+from kshot.batch.films import FilmPredictor, Films, with_earlier_frames
 from kshot.batch.inputs import Images, Input, Inputs, Shard, common_root, roots_of
 from kshot.batch.large_images import LargeImages, predict_tiled
 from kshot.batch.object_table import check_table, to_table
@@ -33,6 +34,7 @@ from kshot.io.jsonl import LineWriter
 from kshot.io.manifest import EMPTY, FAILED, Record, is_begun, read_manifest, stem_of
 from kshot.io.rasters import BandSelection
 from kshot.io.whole import is_whole
+from kshot.memory import FrameMemory
 from kshot.methods.base import Task
 from kshot.ops.processor import core_count
 from kshot.segmenter import Segmenter
@@ -106,6 +108,8 @@ def label_folder(
     tiling: Tiling | None = None,
     skip: Collection[Path] = (),
     every: int = 1,
+    memory: int | None = None,
+    sequence: bool = False,
     workers: int | None = None,
     engine: Engine = on_this_machine,
     shard: Shard | None = None,
@@ -125,6 +129,9 @@ def label_folder(
     tiling: large images are cut into tiles, and TIFFs too large for the memory are read, predicted and written in
     windows. watch: after the last image keep looking for new ones until Ctrl-C.
     skip: resolved paths of images to leave out. every: each `every`-th frame of a video is taken.
+    memory: how many earlier frames of a film the next one is compared with, beside the supports; 0 does each by itself.
+    By default 5, or 0 with tiles. Where it is given, pages of a TIFF count as slices of a stack, with the same memory.
+    sequence: all images are frames of one film, or slices of one stack, in the order of their names.
     workers: threads that read, and as many that write, beside the inference; 0 does one thing after another; None takes
     one for every four cores. engine: who does it; `ray_engine.on_ray` spreads the images over a cluster, whose actors
     `workers` counts then; None takes what the cluster has.
@@ -145,6 +152,9 @@ def label_folder(
     export, thresholds = export or Export(), thresholds or Thresholds()
     task = task_of(task)
     task.check_backbone(segmenter.feature_spec.identity)
+    films = Films.of(
+        memory, sequence, tiled=tiling is not None, spread=shard is not None or engine is not on_this_machine
+    )
     tile = tiling.tile if tiling else None
     least = partial(_least_pixels, thresholds, segmenter.size, task.feature_spec.patch, tile)
     writers = _writers(formats, export, least)
@@ -157,9 +167,12 @@ def label_folder(
         **({"thresholds": asdict(thresholds)} if thresholds != Thresholds() else {}),
         **({"every": every} if every != 1 else {}),
         **({"table": table, "pixel_size": pixel_size} if table else {}),
+        **({"memory": memory} if memory is not None else {}),
+        **({"sequence": True} if sequence else {}),
         **(notes or {}),
     }
-    stages = _stages(segmenter, task, tiling, writers, out.resolve(), thresholds, least)
+    film = FilmPredictor(segmenter, FrameMemory(task, films.frames), films)
+    stages = _stages(film, tiling, writers, out.resolve(), thresholds, least)
     summary = Summary(str(out))
     check_replaced(
         out,
@@ -174,20 +187,21 @@ def label_folder(
         done = folder.open(settings, resume=resume, overwrite=overwrite)
         records: dict[str, Record] = {}
 
-        def todo() -> Iterator[Input | None]:
-            for source in inputs:
-                ours = source and source.name in done and given.get(source.name) == source.stem
-                if source and ours and _is_whole(out, done[source.name]):
-                    records[source.name] = done[source.name]
-                    summary.skipped += 1
-                else:
-                    yield source
+        def is_done(source: Input) -> bool:
+            ours = source.name in done and given.get(source.name) == source.stem
+            if not ours or not _is_whole(out, done[source.name]):
+                return False
+            records[source.name] = done[source.name]
+            summary.skipped += 1
+            return True
 
-        results = engine(todo(), stages, workers)
+        results = engine(with_earlier_frames(inputs, is_done, films), stages, workers)
         with _keeping(folder):
             manifest, timing = LineWriter(folder.manifest), LineWriter(folder.timing)
             try:
                 for result in results:
+                    if result.source.done:
+                        continue
                     records[result.record["input"]] = result.record
                     manifest.append(result.record)
                     timing.append({"input": result.record["input"], **result.seconds})
@@ -215,15 +229,15 @@ def label_folder(
 
 
 def _stages(
-    segmenter: Segmenter,
-    task: Task,
+    film: FilmPredictor,
     tiling: Tiling | None,
     writers: Mapping[str, Format],
     out: Path,
     thresholds: Thresholds,
     least: LeastPixels,
 ) -> Stages:
-    predict = partial(predict_tiled, segmenter, task, tiling) if tiling else partial(segmenter.predict, task)
+    segmenter, task = film.segmenter, film.memory.task
+    predict = partial(_tiled, segmenter, task, tiling) if tiling else film
     return Stages(
         partial(_filtered, predict, thresholds, least),
         writers,
@@ -235,13 +249,18 @@ def _stages(
     )
 
 
+def _tiled(segmenter: Segmenter, task: Task, tiling: Tiling, _: Input, image: NDArray[np.uint8]) -> Prediction:
+    return predict_tiled(segmenter, task, tiling, image)
+
+
 def _filtered(
-    predict: Callable[[NDArray[np.uint8]], Prediction],
+    predict: Callable[[Input, NDArray[np.uint8]], Prediction],
     thresholds: Thresholds,
     least: LeastPixels,
+    source: Input,
     image: NDArray[np.uint8],
 ) -> Prediction:
-    return predict(image).filtered(**asdict(replace(thresholds, min_area=least(image.shape[:2]))))
+    return predict(source, image).filtered(**asdict(replace(thresholds, min_area=least(image.shape[:2]))))
 
 
 def _least_pixels(thresholds: Thresholds, size: int, patch: int, tile: int | None, size_hw: Sequence[int]) -> float:

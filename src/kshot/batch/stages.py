@@ -59,8 +59,8 @@ class Stages:
     Each may run on a thread, or on another machine.
     """
 
-    predict: Callable[[NDArray[np.uint8]], Prediction]
-    """From an image (h, w, 3) uint8 to its masks."""
+    predict: Callable[[Input, NDArray[np.uint8]], Prediction]
+    """From an image (h, w, 3) uint8 to its masks; films want to know which frame it is."""
     writers: Mapping[str, Format]
     """What writes each format, by its name."""
     out: Path
@@ -96,7 +96,7 @@ class Stages:
         """Find the masks of an image that could be read; one that is done in windows is written, too."""
         if result.image is not None:
             with _stage(result, "infer"):
-                result.prediction = self.predict(result.image)
+                result.prediction = self.predict(result.source, result.image)
         elif result.page and self.large_images:
             with _stage(result, "infer"):
                 result.record |= self.large_images.label(result.source, result.page)
@@ -104,7 +104,7 @@ class Stages:
 
     def write(self, result: ImageResult) -> ImageResult:
         """Write the masks in all formats. Raises `OutputError` when the disk takes no more."""
-        if result.prediction is not None:
+        if result.prediction is not None and not result.source.done:
             with _stage(result, "write"):
                 result.record |= self._written(result.source, result.prediction)
         result.image = result.prediction = None

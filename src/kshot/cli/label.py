@@ -179,7 +179,8 @@ def _label(
 
 def _keywords(run: o.Run, format: str, shapes: o.Shapes) -> dict[str, Any]:
     """What `label_folder` is told of these options. Raises `SettingError`."""
-    how: dict[str, Any] = {name: getattr(run, name) for name in ("resume", "overwrite", "limit", "every", "watch")}
+    how: dict[str, Any] = {name: getattr(run, name) for name in ("resume", "overwrite", "limit", "watch")}
+    how |= {name: getattr(run, name) for name in ("every", "memory", "sequence")}
     how |= {"formats": parsing.parse_formats(format), "export": shapes.export()}
     shard, workers = parsing.parse_shard(run.shard), parsing.parse_workers(run.workers)
     from kshot.batch import Shard, ray_engine

@@ -278,6 +278,13 @@ class Run:
     tile: Annotated[int | None, _run("Cut images into tiles of this side, in pixels; 512 suits most.")] = None
     overlap: Annotated[int, _run("How far tiles reach into each other, in pixels.")] = 64
     every: Annotated[int, _run("Take each N-th frame of videos.", min=1)] = 1
+    memory: Annotated[
+        int | None,
+        _run("Frames of a film (pages of a TIFF) that the next is compared with; 0: none. [default: 5]", min=0),
+    ] = None
+    sequence: Annotated[
+        bool, _run("All images are frames of one film, or slices of one stack, by name.", "--sequence")
+    ] = False
     watch: Annotated[bool, _run("Keep looking for new images until Ctrl-C.", "--watch")] = False
     workers: Annotated[
         str, _run("Threads that read, and that write; actors of Ray: a number, or auto.", env="WORKERS")

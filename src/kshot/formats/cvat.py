@@ -57,9 +57,9 @@ class Cvat(AnnotationReader, AnnotationWriter):
         path = out / self.output
         with atomic_path(path) as beside, beside.open("w", encoding="utf-8") as file:
             file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
-            file.write(_text(path, _meta(annotations.classes)))
+            file.write(xml_text(path, xml_meta(annotations.classes)))
             for number, image in enumerate(annotations.images):
-                file.write(_text(path, _element(number, image, export)))
+                file.write(xml_text(path, _element(number, image, export)))
             file.write("</annotations>\n")
         return path
 
@@ -236,7 +236,8 @@ def _number(entry: Entry, text: str | None) -> float:
     return value
 
 
-def _meta(classes: Sequence[str]) -> Element:
+def xml_meta(classes: Sequence[str]) -> Element:
+    """The classes and their colours."""
     meta = Element("meta")
     task = ElementTree.SubElement(meta, "task")
     ElementTree.SubElement(task, "name").text = "kshot"
@@ -273,13 +274,14 @@ def _marks(prompts: Prompts) -> Iterator[tuple[str, str, dict[str, str]]]:
         for box in boxes:
             yield label, "box", {side: f"{at:.2f}" for side, at in zip(("xtl", "ytl", "xbr", "ybr"), box, strict=True)}
     for label, points in prompts.points.items():
-        yield label, "points", {"points": _pairs(points)}
+        yield label, "points", {"points": pairs(points)}
     for label, lines in prompts.scribbles.items():
         for line in lines:
-            yield label, "polyline", {"points": _pairs(line)}
+            yield label, "polyline", {"points": pairs(line)}
 
 
-def _pairs(points: Iterable[Sequence[float]]) -> str:
+def pairs(points: Iterable[Sequence[float]]) -> str:
+    """Points as CVAT writes them."""
     return ";".join(f"{x:.2f},{y:.2f}" for x, y in points)
 
 
@@ -293,10 +295,11 @@ def _shapes(annotation: Annotation, group: int, export: Export) -> Iterator[tupl
     outlines = polygons(annotation.mask, export.tolerance)
     together = {"group_id": str(group)} if len(outlines) > 1 else {}
     for corners in outlines:
-        yield "polygon", {"points": _pairs(corners)} | together
+        yield "polygon", {"points": pairs(corners)} | together
 
 
-def _text(path: Path, element: Element) -> str:
+def xml_text(path: Path, element: Element) -> str:
+    """An element as text. Raises `OutputError` for what XML cannot hold; path: of the file, for messages."""
     for text in (value for node in element.iter() for value in (node.text or "", *node.attrib.values())):
         if any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in text):
             raise OutputError(f"{path}: XML cannot hold the name {text!r}; rename it, or choose another format")

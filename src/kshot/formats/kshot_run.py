@@ -36,6 +36,7 @@ from kshot.formats.base import ImageWriter, ScoredReader
 from kshot.io.images import MAX_PIXELS, label_columns
 from kshot.io.jsonl import read_object
 from kshot.io.manifest import DONE, EMPTY, FAILED, MANIFEST, SETTINGS, ClassFacts, Record, stem_of
+from kshot.io.paths import file_of
 from kshot.io.rasters import MOST_PIXELS
 from kshot.types import IGNORE, Prediction, Shot, Thresholds, patch_pixels
 
@@ -150,7 +151,8 @@ def annotations_of_run(
         height, width = (int(side) for side in record["size_hw"])
         written = record.get("outputs", {}).get(OBJECTS)
         found = read_objects(out / written, (height, width)) if written else _masks(out, record, classes)
-        image = LabelledImage(name, (height, width), tuple(found), finder.find(name), stem_of(record))
+        film = None if file_of(name) == name else finder.find(file_of(name))
+        image = LabelledImage(name, (height, width), tuple(found), finder.find(name), stem_of(record), part_of=film)
         check_labels(image, classes)
         return image
 

@@ -1,15 +1,20 @@
 """Videos as sequences of images, decoded one after another. Needs the extra `video` (PyAV)."""
 
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from queue import Queue
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.errors import ImageReadError, ImageTooLargeError, SettingError
+from kshot.errors import ImageReadError, ImageTooLargeError, OutputError, SettingError
 
+Item = TypeVar("Item")
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
 
 
@@ -73,6 +78,96 @@ def frames(path: str | Path, every: int = 1) -> Iterator[VideoFrame]:
         raise ImageReadError(f"{name}: cannot be decoded{where} ({reason}); convert it, or leave it out") from error
     if number < 0:
         raise ImageReadError(f"{name}: a video without a frame that can be decoded; record it again, or leave it out")
+
+
+def frame_rate(path: Path | None) -> float | None:
+    """Frames a second of a video, as its header has them; None of other files, and where it says nothing."""
+    if path is None or not is_video(path):
+        return None
+    av = _load(str(path))
+    try:
+        with av.open(str(path)) as file:
+            rate = file.streams.video[0].average_rate
+            return float(rate) if rate else None
+    except (av.error.FFmpegError, OSError, ValueError, IndexError):
+        return None
+
+
+def write_video(path: Path, images: Iterable[NDArray[np.uint8]], rate: float) -> None:
+    """Write images (h, w, 3) as an .mp4 with `rate` frames a second; all get the size of the first.
+
+    H.264 where PyAV has an encoder of it, else MPEG-4. Sides become even, as both want them. Raises `OutputError`.
+    """
+    av = _load(str(path))
+    codec = next((name for name in ("libx264", "libopenh264") if name in av.codecs_available), "mpeg4")
+    try:
+        with av.open(str(path), "w", format="mp4") as file:
+            stream = None
+            for image in images:
+                if stream is None:
+                    stream = file.add_stream(codec, rate=Fraction(rate).limit_denominator(1001))
+                    stream.height, stream.width = (max(2, side - side % 2) for side in image.shape[:2])
+                    stream.pix_fmt, stream.bit_rate = "yuv420p", 16 * stream.height * stream.width
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                file.mux(stream.encode(frame.reformat(stream.width, stream.height)))
+            if stream is not None:
+                file.mux(stream.encode())
+    except (av.error.FFmpegError, ValueError) as error:
+        raise OutputError(f"{path}: cannot be written as a video ({error})") from error
+
+
+def camera(index: int) -> Iterator[NDArray[np.uint8]]:
+    """Images (h, w, 3) RGB of a camera of this machine, from 0, as long as it gives some.
+
+    Raises `ImageReadError` without PyAV, or where there is no such camera.
+    """
+    name = f"camera {index}"
+    av = _load(name)
+    places = {"linux": (f"/dev/video{index}", "v4l2"), "darwin": (str(index), "avfoundation")}
+    place, kind = places.get(sys.platform, (f"video={index}", "dshow"))
+    try:
+        with av.open(place, format=kind) as file:
+            for decoded in file.decode(file.streams.video[0]):
+                yield decoded.to_ndarray(format="rgb24")
+    except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
+        raise ImageReadError(f"{name}: cannot be opened ({getattr(error, 'strerror', None) or error})") from error
+
+
+def newest(source: Iterable[Item]) -> Iterator[Item]:
+    """The newest item of a live source each time one is asked for; those that came meanwhile are dropped.
+
+    A thread of its own takes the items; an error of the source is raised here, and the thread ends with the source, or
+    with its next item once nobody asks any more.
+    """
+    waiting: Queue[tuple[Item | None, BaseException | None]] = Queue()
+    done = threading.Event()
+
+    def take() -> None:
+        try:
+            for item in source:
+                if done.is_set():
+                    return
+                waiting.put((item, None))
+            waiting.put((None, None))
+        except BaseException as error:
+            waiting.put((None, error))
+
+    threading.Thread(target=take, name="kshot-camera", daemon=True).start()
+    try:
+        while True:
+            item, error = waiting.get()
+            last = item
+            while item is not None and not waiting.empty():
+                item, error = waiting.get()
+                last = last if item is None else item
+            if last is not None:
+                yield last
+            if error is not None:
+                raise error
+            if item is None:
+                return
+    finally:
+        done.set()
 
 
 def _kinds(file: Any) -> str:

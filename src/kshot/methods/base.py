@@ -101,6 +101,28 @@ class Encoder(Protocol):
         ...
 
 
+class Scorer(Protocol):
+    """What decides the masks of an image: a `Task`, or one that looks at other images too."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """N names."""
+        ...
+
+    @property
+    def presence_threshold(self) -> float:
+        """Probability of presence below which a class is left out of the mask."""
+        ...
+
+    def score(self, features: FeatureMap, image: NDArray[np.uint8] | None = None) -> Tensor:
+        """Class logits (N+1, gh, gw)."""
+        ...
+
+    def presence(self, features: FeatureMap, logits: Tensor) -> Tensor:
+        """(N,) probability in 0..1 that each class is in the image."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Task(ABC):
     """A fitted task of N classes: frozen, so threads may share it, and saveable.
