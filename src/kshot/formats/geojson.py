@@ -18,7 +18,7 @@ _DECIMALS = 9  # of a degree: a tenth of a millimetre
 
 
 class Geojson(AnnotationWriter):
-    """A .geojson per image, with a feature per object, holes kept, with class, score and area in pixels."""
+    """A .geojson per image, with a feature per object, holes kept, with class, score, area in pixels and source."""
 
     output = "geojson"
     holds = frozenset({"scores"})
@@ -37,6 +37,8 @@ class Geojson(AnnotationWriter):
         for image in as_objects(annotations).images:
             instances = (one.instance for one in image.annotations if not one.ignore)
             data = document_of(instances, *place_of(image.path), export.tolerance)
+            for feature in data["features"]:
+                feature["properties"]["source"] = image.name
             write_text(below(out, folder / f"{image.stem}.geojson"), json.dumps(data, allow_nan=False) + "\n")
         return folder
 
