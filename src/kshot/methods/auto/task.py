@@ -130,7 +130,8 @@ class Task(base.Task):
         if not self.settings.presence:
             return super().presence(features, logits)
         fitted, prior = self.fitted, self._prior()
-        cues = self.presence_cues(features, logits)
+        with self._products():
+            cues = self.presence_cues(features, logits)
         odds = alike_log_odds(cues[:, 0], fitted.left_out.top_k_log_ratios)
         if prior is not None and "presence" in prior.tensors:
             odds = torch.lerp(odds, photograph_log_odds(cues, prior.tensor("presence").to(cues)), fitted.prior_weight)
