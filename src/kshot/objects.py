@@ -7,7 +7,7 @@ numbers agree.
 import importlib
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import SettingError
+from kshot.ops.components import connected_components, split
 from kshot.ops.measures import intensities, shape_of
+from kshot.ops.object_shapes import ObjectShape
+from kshot.ops.polygons import Corners, rings
 
-# `ops.components` and `ops.polygons` load scikit-image, which a prediction without objects does without.
 if TYPE_CHECKING:
     import pandas as pd
     import supervision as sv
-
-    from kshot.ops.polygons import Corners
 
 _PREVIEW = 1024  # pixels of the longer side of what a notebook shows
 
@@ -33,9 +33,9 @@ class Polygon(NamedTuple):
 
     label: str
     """Name of the class."""
-    outer: "Corners"
+    outer: Corners
     """(n, 2) xy, pixels."""
-    holes: "tuple[Corners, ...]"
+    holes: tuple[Corners, ...]
     """(n, 2) xy each."""
 
 
@@ -85,9 +85,6 @@ class Instance:
 
         tolerance: how far in pixels a line may leave the mask's edge; 0 follows every pixel.
         """
-        from kshot.ops.components import connected_components
-        from kshot.ops.polygons import rings
-
         corner = np.array([self.place[1].start, self.place[0].start], np.float64)
         found = []
         for (rows, columns), part in connected_components(self.crop, corners=False):
@@ -112,25 +109,25 @@ def find_instances(
     classes: Sequence[str],
     method: str = "watershed",
     least: float = 0.0,
+    shapes: Mapping[str, ObjectShape] | None = None,
 ) -> Iterator[Instance]:
     """The objects of a label map (h, w) with scores (N+1, h, w), class by class, each class from top to bottom.
 
-    method, least: as `kshot.ops.components.split` takes them. The masks are disjoint and together the label map.
-    Raises `SettingError`.
+    method, least, shapes (by class): as `kshot.ops.components.split` takes them. The masks are disjoint and
+    together the label map. Raises `SettingError`.
     """
-    from kshot.ops.components import split
-
     size_hw = mask.shape[0], mask.shape[1]
     for index, name in enumerate(classes, start=1):
         score = scores[index]
-        for place, crop in split(mask == index, score, method, least):
+        for place, crop in split(mask == index, score, method, least, (shapes or {}).get(name)):
             yield Instance(name, crop, place, size_hw, float(np.clip(score[place][crop].mean(), 0, 1)))
 
 
 class Objects:
     """What a `Prediction` says as objects and in other programs' shapes; each is made when it is asked for.
 
-    method: "watershed" takes objects apart that touch, "components" takes each connected component as one.
+    method: "watershed" takes objects apart that touch, "learned" does so where the parts are more like the supports'
+    objects than the whole is, "components" takes each connected component as one.
     In the examples `pred` is the `Prediction` of one cell of 4 x 2 pixels, with its corner at (1, 1).
     """
 
@@ -138,6 +135,7 @@ class Objects:
     scores: NDArray[np.float32]
     classes: tuple[str, ...]
     image: NDArray[np.uint8] | None
+    shapes: Mapping[str, ObjectShape]
 
     def instances(self, method: str = "watershed", least: float = 0.0) -> tuple[Instance, ...]:
         """The objects, class by class and each class from top to bottom: the same masks give the same order.
@@ -148,7 +146,7 @@ class Objects:
         >>> cell.label, cell.area, cell.box_xyxy, cell.centroid_xy, round(cell.score, 2)
         ('cell', 8, (1, 1, 5, 3), (3.0, 2.0), 0.8)
         """
-        return tuple(find_instances(self.mask, self.scores, self.classes, method, least))
+        return tuple(find_instances(self.mask, self.scores, self.classes, method, least, self.shapes))
 
     def boxes(self, method: str = "watershed") -> NDArray[np.float64]:
         """(n, 4) left, top, right and bottom edges of the objects, in the order of `instances`.

@@ -7,6 +7,7 @@ give text classes something to lose against.
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 from torch import Tensor
 
 from kshot.errors import EmptyMaskError, MaskError, SettingError, SupportError
@@ -22,7 +24,9 @@ from kshot.io.class_masks import read_class_mask
 from kshot.io.images import MAX_PIXELS, name_of, read_image, read_mask
 from kshot.io.rasters import BandSelection
 from kshot.methods.base import Support
+from kshot.ops.components import connected_components
 from kshot.ops.geometry import FeatureMap, Frame, coverage, to_grid
+from kshot.ops.object_shapes import ObjectShape
 from kshot.ops.prompt_masks import grow_boxes, grow_marks, salient
 from kshot.types import IGNORE, ImageLike, Shot, check_same_size
 
@@ -34,6 +38,7 @@ _CONTRADICTORY = 0.5
 _IMAGE_BYTES = 128 * 2**20
 # What most images show besides objects, in plain words (open-vocabulary methods on CLIP use lists like it).
 BACKGROUND_WORDS = ("background", "sky", "ground", "wall", "floor", "grass", "trees", "water", "road", "building")
+_MIN_WHOLE = 3  # objects inside the image from which on those that its border cuts tell nothing of their shape
 Made = TypeVar("Made")
 
 
@@ -156,16 +161,17 @@ def labelled_support(
 def _encode(features: FeatureMap, name: str, shots: Sequence[Shot], classes: Sequence[str], max_pixels: int) -> Support:
     """The support of one image from all its shots."""
     masks = torch.zeros(len(classes), *features.grid_hw)
-    valid_mask = coverage(features.frame)
+    valid_mask, objects = coverage(features.frame), dict[str, ObjectShape]()
     for shot in shots:
         shown = _shown(shot, classes, features, name, max_pixels)
         valid_mask = torch.minimum(valid_mask, shown.valid_mask)
         masks = torch.maximum(masks, shown.masks)
+        objects |= shown.objects
     if all(shot.mask is not None for shot in shots):
         _check_consistent(masks, valid_mask, classes, name)
     kind = "image" if all(shot.prompt == "none" for shot in shots) else "mask"
     weight = max(float(shot.weight) for shot in shots)
-    return Support(features, _share(masks, valid_mask), valid_mask, kind, weight)
+    return Support(features, _share(masks, valid_mask), valid_mask, kind, weight, objects)
 
 
 def _check_consistent(masks: Tensor, valid_mask: Tensor, classes: Sequence[str], name: str) -> None:
@@ -184,15 +190,43 @@ def _shown(shot: Shot, classes: Sequence[str], features: FeatureMap, name: str, 
     """What one shot says of an image."""
     if shot.mask is not None:
         if isinstance(shot.label, str):
-            labels, wanted = read_class_mask(shot.mask, max_pixels=max_pixels).pixels, {1: shot.label}
+            read = read_class_mask(shot.mask, max_pixels=max_pixels)
+            labels, wanted, numbers = read.pixels, {1: shot.label}, read.objects
         else:
-            labels, wanted = read_mask(shot.mask, max_pixels=max_pixels), dict(shot.label)
-        return labelled_support(labels, wanted, classes, features, name)
+            labels, wanted, numbers = read_mask(shot.mask, max_pixels=max_pixels), dict(shot.label), None
+        numbers = numbers if shot.objects is None else shot.objects
+        shown = labelled_support(labels, wanted, classes, features, name)
+        return replace(shown, objects=_object_shapes(labels, wanted, numbers))
     _check_inside(shot, features.frame.size_hw, name)
     masks = torch.zeros(len(classes), *features.grid_hw)
     if shot.classes[0] in classes:
         masks[classes.index(shot.classes[0])] = _from_marks(shot, features)
     return Support(features, masks, coverage(features.frame))
+
+
+def _object_shapes(
+    labels: NDArray[np.uint8], wanted: Mapping[int, str], numbers: NDArray[np.integer] | None
+) -> dict[str, ObjectShape]:
+    """{class: what its objects are like}; numbers: (h, w), of objects; None takes connected components for them."""
+    found = {}
+    for label, name in wanted.items():
+        inside = labels == label
+        if numbers is None:
+            objects = list(connected_components(inside))
+        else:
+            kept = np.unique(np.where(inside, numbers, 0), return_inverse=True)[1].reshape(inside.shape)
+            places = enumerate(find_objects(kept), start=1)
+            objects = [(place, kept[place] == number) for number, place in places if place]
+        # What the border cuts is smaller than the object.
+        whole = [
+            mask
+            for (y, x), mask in objects
+            if min(y.start, x.start) > 0 and y.stop < inside.shape[0] and x.stop < inside.shape[1]
+        ]
+        shape = ObjectShape.of(whole if len(whole) >= _MIN_WHOLE else [mask for _, mask in objects])
+        if shape:
+            found[name] = shape
+    return found
 
 
 def _from_labels(

@@ -152,7 +152,7 @@ class Segmenter:
             scores = fine.softmax(0).numpy()
         named = dict(zip(task.classes, present.tolist(), strict=True))
         threshold = task.presence_threshold if min_presence is None else min_presence
-        return Prediction.from_scores(scores, task.classes, named, image, threshold)
+        return Prediction.from_scores(scores, task.classes, named, image, threshold, task.object_shapes)
 
     def predict_many(self, task: Task | str | Path, images: str | Path | Iterable[ImageLike]) -> Iterator[Prediction]:
         """Masks of a folder (with its sub-folders), a glob pattern or any iterable of images, one by one in order.

@@ -15,6 +15,7 @@ from kshot.errors import TaskError, TaskFileError
 from kshot.io.tensor_file import Learned, read_task
 from kshot.methods.base import LEARNED, FeatureSpec, Support, Task, load_method, method_named, settings_of
 from kshot.ops.geometry import FeatureMap, Frame
+from kshot.ops.object_shapes import ObjectShape
 
 
 def load_task(path: str | Path, method: str | Path | None = None) -> Task:
@@ -92,7 +93,9 @@ def _build(module: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> T
             tensors.get(f"{index}.token"),
             tensors.get(f"{index}.objectness"),
         )
-        supports.append(Support(features, tensors[f"{index}.masks"], tensors[f"{index}.valid_mask"], **facts))
+        objects = {name: ObjectShape(**shape) for name, shape in facts.pop("objects", {}).items()}
+        masks, valid_mask = tensors[f"{index}.masks"], tensors[f"{index}.valid_mask"]
+        supports.append(Support(features, masks, valid_mask, **facts, objects=objects))
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header["settings"].items()}
     learned = None
     if "learned" in header:

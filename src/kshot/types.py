@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kshot.errors import MaskError, SettingError, ShapeError, SupportError
 from kshot.objects import Objects
+from kshot.ops.object_shapes import ObjectShape
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,6 +60,9 @@ class Shot:
     """Polylines off the class."""
     text: str | None = None
     """Words instead of an image."""
+    objects: NDArray[np.integer] | None = field(default=None, repr=False)
+    """(h, w) numbers that tell the objects of the mask apart, 0 outside; by default a mask's own, where it has one
+    label an object, else its connected components. They tell `instances("learned")` what one object is like."""
     weight: float = 1.0
     """How much this shot counts in a class's vector beside the others, above 0; read by `text`, `image-prompt` and
     `clip-dinoiser`. Shots of one image share the largest."""
@@ -75,6 +79,8 @@ class Shot:
         self._check_prompts()
         if isinstance(self.mask, np.ndarray) and isinstance(self.image, np.ndarray):
             check_same_size(self.mask.shape[:2], self.image.shape[:2], "the mask")
+        if self.objects is not None and isinstance(self.mask, np.ndarray):
+            check_same_size(self.objects.shape, self.mask.shape[:2], "the numbers of objects")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -188,6 +194,8 @@ class Prediction(Objects):
     """Names of the labels 1..N."""
     image: NDArray[np.uint8] | None = field(default=None, repr=False)
     """(h, w, 3), the image itself, for overlays."""
+    shapes: Mapping[str, ObjectShape] = field(default_factory=dict, repr=False)
+    """{class: what the objects of the supports are like}, for `instances("learned")`."""
 
     def __post_init__(self) -> None:
         ways, size = len(self.classes), self.mask.shape
@@ -210,6 +218,7 @@ class Prediction(Objects):
         present: Mapping[str, float] | None = None,
         image: NDArray[np.uint8] | None = None,
         presence_threshold: float = 0.5,
+        shapes: Mapping[str, ObjectShape] | None = None,
     ) -> "Prediction":
         """Decide: each pixel takes its best class among those that are present.
 
@@ -219,7 +228,7 @@ class Prediction(Objects):
         if present is None:
             present = {name: float(scores[i + 1].max()) for i, name in enumerate(names)}
         kept = [0, *(i + 1 for i, name in enumerate(names) if present[name] >= presence_threshold)]
-        return cls(labels_of(scores, kept), scores, dict(present), names, image)
+        return cls(labels_of(scores, kept), scores, dict(present), names, image, dict(shapes or {}))
 
     @property
     def size_hw(self) -> tuple[int, int]:

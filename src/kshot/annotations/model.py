@@ -34,7 +34,7 @@ class Export:
     """How annotations are written, for the formats that leave a choice. Raises `SettingError`."""
 
     instances: str | None = None
-    """"components" or "watershed" splits masks into objects; None keeps them as they are."""
+    """"components", "watershed" or "learned" splits masks into objects; None keeps them as they are."""
     polygons: bool = False
     """Polygons instead of masks."""
     tolerance: float = 0.0
@@ -167,6 +167,14 @@ class LabelledImage:
             self.size_hw,
             by_area=False,
         )
+
+    def numbers(self) -> NDArray[np.int32]:
+        """(h, w): the number, from 1, of the annotation on top of each pixel; 0 where none or an ignored one is."""
+        numbers = np.zeros(self.size_hw, np.int32)
+        for number, one in enumerate(self.stacked, start=1):
+            left, top, crop = one.crop
+            numbers[top : top + crop.shape[0], left : left + crop.shape[1]][crop] = 0 if one.ignore else number
+        return numbers
 
     @property
     def stacked(self) -> tuple[Annotation, ...]:

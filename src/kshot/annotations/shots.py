@@ -36,14 +36,14 @@ def shots_of(annotations: AnnotationSet) -> ShotList:
     shots = ShotList(skipped=annotations.skipped)
     for image in annotations.images:
         with shots.skipped.alone():
-            shots += list(_shots(image, annotations.classes, shots.skipped))
+            shots += list(_shots(image, annotations, shots.skipped))
     if not shots:
         shots.skipped.raise_first()
     return shots
 
 
-def _shots(image: LabelledImage, classes: Sequence[str], skipped: Skipped) -> Iterator[Shot]:
-    prompts = image.prompts
+def _shots(image: LabelledImage, annotations: AnnotationSet, skipped: Skipped) -> Iterator[Shot]:
+    prompts, classes, objects = image.prompts, annotations.classes, annotations.objects
     shown: dict[int, str] = {}
     if image.annotations or prompts:
         _ = image.found  # before anything of its size is made
@@ -54,7 +54,7 @@ def _shots(image: LabelledImage, classes: Sequence[str], skipped: Skipped) -> It
             mask[y0:y1, x0:x1][mask[y0:y1, x0:x1] == 0] = IGNORE
         shown = {index: name for index, name in enumerate(classes, start=1) if (mask == index).any()}
         if shown:
-            yield Shot(image.found, mask=mask, label=shown)
+            yield Shot(image.found, mask=mask, label=shown, objects=image.numbers() if objects else None)
     for name in dict.fromkeys([*prompts.boxes, *prompts.points, *prompts.scribbles]):
         if name in shown.values():
             for kind, marks in (("box", prompts.boxes), ("point", prompts.points), ("line", prompts.scribbles)):

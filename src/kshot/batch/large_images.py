@@ -47,7 +47,7 @@ def predict_tiled(segmenter: Segmenter, task: Task, tiling: Tiling, image: NDArr
     for strip in _blended(tiling, size_hw, len(task.classes), scores_of):
         scores[:, top : top + strip.shape[1]] = strip
         top += strip.shape[1]
-    return Prediction.from_scores(scores, task.classes, present, image, task.presence_threshold)
+    return Prediction.from_scores(scores, task.classes, present, image, task.presence_threshold, task.object_shapes)
 
 
 @dataclass(frozen=True)

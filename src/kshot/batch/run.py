@@ -286,7 +286,19 @@ def settings_of_run(
         "refiner_settings": asdict(segmenter.refiner_settings),
         "formats": [name for name in writers if name != OBJECTS],
         "export": asdict(export),
+        **({"objects": _shapes_of(task)} if export.instances == "learned" else {}),
     }
+
+
+def _shapes_of(task: Task) -> dict[str, dict[str, Any]]:
+    """What the objects of each class are like. Raises `SettingError` for a class without any."""
+    shapes = task.object_shapes
+    missing = [name for name in task.classes if name not in shapes]
+    if missing:
+        raise SettingError(
+            f"instances (--instances) learned: no support's mask shows an object of {', '.join(missing)}; use watershed"
+        )
+    return {name: asdict(shape) for name, shape in shapes.items()}
 
 
 def _writers(formats: Sequence[str], export: Export, least: LeastPixels) -> dict[str, Format]:

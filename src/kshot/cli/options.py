@@ -208,7 +208,9 @@ class Prompts:
 class Shapes:
     """How labels are written, for the formats that leave a choice."""
 
-    instances: Annotated[str | None, _shapes("Split masks into objects: components or watershed.")] = None
+    instances: Annotated[
+        str | None, _shapes("Split masks into objects: components, watershed, learned (from supports).")
+    ] = None
     polygons: Annotated[
         bool, _shapes("Polygons where a format holds masks too (coco, labelme, ...).", "--polygons")
     ] = False

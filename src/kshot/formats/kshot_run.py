@@ -38,6 +38,7 @@ from kshot.io.jsonl import read_object
 from kshot.io.manifest import DONE, EMPTY, FAILED, MANIFEST, SETTINGS, ClassFacts, Record, stem_of
 from kshot.io.paths import file_of
 from kshot.io.rasters import MOST_PIXELS
+from kshot.ops.object_shapes import ObjectShape
 from kshot.types import IGNORE, Prediction, Shot, Thresholds, patch_pixels
 
 ACCEPTED = _reviewed.ACCEPTED
@@ -265,7 +266,8 @@ class SavedLabels:
             raise MaskError(f"{path}: holds the scores of another image or of other classes; label it again")
         limits = limits_of_run(self.settings, planes.shape[1:], self.thresholds)
         least = 0.5 if limits.min_presence is None else limits.min_presence
-        whole = Prediction.from_scores(planes, classes, present, presence_threshold=least)
+        shapes = {name: ObjectShape(**facts) for name, facts in (self.settings.get("objects") or {}).items()}
+        whole = Prediction.from_scores(planes, classes, present, presence_threshold=least, shapes=shapes)
         return whole.filtered(min_score=limits.min_score, min_area=limits.min_area or 0)
 
     def _is_changed(self, record: Record) -> bool:

@@ -42,6 +42,8 @@ class ClassMask:
     kind: MaskKind
     labels: tuple[int, ...] = ()
     """What it marks the class with, without 0 and without 255 where that means ignore; of drawings none."""
+    objects: NDArray[np.integer] | None = None
+    """(h, w): the number of the object that each pixel is of, 0 outside; None where one label marks all."""
 
 
 def read_class_mask(mask: MaskLike, *, max_pixels: int | None = None) -> ClassMask:
@@ -84,7 +86,8 @@ def _of_labels(values: NDArray[np.integer], kind: MaskKind, *, drawn: bool) -> C
     if not counts_objects:
         pixels[values == IGNORE] = IGNORE
         labels -= {IGNORE}
-    return ClassMask(pixels, kind, tuple(sorted(labels)))
+    objects = np.where(pixels == 1, values, values.dtype.type(0)) if len(labels) > 1 else None
+    return ClassMask(pixels, kind, tuple(sorted(labels)), objects)
 
 
 def _whole(array: NDArray[Any], name: str) -> NDArray[np.integer]:

@@ -30,6 +30,7 @@ from kshot.errors import (
 from kshot.io.tensor_file import Learned, digest, read_learned, write_task
 from kshot.methods._contract import problem_of
 from kshot.ops.geometry import FeatureMap
+from kshot.ops.object_shapes import ObjectShape
 from kshot.ops.presence import presence
 from kshot.ops.similarity import reduced_products
 from kshot.types import Shot
@@ -54,6 +55,8 @@ class Support:
     for words; words that stand for no class are background words."""
     weight: float = 1.0
     """Above 0: how much the support counts in a class's embedding."""
+    objects: Mapping[str, ObjectShape] = field(default_factory=dict)
+    """{class: what its objects in this image are like}; for instances("learned") of predictions, not for methods."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -198,6 +201,15 @@ class Task(ABC):
             )
 
     @property
+    def object_shapes(self) -> dict[str, ObjectShape]:
+        """{class: what its objects in all supports are like}, of the classes that masks show."""
+        found = {
+            name: ObjectShape.pooled(support.objects[name] for support in self.supports if name in support.objects)
+            for name in self.classes
+        }
+        return {name: shape for name, shape in found.items() if shape}
+
+    @property
     def presence_threshold(self) -> float:
         """Probability of presence below which a class is left out of the mask."""
         return 0.5
@@ -234,7 +246,10 @@ class Task(ABC):
             "classes": self.classes,
             "feature_spec": asdict(self.feature_spec),
             "frames": [asdict(support.features.frame) for support in self.supports],
-            "supports": self._support_facts(),
+            "supports": [
+                facts | {"objects": {name: asdict(shape) for name, shape in support.objects.items()}}
+                for facts, support in zip(self._support_facts(), self.supports, strict=True)
+            ],
         }
         header |= self.source_facts()
         if self.learned is not None:

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, find_objects
 from scipy.sparse import coo_array, csgraph
-from skimage.measure import label
 
 from kshot.errors import SettingError
+from kshot.ops.object_shapes import ObjectShape, split_by_shape
 
-METHODS = ("components", "watershed")
+METHODS = ("components", "watershed", "learned")
 # Two peaks are two objects where the saddle between them is lower than this fraction of the lower peak. Three quarters
 # separate discs that overlap by a fifth of their width, and keep an ellipse of 1 : 2, or a ragged outline, whole.
 _SADDLE = 0.75
@@ -33,17 +33,29 @@ def split(
     score: NDArray[np.float32] | None = None,
     method: str = "components",
     least: float = 0.0,
+    shape: ObjectShape | None = None,
 ) -> Iterator[Component]:
     """The instances of a mask (h, w), each as its box and its mask there; disjoint, and together the mask.
 
     method: "components" for the 8-connected components; "watershed" also splits them where the distance to their rim,
-    times the score (h, w) in 0..1 if given, dips between two peaks. least: pixels of what is split off by watershed; a
-    smaller basin goes to those around it. In the order of their first pixels. Raises `SettingError` for another method.
+    times the score (h, w) in 0..1 if given, dips between two peaks; "learned" where the parts are more like the known
+    objects, `shape`, than the whole is (`object_shapes`). least: pixels of what is split off by watershed; a smaller
+    basin goes to those around it. In the order of the components' first pixels. Raises `SettingError` for another
+    method, and for "learned" without a shape.
     """
     check_method(method)
     found = connected_components(mask)
     if method == "components":
         yield from found
+        return
+    if method == "learned":
+        if shape is None:
+            raise SettingError(
+                "instances (--instances) 'learned': no support's mask shows what one object is like; use watershed"
+            )
+        for place, inside in found:
+            for crop in split_by_shape(inside, None if score is None else score[place], shape):
+                yield _cropped(place, crop)
         return
     for group in _grouped(found):
         yield from _basins(group, score, least)
@@ -114,6 +126,7 @@ def _touching(runs: NDArray[np.int64], width: int, corners: bool) -> coo_array:
 def _basins(components: Sequence[Component], score: NDArray[np.float32] | None, least: float) -> Iterator[Component]:
     """Components split into the basins of their peaks, each of at least so many pixels; score: (h, w) of the image."""
     # Imported here, since most runs split nothing.
+    from skimage.measure import label
     from skimage.morphology import local_maxima, reconstruction
     from skimage.segmentation import watershed
 
@@ -139,6 +152,12 @@ def _basins(components: Sequence[Component], score: NDArray[np.float32] | None, 
     parts = [(owners[index], index, place) for index, place in enumerate(find_objects(basins), start=1) if place]
     for _, index, place in sorted(parts, key=lambda part: part[:2]):
         yield _moved(place, corner, 1), basins[place] == index
+
+
+def _cropped(place: Box, mask: NDArray[np.bool_]) -> Component:
+    """A mask in a box as its own smaller box."""
+    (own,) = find_objects(mask.view(np.uint8))
+    return _moved(own, (place[0].start, place[1].start), 1), mask[own]
 
 
 def _large_enough(areas: NDArray[np.int64], owners: NDArray[np.int32], least: float) -> NDArray[np.bool_]:
@@ -210,6 +229,8 @@ class StripComponents:
 
     def add(self, strip: NDArray[np.uint8], scores: NDArray[np.float32] | None = None) -> None:
         """Take the next rows (r, w) of labels, and the score of each pixel's own label; all strips have one width."""
+        from skimage.measure import label  # not at the top: fitting and predicting do without scikit-image
+
         numbers = label(strip, background=0, connectivity=2)  # (r, w)
         areas = np.bincount(numbers.ravel()).astype(np.int64)
         labels = np.zeros(len(areas), np.int64)
@@ -242,6 +263,8 @@ class StripComponents:
         self, strips: Iterable[NDArray[np.uint8]], table: ComponentTable, kept: NDArray[np.bool_]
     ) -> Iterator[NDArray[np.uint8]]:
         """The same strips again, where the pixels of components that are not kept are background; kept: (n,)."""
+        from skimage.measure import label
+
         stays = np.append(kept, False)[table.pieces]  # background is no component
         for strip, before in zip(strips, self._before, strict=True):
             numbers = label(strip, background=0, connectivity=2)

@@ -1,0 +1,156 @@
+"""Objects that touch, taken apart by the size and the shape of objects that somebody outlined.
+
+1. A component is over-segmented: a basin for each peak of the distance to its rim times the score.
+2. Basins merge pair by pair, where the saddle between them is highest relative to the lower peak: a tree.
+3. Each node of the tree is one object or what its two children are, whichever is more like the known objects, pixel by
+   pixel; dynamic programming finds the best cut (after Arteta et al., MICCAI 2012, section 2, who choose among nested
+   regions so; here the score of a region is not learned by an SVM but follows from few outlined objects).
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt, find_objects, gaussian_filter
+
+from kshot.ops.measures import solidity
+
+# Peaks are kept apart unless the saddle between them is this close to the lower one: many basins, to merge later.
+_SADDLE = 0.97
+_SMOOTHING = 1.0  # pixels, of the distance to the rim, whose ridges are ragged
+_LEAST_AREA_STD, _LEAST_SOLIDITY_STD = 0.3, 0.04  # few objects look more alike than the next ones will be
+_LIKE = 0.8  # a component that is so much like one object is one
+Crop = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ObjectShape:
+    """How large and how round the known objects of a class are."""
+
+    count: int
+    """Objects that it was learned from; at least 1."""
+    log_area: float
+    """Mean of the logarithm of their areas in pixels."""
+    log_area_std: float
+    solidity: float
+    """Mean; see `measures.solidity`."""
+    solidity_std: float
+
+    @classmethod
+    def of(cls, masks: Iterable[Crop]) -> "ObjectShape | None":
+        """The shape of objects, each a mask (h, w); None without any."""
+        facts = np.array([[math.log(mask.sum()), solidity(mask)] for mask in masks if mask.any()])
+        if not len(facts):
+            return None
+        (area, solid), (area_std, solid_std) = facts.mean(0).tolist(), facts.std(0).tolist()
+        return cls(len(facts), area, area_std, solid, solid_std)
+
+    @classmethod
+    def pooled(cls, shapes: "Iterable[ObjectShape]") -> "ObjectShape | None":
+        """The shape of all objects of several sets."""
+        rows = np.array([[s.count, s.log_area, s.log_area_std, s.solidity, s.solidity_std] for s in shapes])
+        if not len(rows):
+            return None
+        counts, means, stds = rows[:, 0], rows[:, 1::2], rows[:, 2::2]
+        mean = counts @ means / counts.sum()
+        std = np.sqrt(counts @ (stds**2 + (means - mean) ** 2) / counts.sum())
+        return cls(int(counts.sum()), float(mean[0]), float(std[0]), float(mean[1]), float(std[1]))
+
+    def likeness(self, area: int, solid: float) -> float:
+        """0..1, how much like the known objects one is; more solid ones count as like. Falls slowly far away."""
+        of_area = (math.log(area) - self.log_area) / max(self.log_area_std, _LEAST_AREA_STD)
+        of_shape = min(0.0, solid - self.solidity) / max(self.solidity_std, _LEAST_SOLIDITY_STD)
+        return 1 / (1 + (of_area**2 + of_shape**2) / 2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Node:
+    """A region of the tree."""
+
+    basins: tuple[int, ...]
+    area: int
+    value: float
+    """Pixels times likeness of the best cut of it."""
+    parts: tuple[tuple[int, ...], ...]
+    """The basins of each object of that cut."""
+
+
+def split_by_shape(inside: Crop, score: NDArray[np.float32] | None, shape: ObjectShape) -> Iterator[Crop]:
+    """The objects of one component (h, w), each a mask of its size; score: (h, w) in 0..1."""
+    whole = int(inside.sum())
+    if shape.likeness(whole, solidity(inside)) >= _LIKE:
+        yield inside
+        return
+    basins, height = _basins(inside, score)
+    for part in _best_cut(basins, height, shape):
+        yield np.isin(basins, part)
+
+
+def _basins(inside: Crop, score: NDArray[np.float32] | None) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """(h, w) numbers of basins from 1, and the height (h, w) that they lie in."""
+    # Imported here, since most runs split nothing.
+    from skimage.measure import label
+    from skimage.morphology import local_maxima, reconstruction
+    from skimage.segmentation import watershed
+
+    padded = np.pad(inside, 1)
+    height = gaussian_filter(distance_transform_edt(padded), _SMOOTHING) * padded
+    if score is not None:
+        height *= np.pad(np.clip(score, 0.01, 1), 1)
+    peaks = local_maxima(reconstruction(_SADDLE * height, height), allow_borders=True) & padded
+    basins = watershed(-height, label(peaks, connectivity=2), mask=padded, connectivity=2)
+    return basins[1:-1, 1:-1], height[1:-1, 1:-1]
+
+
+def _best_cut(
+    basins: NDArray[np.int32], height: NDArray[np.float64], shape: ObjectShape
+) -> tuple[tuple[int, ...], ...]:
+    """The basins of each object."""
+    peaks = {index: float(height[basins == index].max()) for index in range(1, basins.max() + 1)}
+    nodes = {index: _node(basins, (index,), shape) for index in peaks}
+    saddles = _saddles(basins, height)
+    while saddles:
+        first, second = max(saddles, key=lambda pair: saddles[pair] / min(peaks[pair[0]], peaks[pair[1]]))
+        joined = max(peaks) + 1
+        nodes[joined] = _node(basins, nodes[first].basins + nodes[second].basins, shape, (nodes[first], nodes[second]))
+        peaks[joined] = max(peaks[first], peaks[second])
+        del saddles[first, second]
+        for pair in [pair for pair in saddles if first in pair or second in pair]:
+            (other,) = set(pair) - {first, second}
+            saddles[other, joined] = max(saddles.pop(pair), saddles.get((other, joined), 0.0))
+        del nodes[first], nodes[second]
+    return tuple(part for node in nodes.values() for part in node.parts)
+
+
+def _node(
+    basins: NDArray[np.int32], members: tuple[int, ...], shape: ObjectShape, children: tuple[_Node, ...] = ()
+) -> _Node:
+    region = np.isin(basins, members)
+    (place,) = find_objects(region.view(np.uint8))
+    area = int(region.sum())
+    value, apart = area * shape.likeness(area, solidity(region[place])), sum(child.value for child in children)
+    if children and apart > value:
+        return _Node(members, area, apart, tuple(part for child in children for part in child.parts))
+    return _Node(members, area, value, (members,))
+
+
+def _saddles(basins: NDArray[np.int32], height: NDArray[np.float64]) -> dict[tuple[int, int], float]:
+    """{pair of neighbouring basins: the highest of their common border's pixels, the lower one of two}."""
+    found: dict[tuple[int, int], float] = {}
+    down, across = slice(1, None), slice(None, -1)
+    whole = slice(None)
+    for one, two in (
+        ((across, whole), (down, whole)),
+        ((whole, across), (whole, down)),
+        ((across, across), (down, down)),
+        ((across, down), (down, across)),
+    ):
+        a, b = basins[one], basins[two]
+        met = (a != b) & (a > 0) & (b > 0)
+        low = np.minimum(height[one], height[two])[met]
+        for pair, saddle in zip(np.sort(np.stack([a[met], b[met]], 1)).tolist(), low.tolist(), strict=True):
+            key = (pair[0], pair[1])
+            found[key] = max(found.get(key, 0.0), saddle)
+    return found

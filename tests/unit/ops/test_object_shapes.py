@@ -1,0 +1,68 @@
+"""Objects that touch come apart where their parts are more like known objects than the whole is."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from kshot.errors import SettingError
+from kshot.ops.components import split
+from kshot.ops.object_shapes import ObjectShape
+
+
+def disc(radius: int, size_hw: tuple[int, int] = (80, 160), at: tuple[int, int] = (40, 40)) -> np.ndarray:
+    rows, columns = np.mgrid[: size_hw[0], : size_hw[1]]
+    return (rows - at[0]) ** 2 + (columns - at[1]) ** 2 < radius**2
+
+
+def ellipse(long: int, short: int) -> np.ndarray:
+    rows, columns = np.mgrid[:80, :160]
+    return ((rows - 40) / short) ** 2 + ((columns - 80) / long) ** 2 < 1
+
+
+def test_the_shape_is_that_of_the_objects() -> None:
+    shape = ObjectShape.of([np.ones((4, 4), bool), np.ones((8, 8), bool), np.zeros((2, 2), bool)])
+    assert shape is not None and (shape.count, shape.solidity, shape.solidity_std) == (2, 1, 0)
+    assert shape.log_area == pytest.approx(math.log(32)) and shape.log_area_std == pytest.approx(math.log(2))
+    assert ObjectShape.of([]) is None and ObjectShape.pooled([]) is None
+
+
+def test_pooled_sets_have_the_shape_of_all_their_objects() -> None:
+    squares = [np.ones((side, side), bool) for side in (3, 5, 9, 4)]
+    whole, parts = (
+        ObjectShape.of(squares),
+        ObjectShape.pooled([ObjectShape.of(squares[:1]), ObjectShape.of(squares[1:])]),
+    )
+    assert parts is not None and whole is not None and parts.count == 4
+    assert (parts.log_area, parts.log_area_std) == pytest.approx((whole.log_area, whole.log_area_std))
+
+
+def test_what_one_object_is_like_decides_where_a_component_is_cut() -> None:
+    """Two discs that overlap by half are one object to who knows long objects, and two to who knows discs."""
+    pair = disc(20, at=(40, 60)) | disc(20, at=(40, 85))
+    of_discs, of_pairs = ObjectShape.of([disc(20)]), ObjectShape.of([pair])
+    assert [len(list(split(pair, None, "learned", shape=shape))) for shape in (of_discs, of_pairs)] == [2, 1]
+
+
+def test_a_long_object_stays_whole_though_it_is_large() -> None:
+    long = ellipse(60, 14)
+    assert len(list(split(long, None, "learned", shape=ObjectShape.of([long])))) == 1
+    assert len(list(split(long, None, "learned", shape=ObjectShape.of([disc(5)])))) == 1  # no peaks to part it at
+
+
+def test_without_a_known_object_the_way_out_is_named() -> None:
+    with pytest.raises(SettingError, match="use watershed"):
+        list(split(disc(9), None, "learned"))
+
+
+@settings(deadline=None, max_examples=60)
+@given(mask=arrays(np.bool_, st.tuples(st.integers(1, 14), st.integers(1, 14))), area=st.integers(1, 40))
+def test_parts_are_disjoint_and_make_up_the_mask(mask: np.ndarray, area: int) -> None:
+    total = np.zeros(mask.shape, int)
+    for place, inside in split(mask, None, "learned", shape=ObjectShape(1, math.log(area), 0.1, 0.9, 0.1)):
+        assert inside.any(0).all() or inside.any(1).all()
+        total[place] += inside
+    assert np.array_equal(total, mask.astype(int))
