@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -102,11 +103,15 @@ def run_commands(page: Path) -> None:
         assert result.exit_code == 0, (line, result.output, result.exception)
 
 
+@pytest.mark.filterwarnings("ignore:OpenCV")  # which supervision misses
 @pytest.mark.parametrize("page", [p for p in RUN if blocks(p, "python")], ids=lambda p: p.name)
 def test_every_snippet_runs(page: Path, workplace: Path) -> None:
     namespace: dict[str, object] = {}
     with listed(page, workplace):
         for snippet in blocks(page, "python"):
+            library = re.match(r"# needs (\w+)\n", snippet)
+            if library and find_spec(library[1]) is None:
+                continue
             if not re.match(r"# [\w/]+\.py\n", snippet):  # a file, which is there
                 exec(compile(snippet, str(page), "exec"), namespace)
     assert namespace

@@ -9,9 +9,14 @@ from torch import Tensor
 from kshot.methods.base import Support
 from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.pooling import stack_tokens
-from kshot.ops.similarity import DENSITY_FLOOR, vmf_means
+from kshot.ops.similarity import DENSITY_FLOOR, cosines, vmf_means
 
 _FLOOR = 1e-6
+MANY = 32
+"""Supports beyond which their tokens are kept as a coreset, so that scoring does not slow down with them."""
+CORESET_TOKENS = 1024
+"""Of the background, and of each class."""
+_ASSIGNED = 16  # times as many tokens find their nearest one in a coreset; of more, evenly drawn ones do
 
 
 class SupportTokens(NamedTuple):
@@ -30,7 +35,36 @@ def stack_supports(supports: Sequence[Support]) -> SupportTokens:
     background = stack_tokens([support.background for support in supports])  # (n,)
     labels = torch.cat([background[None], classes]).T
     kept = labels.sum(1) > 0
-    return SupportTokens(tokens[kept], labels[kept].contiguous())
+    stacked = SupportTokens(tokens[kept], labels[kept].contiguous())
+    return coreset(stacked) if len(supports) > MANY else stacked
+
+
+def coreset(supports: SupportTokens, most: int = CORESET_TOKENS) -> SupportTokens:
+    """A bank of many references as at most `most` tokens for the background and for each class, weighted by their kind.
+
+    A token belongs to what it shows most of. Of those of one kind, evenly drawn ones stay, and each takes over the
+    labels of the tokens that it is nearest to. Labels sum to what they summed to; the caller's order does not matter.
+    """
+    kinds, parts = supports.labels.argmax(1), []
+    for kind in range(supports.labels.shape[1]):
+        tokens, labels = (each[kinds == kind] for each in supports)
+        if len(tokens) > most:
+            tokens, labels = _drawn(tokens, labels, _ASSIGNED * most)
+            centres, _ = _drawn(tokens, labels, most)
+            nearest = torch.cat([cosine.argmax(1) for cosine in cosines(tokens, centres)])
+            tokens, labels = centres, labels.new_zeros(len(centres), labels.shape[1]).index_add_(0, nearest, labels)
+        parts.append((tokens, labels))
+    tokens, labels = (torch.cat(each) for each in zip(*parts, strict=True))
+    return SupportTokens(tokens, labels.contiguous())
+
+
+def _drawn(tokens: Tensor, labels: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """At most so many of the tokens, evenly along one direction of theirs, whose labels stand for all."""
+    if len(tokens) <= most:
+        return tokens, labels
+    order = tokens.double().sum(1).argsort(stable=True)
+    kept = order[torch.linspace(0, len(order) - 1, most).round().long()]
+    return tokens[kept], labels[kept] * (labels.sum(0) / labels[kept].sum(0).clamp(min=_FLOOR))
 
 
 def log_ratios(shares: Tensor, floor: float = _FLOOR) -> Tensor:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from kshot.io.tensor_file import Learned
 from kshot.methods import base
-from kshot.methods._support_tokens import SupportTokens, log_ratios
+from kshot.methods._support_tokens import MANY, SupportTokens, coreset, log_ratios
 from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.similarity import DENSITY_FLOOR, cosines_less_one, vmf_means
 
@@ -84,6 +84,7 @@ def fit(supports: Sequence[base.Support], settings: Settings, prior: Learned | N
     strides = (pure / most).sqrt().ceil().clamp(min=1).int().tolist()
     kept = [_thinned(support, planes, strides) for support, planes in zip(supports, labels, strict=True)]
     own = SupportTokens(torch.cat([tokens for tokens, _ in kept]), torch.cat([weights for _, weights in kept]))
+    own = coreset(own) if len(supports) > MANY else own
     if prior is None:
         return own
     backgrounds, weight = sum(bool(support.background.any()) for support in supports), settings.background_prior_weight

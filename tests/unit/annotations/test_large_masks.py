@@ -13,12 +13,12 @@ from PIL import Image
 from scipy.ndimage import find_objects
 from skimage.measure import label
 
-from kshot.annotations import polygons, rle
+from kshot.annotations import rle
 from kshot.annotations.model import Annotation, AnnotationSet, Export
 from kshot.formats import coco, cvat, kshot_run, label_studio, labelme, voc, yolo
 from kshot.formats.png import save_labels
 from kshot.io import images
-from kshot.ops import components
+from kshot.ops import components, polygons
 from kshot.ops.components import connected_components
 
 SIDE = 3000

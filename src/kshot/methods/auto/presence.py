@@ -51,12 +51,13 @@ def token_cosines(supports: Sequence[Support], features: FeatureMap) -> Tensor:
     found = torch.zeros(supports[0].masks.shape[0])
     if features.token is None:
         return found
-    for support in supports:
-        if support.features.token is not None and support.kind != "text":
-            shown = support.masks.flatten(1).amax(1) > 0
-            cosine = torch.dot(features.token.float().cpu(), support.features.token.float().cpu())
-            found = torch.where(shown.cpu(), found.maximum(cosine), found)
-    return found
+    having = [s for s in supports if s.features.token is not None and s.kind != "text"]
+    if not having:
+        return found
+    tokens = torch.stack([s.features.token for s in having if s.features.token is not None]).float().cpu()  # (s, c)
+    shown = torch.stack([s.masks.flatten(1).amax(1) > 0 for s in having]).cpu()  # (s, N)
+    best = torch.where(shown, (tokens @ features.token.float().cpu())[:, None], 0.0).amax(0)
+    return found.maximum(best)
 
 
 def photograph_log_odds(cues: Tensor, model: Tensor) -> Tensor:
