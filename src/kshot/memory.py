@@ -48,6 +48,7 @@ class FrameMemory:
             raise SettingError(f"a memory of {frames} frames; expected 0..{MOST_FRAMES}")
         self.task = task
         self.classes, self.presence_threshold = task.classes, task.presence_threshold
+        self.object_shapes = task.object_shapes
         self.cuts = 0
         """How many shots have ended so far."""
         self._memory: deque[_Remembered] = deque(maxlen=frames)

@@ -117,6 +117,11 @@ class Scorer(Protocol):
         """Probability of presence below which a class is left out of the mask."""
         ...
 
+    @property
+    def object_shapes(self) -> Mapping[str, ObjectShape]:
+        """{class: what its objects in the supports are like}."""
+        ...
+
     def score(self, features: FeatureMap, image: NDArray[np.uint8] | None = None) -> Tensor:
         """Class logits (N+1, gh, gw)."""
         ...
