@@ -25,7 +25,7 @@ METHODS = (
 )
 PARTS = (
     *("affinity_smoothing", "self_support", "calibrate_threshold", "ensemble"),
-    *("background_prior", "cycle_consistency", "calibrate_scores", "presence"),
+    *("background_prior", "pixels", "calibrate_scores", "presence"),
 )
 _ENOUGH = 6  # images of a class that 5 shots and a query need
 

@@ -27,6 +27,7 @@ from kshot.methods.base import Support
 from kshot.ops.components import connected_components
 from kshot.ops.geometry import FeatureMap, Frame, coverage, to_grid
 from kshot.ops.object_shapes import ObjectShape
+from kshot.ops.pixel_features import sample_pixels, working_copy
 from kshot.ops.prompt_masks import grow_boxes, grow_marks, salient
 from kshot.types import IGNORE, ImageLike, Shot, check_same_size
 
@@ -98,21 +99,25 @@ def encode_shots(
     features_of: Callable[[NDArray[np.uint8]], FeatureMap],
     reader: ShotReader,
     words_of: Callable[[Sequence[str]], FeatureMap] | None = None,
+    *,
+    pixels: bool = False,
 ) -> tuple[Support, ...]:
     """One support per image, then those of words, with masks (N, gh, gw) in the order of `classes`.
 
     Shots that share an image share its encoding, and one's foreground is no background of the other. words_of: embeds
-    n texts as a row of n patch tokens. Raises the `InputError`s of reading, `MaskError`, `EmptyMaskError`,
-    `SupportError` where masks of one image contradict each other, and what `words_of` raises for a backbone that reads
-    no words.
+    n texts as a row of n patch tokens. pixels: draw single pixels too, of images of which each shot is a mask. Raises
+    the `InputError`s of reading, `MaskError`, `EmptyMaskError`, `SupportError` where masks of one image contradict each
+    other, and what `words_of` raises for a backbone that reads no words.
     """
     given = tuple(shots)
     texts = [shot for shot in given if shot.text]
     if texts and words_of is None:
         raise SettingError(f"the text {texts[0].text!r}: nothing here reads words; give an image of the class")
     words = _encode_words(texts, classes, words_of) if words_of and texts else ()
-    images = reader.by_image(given, lambda pixels, name: (features_of(pixels), name))
-    supports = tuple(_encode(features, name, group, classes, reader.max_pixels) for (features, name), group in images)
+    images = reader.by_image(
+        given, lambda image, name: (features_of(image), name, working_copy(image) if pixels else None)
+    )
+    supports = tuple(_encode(*made, group, classes, reader.max_pixels) for made, group in images)
     promised = {name for _, group in images for shot in group for name in shot.classes}
     _check_all_shown(supports, classes, promised)
     return supports + words
@@ -158,20 +163,33 @@ def labelled_support(
     return Support(features, _share(masks, valid_mask), valid_mask)
 
 
-def _encode(features: FeatureMap, name: str, shots: Sequence[Shot], classes: Sequence[str], max_pixels: int) -> Support:
-    """The support of one image from all its shots."""
+def _encode(
+    features: FeatureMap,
+    name: str,
+    copy: NDArray[np.uint8] | None,
+    shots: Sequence[Shot],
+    classes: Sequence[str],
+    max_pixels: int,
+) -> Support:
+    """The support of one image from all its shots; copy: (h', w', 3), the image made small, of which
+    single pixels are drawn."""
     masks = torch.zeros(len(classes), *features.grid_hw)
     valid_mask, objects = coverage(features.frame), dict[str, ObjectShape]()
+    drawn: list[NDArray[np.uint8]] = []
     for shot in shots:
-        shown = _shown(shot, classes, features, name, max_pixels)
+        shown, labels = _shown(shot, classes, features, name, max_pixels)
         valid_mask = torch.minimum(valid_mask, shown.valid_mask)
         masks = torch.maximum(masks, shown.masks)
         objects |= shown.objects
+        if labels is not None:
+            drawn.append(labels)
+    pixels = None
     if all(shot.mask is not None for shot in shots):
         _check_consistent(masks, valid_mask, classes, name)
+        pixels = None if copy is None else sample_pixels(copy, drawn)
     kind = "image" if all(shot.prompt == "none" for shot in shots) else "mask"
     weight = max(float(shot.weight) for shot in shots)
-    return Support(features, _share(masks, valid_mask), valid_mask, kind, weight, objects)
+    return Support(features, _share(masks, valid_mask), valid_mask, kind, weight, objects, pixels)
 
 
 def _check_consistent(masks: Tensor, valid_mask: Tensor, classes: Sequence[str], name: str) -> None:
@@ -186,8 +204,10 @@ def _check_consistent(masks: Tensor, valid_mask: Tensor, classes: Sequence[str],
             )
 
 
-def _shown(shot: Shot, classes: Sequence[str], features: FeatureMap, name: str, max_pixels: int) -> Support:
-    """What one shot says of an image."""
+def _shown(
+    shot: Shot, classes: Sequence[str], features: FeatureMap, name: str, max_pixels: int
+) -> tuple[Support, NDArray[np.uint8] | None]:
+    """What one shot says of an image: its support, and for a mask the labels (h, w) of its pixels."""
     if shot.mask is not None:
         if isinstance(shot.label, str):
             read = read_class_mask(shot.mask, max_pixels=max_pixels)
@@ -196,12 +216,13 @@ def _shown(shot: Shot, classes: Sequence[str], features: FeatureMap, name: str, 
             labels, wanted, numbers = read_mask(shot.mask, max_pixels=max_pixels), dict(shot.label), None
         numbers = numbers if shot.objects is None else shot.objects
         shown = labelled_support(labels, wanted, classes, features, name)
-        return replace(shown, objects=_object_shapes(labels, wanted, numbers))
+        shown = replace(shown, objects=_object_shapes(labels, wanted, numbers))
+        return shown, _class_labels(labels, wanted, classes)
     _check_inside(shot, features.frame.size_hw, name)
     masks = torch.zeros(len(classes), *features.grid_hw)
     if shot.classes[0] in classes:
         masks[classes.index(shot.classes[0])] = _from_marks(shot, features)
-    return Support(features, masks, coverage(features.frame))
+    return Support(features, masks, coverage(features.frame)), None
 
 
 def _object_shapes(
@@ -247,6 +268,17 @@ def _from_labels(
         else:  # a speck of one class among others teaches nothing, and is no background either
             valid_mask = valid_mask - mask
     return shown, valid_mask
+
+
+def _class_labels(labels: NDArray[np.uint8], wanted: Mapping[int, str], classes: Sequence[str]) -> NDArray[np.uint8]:
+    """A label map (h, w) with w + 1 for class w, 0 for everything else and 255 for what is ignored."""
+    table = np.zeros(IGNORE + 1, np.uint8)
+    table[IGNORE] = IGNORE
+    for label, class_name in wanted.items():
+        if class_name in classes:
+            table[label] = classes.index(class_name) + 1
+    found: NDArray[np.uint8] = table[labels]
+    return found
 
 
 def _check_all_shown(supports: Sequence[Support], classes: Sequence[str], promised: Set[str]) -> None:

@@ -149,7 +149,7 @@ class Segmenter:
             logits = task.score(features, image)  # (n+1, gh, gw), 0 = background
             present = task.presence(features, logits)  # (n,)
             fine = self.refiner.refine(logits, features.frame, image, self.refiner_settings)  # (n+1, h, w)
-            scores = fine.softmax(0).numpy()
+            scores = task.with_pixels(fine, image).softmax(0).numpy()
         named = dict(zip(task.classes, present.tolist(), strict=True))
         threshold = task.presence_threshold if min_presence is None else min_presence
         return Prediction.from_scores(scores, task.classes, named, image, threshold, task.object_shapes)
@@ -204,7 +204,8 @@ class Segmenter:
         Raises `InputError`s that name the shot, and `SettingError` for words when the backbone reads none.
         """
         words_of = partial(extract_words, self.backbone)
-        return encode_shots(shots, classes, self.features, self.shot_reader, words_of)
+        pixels = self.method.Task.reads_pixels
+        return encode_shots(shots, classes, self.features, self.shot_reader, words_of, pixels=pixels)
 
     @property
     def feature_spec(self) -> FeatureSpec:

@@ -5,6 +5,7 @@ file, and it has to be the one that the task was fitted with.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kshot.io.tensor_file import Learned, read_task
 from kshot.methods.base import LEARNED, FeatureSpec, Support, Task, load_method, method_named, settings_of
 from kshot.ops.geometry import FeatureMap, Frame
 from kshot.ops.object_shapes import ObjectShape
+from kshot.ops.pixel_features import PixelSamples
 
 
 def load_task(path: str | Path, method: str | Path | None = None) -> Task:
@@ -94,8 +96,11 @@ def _build(module: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> T
             tensors.get(f"{index}.objectness"),
         )
         objects = {name: ObjectShape(**shape) for name, shape in facts.pop("objects", {}).items()}
+        pixels = None
+        if f"{index}.pixel_features" in tensors:
+            pixels = PixelSamples(*(tensors[f"{index}.pixel_{each.name}"] for each in fields(PixelSamples)))
         masks, valid_mask = tensors[f"{index}.masks"], tensors[f"{index}.valid_mask"]
-        supports.append(Support(features, masks, valid_mask, **facts, objects=objects))
+        supports.append(Support(features, masks, valid_mask, **facts, objects=objects, pixels=pixels))
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header["settings"].items()}
     learned = None
     if "learned" in header:

@@ -4,7 +4,7 @@ Only the cheap part runs here, on features from the cache. In a support of one w
 ignored: they are no background, and this shot does not show them as their own class.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -24,12 +24,13 @@ from kshot.io.tensor_file import Learned
 from kshot.methods.base import Support, Task
 from kshot.metrics import CalibrationCounts, EpisodeCounts, IoUCounts, boundary_f
 from kshot.ops.geometry import FeatureMap
+from kshot.ops.pixel_features import PixelSamples, sample_pixels
 from kshot.prompts import labelled_support
 from kshot.segmenter import Segmenter
 from kshot.types import IGNORE, Prediction
 
 # Kept in memory by each process, so that an image that comes again is neither read nor decoded again.
-_FEATURE_BYTES, _PIXEL_BYTES, _MASKS = 300 * 2**20, 200 * 2**20, 8192
+_FEATURE_BYTES, _PIXEL_BYTES, _MASKS, _SAMPLES = 300 * 2**20, 200 * 2**20, 8192, 1024
 Pixels = NDArray[np.uint8]
 
 
@@ -69,6 +70,7 @@ class EpisodeRunner:
         self._features_in_memory = BoundedCache[FeatureMap](_FEATURE_BYTES, lambda found: found.features.nbytes)
         self._pixels_in_memory = BoundedCache[Pixels](_PIXEL_BYTES, lambda pixels: pixels.nbytes)
         self._masks = lru_cache(maxsize=_MASKS)(self._make_masks)
+        self._samples = lru_cache(maxsize=_SAMPLES)(self._make_samples)
 
     @property
     def forwards(self) -> int:
@@ -129,7 +131,16 @@ class EpisodeRunner:
         mask, valid_mask = self._masks(image_id, own, tuple(c for c in classes if c != own))
         masks = torch.zeros(len(classes), *features.grid_hw)
         masks[way - 1] = mask
-        return Support(features, masks, valid_mask)
+        if not self.segmenter.method.Task.reads_pixels:
+            return Support(features, masks, valid_mask)
+        pixels = self._samples(image_id, own, tuple(c for c in classes if c != own))
+        labels = torch.where(pixels.labels > 0, way, 0).to(torch.uint8)
+        return Support(features, masks, valid_mask, pixels=replace(pixels, labels=labels))
+
+    def _make_samples(self, image_id: str, own: int, others: tuple[int, ...]) -> PixelSamples:
+        """Single pixels of a support of class `own`, in which `others` are ignored."""
+        labels = self.data.way_mask(image_id, (own, *others))
+        return sample_pixels(self.image(image_id), [np.where(labels > 1, np.uint8(IGNORE), labels)])
 
     def _make_masks(self, image_id: str, own: int, others: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """(gh, gw) soft mask of class `own`, and the valid mask, of a support in which `others` are ignored."""

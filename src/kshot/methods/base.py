@@ -31,6 +31,7 @@ from kshot.io.tensor_file import Learned, digest, read_learned, write_task
 from kshot.methods._contract import problem_of
 from kshot.ops.geometry import FeatureMap
 from kshot.ops.object_shapes import ObjectShape
+from kshot.ops.pixel_features import PixelSamples
 from kshot.ops.presence import presence
 from kshot.ops.similarity import reduced_products
 from kshot.types import Shot
@@ -57,6 +58,8 @@ class Support:
     """Above 0: how much the support counts in a class's embedding."""
     objects: Mapping[str, ObjectShape] = field(default_factory=dict)
     """{class: what its objects in this image are like}; for instances("learned") of predictions, not for methods."""
+    pixels: PixelSamples | None = None
+    """Single pixels; None where nobody drew a mask."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -130,6 +133,10 @@ class Scorer(Protocol):
         """(N,) probability in 0..1 that each class is in the image."""
         ...
 
+    def with_pixels(self, logits: Tensor, image: NDArray[np.uint8]) -> Tensor:
+        """The refined logits (N+1, h, w), and what it makes of single pixels of an image (h, w, 3)."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Task(ABC):
@@ -156,6 +163,7 @@ class Task(ABC):
     method: ClassVar[str]
     Settings: ClassVar[type]
     reads_text: ClassVar[bool] = False  # whether supports may be words
+    reads_pixels: ClassVar[bool] = False  # whether it learns from single pixels of supports with masks
     learns: ClassVar[str] = ""  # the method whose trained tensors this one takes, where they are not its own
     source: ClassVar[_elsewhere.Source | None] = None  # where the method comes from, when it is not kshot's own
 
@@ -228,6 +236,10 @@ class Task(ABC):
         """(N,) probability in 0..1 that each class is in the image; logits: from `score` of these features."""
         return presence(logits, features.frame)
 
+    def with_pixels(self, logits: Tensor, image: NDArray[np.uint8]) -> Tensor:
+        """The refined logits (N+1, h, w) and what the method makes of single pixels of an image (h, w, 3)."""
+        return logits
+
     def with_shots(self, shots: Iterable[Shot], encoder: Encoder) -> Self:
         """A new task with more shots or classes, which come after the old ones; old supports are not encoded again.
 
@@ -294,6 +306,8 @@ class Task(ABC):
                 "token": support.features.token,
                 "objectness": support.features.objectness,
             }
+            if support.pixels is not None:
+                own |= {f"pixel_{name}": tensor for name, tensor in vars(support.pixels).items()}
             # Cloned: safetensors refuses tensors that share memory, as an image token and a single patch token may.
             tensors |= {f"{index}.{name}": t.clone().contiguous() for name, t in own.items() if t is not None}
         learned = self.learned.tensors if self.learned is not None else {}

@@ -12,7 +12,7 @@ from torch import Tensor
 from kshot.errors import SettingError
 from kshot.features.lru import SharedCache
 from kshot.methods.base import Support, Task
-from kshot.ops.geometry import FeatureMap, coverage, to_pixels
+from kshot.ops.geometry import coverage, to_pixels
 from kshot.segmenter import Segmenter
 from kshot.serve.answers import Answer
 from kshot.serve.images import ServedImages
@@ -119,13 +119,13 @@ class Predictions:
     def answer(self, fit: Fit, index: int, view: NDArray[np.uint8]) -> Answer:
         """The answer at the size of a view (h, w, 3) of the image, refined."""
         scored = self._of(fit, index)
-        found = self._answer(fit, scored, self._refined(scored, self.images.features(index), view))
+        found = self._answer(fit, scored, self._refined(fit, index, view))
         return found.without_specks(self._least(found.size_hw))
 
     def prediction(self, fit: Fit, index: int) -> Prediction:
         """The masks at the image's own size, with a score plane for each of the page's classes."""
         scored, pixels = self._of(fit, index), self.images.pixels(index)
-        own = self._refined(scored, self.images.features(index), pixels)
+        own = self._refined(fit, index, pixels)
         scores = np.zeros((len(fit.classes) + 1, *own.shape[1:]), np.float32)
         scores[[0, *fit.labels]] = own
         present = dict.fromkeys(fit.classes, 0.0) | dict(scored.present)
@@ -137,12 +137,13 @@ class Predictions:
         patch = self.segmenter.backbone.spec.patch
         return Thresholds().least_pixels(size_hw, patch_pixels(size_hw, self.segmenter.size, patch))
 
-    def _refined(self, scored: _Scored, features: FeatureMap, view: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _refined(self, fit: Fit, index: int, view: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n+1, h, w) scores at the size of a view."""
+        scored, features = self._of(fit, index), self.images.features(index)
         frame, segmenter = replace(features.frame, size_hw=(view.shape[0], view.shape[1])), self.segmenter
         with torch.inference_mode():
             fine = segmenter.refiner.refine(scored.logits.float(), frame, view, segmenter.refiner_settings)
-            scores: NDArray[np.float32] = fine.softmax(0).numpy()
+            scores: NDArray[np.float32] = fit.task.with_pixels(fine, view).softmax(0).numpy()
         return scores
 
     def _answer(self, fit: Fit, scored: _Scored, scores: NDArray[np.float32]) -> Answer:

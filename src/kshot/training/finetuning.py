@@ -87,6 +87,7 @@ def finetune(
     steps: int = 1000,
     batch_size: int = 8,
     photos_per_batch: int = 3,
+    textures: float = 0.25,
     lr: float = 1.5e-4,
     episodes: int = 60,
     validate_every: int = 150,
@@ -109,7 +110,8 @@ def finetune(
     anchor: weight of 1 - cosine to the features as they were. mix: fraction, 0 to 1, of the way from the weights as
     they were to the learned ones, where the result lies. tolerance: mIoU (0..1) that a state may lose on any of
     `checks`. sides: pixels of the views. steps, lr, patience, seed, dtype: see `Schedule`. batch_size: labelled images
-    of a step, all of one source; photos_per_batch: photographs beside them. episodes: of each data set that watches,
+    of a step, all of one source; photos_per_batch: photographs beside them. textures: fraction (0..1)
+    of the steps that learn textures of the photographs instead (`textures`). episodes: of each data set that watches,
     1-shot; validate_every: steps between them; size: working size there (default: the backbone's). resume: continue the
     run. overwrite: replace what lies there.
     Raises `SettingError`, `DatasetError`, `BackboneError`, `TrainingError` and `OutputError`.
@@ -127,6 +129,8 @@ def finetune(
         raise SettingError(f"sides {','.join(map(str, sides))}: expected multiples of its patch, {patch} pixels")
     if not 0 < mix <= 1:
         raise SettingError(f"mix {mix}: expected above 0, and 1 at most")
+    if not 0 <= textures < 1:
+        raise SettingError(f"textures {textures}: expected 0, or more and below 1")
     if batch_size < 2 or not checks:
         raise SettingError("expected a batch of two images or more, and at least one data set that watches")
     sources, notes = mask_sources([train_part(each) for each in data], [train_part(each) for each in partial], novel)
@@ -146,7 +150,7 @@ def finetune(
     )
     watch = Watch(checks, episodes, seed, size or frozen.spec.size, tolerance)
     found = tuple(list_images(Path(photos))) if photos is not None else ()
-    batches = Batches(sources, frozen.spec, sides, seed)
+    batches = Batches(sources, frozen.spec, sides, seed, found, textures)
     learner = FinetuneLearner(frozen, batches, watch, anchor, mix, found, photos_per_batch)
     learner.choose_blocks(last_blocks)
     facts: dict[str, Any] = {
@@ -156,7 +160,7 @@ def finetune(
         "checks": {each.name: each.digest() for each in checks},
         "novel": sorted(novel),
         "photos": len(found),
-        "choices": [last_blocks, anchor, mix, tolerance, list(sides), photos_per_batch, episodes, watch.size],
+        "choices": [last_blocks, anchor, mix, tolerance, list(sides), photos_per_batch, episodes, watch.size, textures],
     }
     before = watch.start = _before(learner, out, resume, overwrite)
     trained = train(learner, schedule, out, facts, resume=resume, overwrite=overwrite, progress=progress)
@@ -278,10 +282,10 @@ class FinetuneLearner:
         found = density_losses(tokens[:count], grid, torch.Generator().manual_seed(batch.number))
         loss = found.binary + found.dice + _WAYS_WEIGHT * found.ways + self.anchor * distance
         losses = {"binary": found.binary, "dice": found.dice, "ways": found.ways, "distance": distance}
-        if encoding.token is not None:
+        if encoding.token is not None and labelled.objects:
             losses["token"] = token_loss(F.normalize(encoding.token[:count].float(), dim=1), grid)
             loss = loss + _TOKEN_WEIGHT * losses["token"]
-        if encoding.objectness is not None:
+        if encoding.objectness is not None and labelled.objects:
             losses["objectness"] = _objectness_loss(encoding.objectness[:count], grid.classes, grid.valid)
             loss = loss + _OBJECTNESS_WEIGHT * losses["objectness"]
         return {"loss": loss, **losses, "episodes": loss.detach().new_tensor(float(found.episodes))}

@@ -7,6 +7,7 @@ images are of one source and show some of the same classes, so that each is a qu
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from kshot.data.base import Dataset
 from kshot.errors import DatasetError, SettingError
 from kshot.features.lru import BoundedCache
 from kshot.io.images import read_image
+from kshot.training.textures import texture_views
 from kshot.training.unlabelled import RGB, color_jitter, random_resized_crop_box, seeded_rng, to_pixels
 from kshot.types import IGNORE
 
@@ -43,6 +45,8 @@ class LabelledBatch(NamedTuple):
     """(b, side, side) long: class ids, 0 background, 255 ignored."""
     classes: tuple[int, ...]
     """Ids of the classes that are searched for; the others count as background."""
+    objects: bool = True
+    """False where the classes are textures, of which image tokens and objectness learn nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +124,21 @@ def _shown(data: Dataset) -> list[tuple[str, int]]:
 class Batches:
     """Draws batches; what a batch holds depends on the seed and its number alone.
 
-    spec: of the backbone that sees them. sides: pixels of the views, of which each batch takes one.
+    spec: of the backbone that sees them. sides: pixels of the views, of which each batch takes one. textures: fraction
+    of the batches (0..1) that show textures of `photos`.
     """
 
-    def __init__(self, sources: Sequence[Source], spec: Spec, sides: Sequence[int], seed: int):
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        spec: Spec,
+        sides: Sequence[int],
+        seed: int,
+        photos: Sequence[Path] = (),
+        textures: float = 0.0,
+    ):
         self.sources, self.spec, self.sides, self.seed = tuple(sources), spec, tuple(sides), seed
+        self.photos, self.textures = tuple(photos), textures if photos else 0.0
         self.weights = np.asarray([source.weight for source in sources]) / sum(source.weight for source in sources)
         self.images = BoundedCache[tuple[RGB, Labels]](_IMAGE_BYTES, lambda pair: pair[0].nbytes + pair[1].nbytes)
 
@@ -135,6 +149,8 @@ class Batches:
     def __call__(self, number: int, size: int) -> LabelledBatch:
         """Batch `number`, of `size` images."""
         rng, side = seeded_rng(self.seed, _BATCH, number, 1), self.side(number)
+        if rng.random() < self.textures:
+            return self._batch(*texture_views(self.photos, size, side, rng), objects=False)
         source = self.sources[int(rng.choice(len(self.sources), p=self.weights))]
         ways = min(len(source.images), int(rng.integers(2, _MAX_CLASSES + 1)))
         classes = tuple(int(c) for c in rng.choice(list(source.images), ways, replace=False))
@@ -147,8 +163,13 @@ class Batches:
             view, shown = _view(*self._read(source, image), class_id, side, rng)
             views.append(view)
             labels.append(shown)
+        return self._batch(views, labels, classes)
+
+    def _batch(
+        self, views: Sequence[Image.Image], labels: Sequence[Labels], classes: tuple[int, ...], objects: bool = True
+    ) -> LabelledBatch:
         pixels = to_pixels(views, self.spec.mean_rgb, self.spec.std_rgb)
-        return LabelledBatch(pixels, torch.from_numpy(np.stack(labels)).long(), classes)
+        return LabelledBatch(pixels, torch.from_numpy(np.stack(labels)).long(), classes, objects)
 
     def _read(self, source: Source, image: str) -> tuple[RGB, Labels]:
         return self.images.get((source.data.root, image), lambda: _read(source, image, 2 * max(self.sides)))

@@ -234,3 +234,18 @@ def test_the_start_is_measured_once(start: str, data: Dataset, check: Dataset, t
 def test_two_data_sets_of_one_name_both_watch(check: Dataset) -> None:
     watch = Watch([check, dataclasses.replace(check)], 2, 0, 64, 0.01)
     assert list(watch.checks) == ["watching", "watching 1"]
+
+
+def test_textures_teach_the_patches_alone(start: str, data: Dataset, check: Dataset) -> None:
+    made = learner(start, data, check)
+    batch = made.batch(0, 0, 4)
+    textures = batch._replace(labelled=batch.labelled._replace(objects=False))
+    assert {"token", "objectness"} <= made.losses(batch).keys()
+    assert not {"token", "objectness"} & made.losses(textures).keys()
+
+
+def test_a_fraction_of_textures_is_refused_that_leaves_no_classes(
+    start: str, data: Dataset, check: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingError, match=r"textures 1\.0"):
+        finetune(start, tmp_path / "run", [data], [check], textures=1.0, **FAST)

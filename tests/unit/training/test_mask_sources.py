@@ -96,3 +96,12 @@ def test_more_classes_and_images_are_drawn_more_often(tmp_path: Path) -> None:
     )
     one, other = mask_sources([few, many])[0]
     assert one.weight == pytest.approx((1 * 3) ** 0.5) and other.weight == pytest.approx((3 * 12) ** 0.5)
+
+
+def test_some_batches_show_textures_of_photographs(tmp_path: Path) -> None:
+    sources, _ = mask_sources([labelled(tmp_path / "a", numbered("x", 1) | numbered("y", 2))])
+    photos = sorted((tmp_path / "a/images").iterdir())
+    batches = Batches(sources, SPEC, (32,), seed=0, photos=photos, textures=0.5)
+    kinds = [batches(number, 3).objects for number in range(24)]
+    assert 6 <= sum(kinds) <= 18
+    assert all(Batches(sources, SPEC, (32,), seed=0, textures=0.5)(number, 3).objects for number in range(4))

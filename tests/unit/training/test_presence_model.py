@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from kshot.data.base import load_dataset
 from kshot.errors import TrainingError
 from kshot.io.tensor_file import read_learned
-from kshot.methods.auto.presence import CUES, photograph_log_odds
+from kshot.methods.auto.presence import CUES, modelled_log_odds
 from kshot.training import background_prior
 from kshot.training.presence_model import fit_presence
 from tests.support.disc_episodes import make_colours
@@ -28,7 +28,7 @@ def made_up(count: int, share: float) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("share", [0.5, 0.2])
 def test_it_agrees_with_scikit_learn(share: float) -> None:
     cues, present = made_up(2000, share)
-    mine = photograph_log_odds(cues, fit_presence(cues, present)).numpy()
+    mine = modelled_log_odds(cues, fit_presence(cues, present)).numpy()
     scaled = (cues - cues.mean(0)) / cues.std(0)
     # The same penalty: 1e-2 times the squared weights beside a mean, where C weighs a sum against half of them.
     other = LogisticRegression(C=1 / (2 * 1e-2 * len(present)), class_weight="balanced", tol=1e-8, max_iter=1000)
@@ -40,7 +40,7 @@ def test_a_cue_that_never_changes_does_no_harm() -> None:
     cues, present = made_up(400, 0.5)
     model = fit_presence(torch.cat([cues, torch.zeros(400, 1)], 1), present)
     assert bool(model.isfinite().all())
-    odds = photograph_log_odds(torch.cat([cues, torch.zeros(400, 1)], 1), model)
+    odds = modelled_log_odds(torch.cat([cues, torch.zeros(400, 1)], 1), model)
     assert float(((odds > 0) == (present > 0)).float().mean()) > 0.8
 
 

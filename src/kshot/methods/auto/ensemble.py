@@ -67,7 +67,7 @@ def fit_ensemble(ious: Sequence[Tensor | None], thresholds: Tensor, members: int
     found = [_gains(samples, float(penalties[way])) for way, samples in measured.items()]
     gains, best = [gain for gain, _ in found], torch.stack([index for _, index in found], 1)  # best (members, ways)
     thresholds.index_add_(1, torch.tensor(list(measured)), CANDIDATE_THRESHOLDS[best])
-    margin = _FIRST_MARGIN + _STD_ERROR_PENALTY * _std_error(torch.cat(gains))
+    margin = _FIRST_MARGIN + _STD_ERROR_PENALTY * std_error(torch.cat(gains))
     gain = torch.stack([samples.mean(0) for samples in gains]).mean(0) - margin * (1 - weights)
     weights = (_WEIGHT_INV_TEMPERATURE * gain).softmax(0)
     weights = torch.where(weights < _MIN_WEIGHT, 0.0, weights)
@@ -81,12 +81,12 @@ def _gains(ious: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
     """
     relative = ious / (2 * ious.amax((1, 2)).mean()).clamp(min=_MIN_IOU)
     shifted = relative - relative[..., _ZERO, None] - penalty * CANDIDATE_THRESHOLDS**2
-    best = (shifted.mean(0) - _STD_ERROR_PENALTY * _std_error(shifted)).argmax(1)  # (members,)
+    best = (shifted.mean(0) - _STD_ERROR_PENALTY * std_error(shifted)).argmax(1)  # (members,)
     at_best = shifted.gather(2, best.expand(len(shifted), -1)[..., None])[..., 0]
     return at_best + relative[..., _ZERO] - relative[:, :1, _ZERO], best
 
 
-def _std_error(samples: Tensor) -> Tensor:
+def std_error(samples: Tensor) -> Tensor:
     """Standard error of the mean over samples (n, ...); 0 for a single one."""
     return samples.std(0) / len(samples) ** 0.5 if len(samples) > 1 else torch.zeros_like(samples[0])
 

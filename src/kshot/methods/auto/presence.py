@@ -1,9 +1,8 @@
 """Whether a class is in a query at all: a small calibrated model over a few cues.
 
-On photographs, the log odds of presence are a weighted sum of `CUES`, fitted once for each backbone on episodes of
-labelled photographs, half of whose queries lack the class (`kshot train background --masks`; logistic calibration:
-Platt, 1999). Where images look alike, as under a microscope, every image shows the same things, and photographs say
-nothing about how much: there a class is judged by how it scores in its own left-out supports.
+The log odds of presence are a weighted sum of `CUES`, fitted once for each backbone on episodes of labelled
+photographs, half of whose queries lack the class (`kshot train background --masks`; logistic calibration: Platt, 1999).
+Without such a model, a class is judged by how it scores in its own left-out supports.
 
 Classes that one support shows together, such as a tower and its lamp, do not exclude each other and do not compete.
 """
@@ -13,14 +12,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kshot.io.tensor_file import Learned
 from kshot.methods.base import Support
 from kshot.ops.geometry import FeatureMap
 
-CUES = ("log ratio", "log ratio over left-out supports", "image token", "leads", "lead", "lead of the image token")
+CUES = (
+    *("log ratio", "log ratio over left-out supports", "image token", "log of the number of supports"),
+    *("leads", "lead", "lead of the image token"),
+)
 _MAX_LEFT_OUT = 5.0  # a class's log ratio in left-out supports above it tells nothing more
-# Where images look alike: log odds for each unit of the log ratio relative to that of left-out supports, of which a
-# share of `_EVEN` has even odds.
-_ALIKE_SLOPE, _EVEN, _MIN_LEFT_OUT = 3.5, 0.2, 0.2
+# Without a model: log odds for each unit of the log ratio relative to that of left-out supports, of which a share of
+# `_EVEN` has even odds.
+_SLOPE, _EVEN, _MIN_LEFT_OUT = 3.5, 0.2, 0.2
 
 
 def exclusive_pairs(supports: Sequence[Support]) -> Tensor:
@@ -29,18 +32,20 @@ def exclusive_pairs(supports: Sequence[Support]) -> Tensor:
     return (shown.T @ shown == 0).fill_diagonal_(False)
 
 
-def presence_cues(ratios: Tensor, left_out: Tensor, tokens: Tensor, exclusive: Tensor) -> Tensor:
+def presence_cues(ratios: Tensor, left_out: Tensor, tokens: Tensor, counts: Tensor, exclusive: Tensor) -> Tensor:
     """(N, cues) the cues of each class, in the order of `CUES`.
 
     ratios: (N,) top-k log ratios in the query. left_out: (N,) the same in left-out supports. tokens: (N,) from
-    `token_cosines`. exclusive: (N, N) from `exclusive_pairs`; without a competitor a class leads by nothing.
+    `token_cosines`. counts: (N,) supports that show a class. exclusive: (N, N) from `exclusive_pairs`; without a
+    competitor a class leads by nothing.
     """
     competes = exclusive.any(1)
     leads = [
         torch.where(competes, values - values.expand(len(values), -1).masked_fill(~exclusive, -torch.inf).amax(1), 0.0)
         for values in (ratios, tokens)
     ]
-    return torch.stack([ratios, ratios - left_out.clamp(max=_MAX_LEFT_OUT), tokens, competes.float(), *leads], 1)
+    of_class = [ratios, ratios - left_out.clamp(max=_MAX_LEFT_OUT), tokens, counts.clamp(min=1).log()]
+    return torch.stack([*of_class, competes.float(), *leads], 1)
 
 
 def token_cosines(supports: Sequence[Support], features: FeatureMap) -> Tensor:
@@ -60,11 +65,18 @@ def token_cosines(supports: Sequence[Support], features: FeatureMap) -> Tensor:
     return found.maximum(best)
 
 
-def photograph_log_odds(cues: Tensor, model: Tensor) -> Tensor:
+def model_of(prior: Learned | None) -> Tensor | None:
+    """(cues + 1,) the presence model that a background prior holds; None where it holds none over these cues."""
+    if prior is None or "presence" not in prior.tensors or list(prior.facts.get("cues", ())) != list(CUES):
+        return None
+    return prior.tensor("presence")
+
+
+def modelled_log_odds(cues: Tensor, model: Tensor) -> Tensor:
     """(N,) log odds of presence from cues (N, cues); model: (cues + 1,) their weights, and the constant."""
     return cues @ model[:-1] + model[-1]
 
 
-def alike_log_odds(ratios: Tensor, left_out: Tensor) -> Tensor:
+def left_out_log_odds(ratios: Tensor, left_out: Tensor) -> Tensor:
     """(N,) log odds of presence from top-k log ratios (N,), relative to those of left-out supports (N,)."""
-    return _ALIKE_SLOPE * (ratios / left_out.clamp(_MIN_LEFT_OUT, _MAX_LEFT_OUT) - _EVEN)
+    return _SLOPE * (ratios / left_out.clamp(_MIN_LEFT_OUT, _MAX_LEFT_OUT) - _EVEN)

@@ -22,7 +22,9 @@ Scoring a query:
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kshot.io.tensor_file import Learned
@@ -31,10 +33,12 @@ from kshot.methods._leave_one_out import EnsembleMember, LeaveOneOut, leave_one_
 from kshot.methods._support_tokens import SupportTokens, top_k_log_ratio
 from kshot.methods.auto.background_prior import prior_weight, shipped_prior
 from kshot.methods.auto.ensemble import NO_SHIFT, Ensemble, fit_ensemble, fit_inv_temperature
+from kshot.methods.auto.pixels import PixelEvidence, fit_pixel_evidence
 from kshot.methods.auto.presence import (
-    alike_log_odds,
     exclusive_pairs,
-    photograph_log_odds,
+    left_out_log_odds,
+    model_of,
+    modelled_log_odds,
     presence_cues,
     token_cosines,
 )
@@ -60,13 +64,14 @@ class Settings:
     self_support: bool = True
     """Let confident patches of the query join the supports."""
     calibrate_threshold: bool = True
-    """Choose thresholds on the supports and move them for each query; false keeps them at zero."""
-    cycle_consistency: bool = True
-    """Move the threshold of a class with one support by cycle consistency, where images look alike."""
+    """Choose thresholds on the supports and move them for each query, by its own scores and, where images look alike,
+    by cycle consistency; false keeps them at zero."""
     ensemble: bool = True
     """Add `attention` and `matching` to `density`, where images look alike."""
     background_prior: bool = True
     """Put a background prior beside the supports' own background."""
+    pixels: bool = True
+    """Add a classifier of single pixels, as far as left-out supports say that it helps (`pixels`)."""
     calibrate_scores: bool = True
     """Fit the temperature of the logits on left-out supports."""
     presence: bool = True
@@ -94,6 +99,8 @@ class _Fitted(NamedTuple):
     """Weight of the background prior in 0..1; 0 without one."""
     exclusive: Tensor
     """(N, N) bool, pairs of classes that compete."""
+    pixels: PixelEvidence | None
+    """None where the supports say nothing about single pixels."""
     max_fractions: Tensor
     """(N,) fraction of a query that each class may cover."""
 
@@ -104,6 +111,7 @@ class Task(base.Task):
     method = "auto"
     Settings = Settings
     learns: ClassVar[str] = "density"
+    reads_pixels: ClassVar[bool] = True
 
     def _fitted(self) -> _Fitted:
         supports, prior = self.supports, self._prior()
@@ -117,7 +125,14 @@ class Task(base.Task):
         alike = prior is not None and weight < _DIVERSE
         fractions = _MAX_AREA_RATIO * max_area_fractions(supports) if alike else torch.ones(len(self.classes))
         cycles = self._cycles() if alike else ()
-        return _Fitted(tokens, left_out, tasks, ensemble, cycles, weight, exclusive_pairs(supports), fractions)
+        drawn = self.settings.pixels and any(support.pixels is not None for support in supports)
+        pixels = fit_pixel_evidence(supports, left_out, ensemble, 1.0 if prior is None else weight) if drawn else None
+        return _Fitted(tokens, left_out, tasks, ensemble, cycles, weight, exclusive_pairs(supports), pixels, fractions)
+
+    def with_pixels(self, logits: Tensor, image: NDArray[np.uint8]) -> Tensor:
+        """The refined logits (N+1, h, w), and the evidence of single pixels of an image (h, w, 3)."""
+        evidence: PixelEvidence | None = self.fitted.pixels
+        return logits if evidence is None else evidence.add(logits, image)
 
     def _score(self, features: FeatureMap) -> Tensor:
         fitted: _Fitted = self.fitted
@@ -129,12 +144,13 @@ class Task(base.Task):
         """(N,) calibrated probabilities in 0..1, see `kshot.methods.auto.presence`."""
         if not self.settings.presence:
             return super().presence(features, logits)
-        fitted, prior = self.fitted, self._prior()
         with self._products():
             cues = self.presence_cues(features, logits)
-        odds = alike_log_odds(cues[:, 0], fitted.left_out.top_k_log_ratios)
-        if prior is not None and "presence" in prior.tensors:
-            odds = torch.lerp(odds, photograph_log_odds(cues, prior.tensor("presence").to(cues)), fitted.prior_weight)
+        model = model_of(self._prior())
+        if model is not None:
+            odds = modelled_log_odds(cues, model.to(cues))
+        else:
+            odds = left_out_log_odds(cues[:, 0], self.fitted.left_out.top_k_log_ratios)
         return torch.sigmoid(odds)
 
     def presence_cues(self, features: FeatureMap, logits: Tensor) -> Tensor:
@@ -147,7 +163,9 @@ class Task(base.Task):
             ]
         )
         tokens = token_cosines(self.supports, features).to(ratios)
-        return presence_cues(ratios, fitted.left_out.top_k_log_ratios, tokens, fitted.exclusive)
+        counts = [len(supports_showing(self.supports, way)) for way in range(len(self.classes))]
+        left_out, shown = fitted.left_out.top_k_log_ratios, torch.tensor(counts).to(ratios)
+        return presence_cues(ratios, left_out, tokens, shown, fitted.exclusive)
 
     @property
     def presence_threshold(self) -> float:
@@ -208,8 +226,7 @@ class Task(base.Task):
 
     def _cycles(self) -> tuple[CycleConsistency | None, ...]:
         """For classes with one support; several supports set a threshold better by themselves."""
-        settings = self.settings
-        if not (settings.calibrate_threshold and settings.cycle_consistency):
+        if not self.settings.calibrate_threshold:
             return ()
         shown = [supports_showing(self.supports, way) for way in range(len(self.classes))]
         return tuple(

@@ -35,6 +35,13 @@ def alike(task: auto.Task) -> auto.Task:
         return auto.Task(task.classes, task.supports, task.feature_spec, task.settings, strange_prior())
 
 
+def without_cycles(names: tuple[str, ...], supports: tuple[Support, ...], **settings: bool) -> auto.Task:
+    """A task as `alike` makes it, whose thresholds do not move by cycle consistency."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto.Task, "_cycles", lambda self: ())
+        return alike(auto.Task(names, supports, SPEC, auto.Settings(**settings)))
+
+
 def test_classes_with_one_support_have_cycle_consistency_where_images_look_alike() -> None:
     def task(supports: list[Support], **settings: bool) -> auto.Task:
         names = tuple("abc"[: len(supports[0].masks)])
@@ -46,7 +53,7 @@ def test_classes_with_one_support_have_cycle_consistency_where_images_look_alike
     assert ways_back(areas(20)) == [True]
     assert ways_back(areas(20, 20)) == [False]
     assert ways_back(areas(20, 20, 0, 20, ways=3)) == [False, True, False]  # no support shows the third
-    assert ways_back(areas(20), cycle_consistency=False) == ways_back(areas(20), calibrate_threshold=False) == []
+    assert ways_back(areas(20), calibrate_threshold=False) == []
     assert task(areas(20)).fitted.cycles == ()  # nobody knows whether images are alike
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(auto, "_MAX_TOKENS", 59)  # of 60 cells
@@ -56,9 +63,8 @@ def test_classes_with_one_support_have_cycle_consistency_where_images_look_alike
 def test_cycle_consistency_moves_the_threshold_of_a_query() -> None:
     """Off, the margin of the class's cells and of the others is what it is; on, all move by the same."""
     supports, query = tuple(areas(20)), random_support(7).features
-    off, on = (
-        alike(auto.Task(("a",), supports, SPEC, auto.Settings(cycle_consistency=cycle))) for cycle in (False, True)
-    )
+    on = alike(auto.Task(("a",), supports, SPEC))
+    off = without_cycles(("a",), supports)
     moved = (on.score(query) - off.score(query))[1] / off.fitted.ensemble.inv_temperature
     cycle = on.fitted.cycles[0]
     assert cycle is not None
@@ -144,7 +150,7 @@ def test_where_images_look_alike_the_area_of_a_class_is_capped() -> None:
     def found(growth: float, seed: int, **settings: bool) -> int:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(auto, "_MAX_AREA_RATIO", growth)
-            made = alike(auto.Task(("a",), supports, SPEC, auto.Settings(cycle_consistency=False, **settings)))
+            made = without_cycles(("a",), supports, **settings)
         logits = made.score(random_support(seed).features)
         return int((logits[1] > 0).sum())
 
