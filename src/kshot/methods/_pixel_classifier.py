@@ -50,11 +50,10 @@ class PixelClassifier:
 
 def fit_pixels(samples: Sequence[PixelSamples], way: int) -> PixelClassifier | None:
     """The classifier of class `way`, from the samples of supports; None where either side has almost none."""
-    features = torch.cat([each.features for each in samples]).double()
-    shown = torch.cat([each.labels == way + 1 for each in samples])
-    counts = torch.cat([each.counts for each in samples]).double()
-    step = -(-len(features) // _MAX_SAMPLES)
-    features, shown, counts = features[::step], shown[::step], counts[::step]
+    step = -(-sum(len(each.labels) for each in samples) // _MAX_SAMPLES)
+    features = torch.cat([each.features[::step] for each in samples]).double()
+    shown = torch.cat([each.labels[::step] == way + 1 for each in samples])
+    counts = torch.cat([each.counts[::step] for each in samples]).double()
     foreground, background = int(shown.sum()), int((~shown).sum())
     if min(foreground, background) < _LEAST:
         return None
