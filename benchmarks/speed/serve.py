@@ -9,6 +9,7 @@ image, from the fit to the last of them. Two cores are enough; nothing else shou
 """
 
 import argparse
+import os
 import re
 import shutil
 import statistics
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +35,37 @@ def main() -> None:
         folder.mkdir()
         for path in sorted((options.root / "JPEGImages").glob("*.jpg"))[: options.images]:
             shutil.copy(path, folder)
-        command = [sys.executable, "-m", "kshot", "serve", str(folder), "-o", f"{place}/out", "--port", "0"]
-        server = subprocess.Popen([*command, "--cache", f"{place}/cache"], stdout=subprocess.PIPE, text=True)
-        try:
-            told = server.stdout.readline() if server.stdout else ""
-            report = _measured(re.findall(r"http://\S+", told)[0], options.strokes)
-        finally:
-            server.terminate()
-            server.wait()
-    report = {"facts": facts(), "images": options.images, "strokes": options.strokes} | report
+        with served(folder, Path(place) / "out", options.cache or Path(place) / "cache") as address:
+            report = _measured(address, options.strokes)
+    load = round(os.getloadavg()[0], 1)
+    report = {"facts": facts(), "load": load, "images": options.images, "strokes": options.strokes} | report
     print(report)
     write(options.out, report)
+
+
+@contextmanager
+def served(images: Path, out: Path, cache: Path) -> Iterator[str]:
+    """The address of a server in a process of its own, which ends with the context."""
+    command = [
+        sys.executable,
+        "-m",
+        "kshot",
+        "serve",
+        str(images),
+        "-o",
+        str(out),
+        "--port",
+        "0",
+        "--cache",
+        str(cache),
+    ]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        told = server.stdout.readline() if server.stdout else ""
+        yield re.findall(r"http://\S+", told)[0]
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def _measured(address: str, strokes: int) -> dict[str, Any]:
@@ -60,6 +83,7 @@ def _measured(address: str, strokes: int) -> dict[str, Any]:
         place: Any = page.locator("#canvas").bounding_box()
         middle = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
         page.mouse.click(*middle)
+        page.wait_for_function("() => performance.getEntriesByName('kshot-stroke').length")
         _settled(page)
         page.evaluate("performance.clearMeasures()")
         for step in range(strokes):
@@ -96,7 +120,7 @@ def _settled(page: Any) -> dict[str, Any]:
 
 
 def _options() -> argparse.Namespace:
-    parser = arguments(__doc__, "root", "out")
+    parser = arguments(__doc__, "root", "cache", "out")
     parser.add_argument("--images", type=int, default=30)
     parser.add_argument("--strokes", type=int, default=40)
     return parser.parse_args()

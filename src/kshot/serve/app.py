@@ -33,6 +33,8 @@ Session = Annotated[
 ]
 Index = Annotated[int, Field(ge=0, description="Number of the image.")]
 Side = Annotated[int, Query(ge=0, le=4096, description="Longer side in pixels at most; 0 is the image's own size.")]
+WindowSide = Annotated[int, Query(ge=1, le=4096, description="Longer side in pixels at most.")]
+Edge = Annotated[int, Query(ge=0, le=10**7, description="In pixels of the image.")]
 _PNG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {}, "application/json": {}}, "description": "The mask, as PNG or run lengths."}
 }
@@ -220,6 +222,15 @@ def _add_images(app: FastAPI, workspace: Workspace, background: Background) -> N
         """The image as JPEG, or a smaller copy."""
         _check(workspace, index)
         data = workspace.images.jpeg(index, side)
+        return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+    @app.get("/api/images/{index}/window", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
+    def get_window(index: Index, x0: Edge, y0: Edge, x1: Edge, y1: Edge, side: WindowSide = 2048) -> Response:
+        """A part of the image as JPEG, for a page that has zoomed in further than copies reach."""
+        _check(workspace, index)
+        if x0 >= x1 or y0 >= y1:
+            raise ImageReadError(f"the window {[x0, y0, x1, y1]} has no area")
+        data = workspace.images.window(index, (x0, y0, x1, y1), side)
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     @app.get("/api/images/{index}/mask", response_class=Response, responses=_PNG)

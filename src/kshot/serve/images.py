@@ -17,7 +17,7 @@ from kshot.io import rasters
 from kshot.io.images import read_image
 from kshot.io.pages_and_frames import read_images
 from kshot.io.paths import file_of
-from kshot.io.tiff import pages
+from kshot.io.tiff import Page, pages
 from kshot.io.videos import is_video
 from kshot.ops.geometry import FeatureMap
 from kshot.report.thumbnails import shrunk
@@ -105,23 +105,43 @@ class ServedImages:
         scale = min(1.0, side / max(height, width))
         return max(1, round(height * scale)), max(1, round(width * scale))
 
-    def _jpeg(self, index: int, side: int) -> bytes:
-        preview = self._preview(self.inputs[index], side or SCREEN)
-        image = preview or Image.fromarray(self.pixels(index))
-        file = io.BytesIO()
-        shrunk(image, side or max(image.size)).save(file, "JPEG", quality=88 if side == THUMBNAIL else 93)
-        return file.getvalue()
+    def window(self, index: int, box_xyxy: tuple[int, int, int, int], side: int) -> bytes:
+        """A part of the image as JPEG, no side longer than `side`; of large TIFFs only that part is read.
 
-    def _preview(self, one: Input, side: int) -> Image.Image | None:
-        """Of a page that is too large to be read whole for a copy."""
+        box_xyxy: in pixels of the image, with x0 < x1 and y0 < y1. Raises as `pixels` does, and `ImageReadError` for a
+        box outside of the image.
+        """
+        one, page = self.inputs[index], self._large_page(self.inputs[index])
+        height, width = page.size_hw if page is not None else self.pixels(index).shape[:2]
+        x0, y0, x1, y1 = box_xyxy
+        rows, columns = slice(y0, min(y1, height)), slice(x0, min(x1, width))
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            raise ImageReadError(f"{one.name}: has no pixels in {list(box_xyxy)}; it has {width} x {height}")
+        if page is None:
+            part = self.pixels(index)[rows, columns]
+        else:
+            with rasters.opened(one.path, page, self.segmenter.band_selection, one.name) as raster:
+                part = raster.window(rows, columns)
+        return _as_jpeg(Image.fromarray(part), side)
+
+    def _jpeg(self, index: int, side: int) -> bytes:
+        one, page = self.inputs[index], self._large_page(self.inputs[index])
+        if page is None:
+            image = Image.fromarray(self.pixels(index))
+        else:
+            with rasters.opened(one.path, page, self.segmenter.band_selection, one.name) as raster:
+                image = Image.fromarray(raster.preview(side or SCREEN))
+        return _as_jpeg(image, side or max(image.size))
+
+    def _large_page(self, one: Input) -> Page | None:
+        """The page of an image that is too large to be read whole for a copy."""
         if one.problem or is_video(one.path):
             return None
         found = pages(one.path)
         page = found[max(one.page, 1) - 1] if found else None
         if page is None or page.damaged or page.orientation > 1 or page.size_hw[0] * page.size_hw[1] <= _LARGE:
             return None
-        with rasters.opened(one.path, page, self.segmenter.band_selection, one.name) as raster:
-            return Image.fromarray(raster.preview(side))
+        return page
 
     def _read(self, one: Input) -> NDArray[np.uint8]:
         if one.problem:
@@ -133,3 +153,9 @@ class ServedImages:
         return read_image(
             one.path, max_pixels=segmenter.max_pixels, page=max(one.page, 1), selection=segmenter.band_selection
         )
+
+
+def _as_jpeg(image: Image.Image, side: int) -> bytes:
+    file = io.BytesIO()
+    shrunk(image, side).save(file, "JPEG", quality=88 if side == THUMBNAIL else 93)
+    return file.getvalue()

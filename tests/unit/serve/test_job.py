@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 from starlette.testclient import TestClient
 
 import kshot
 from kshot.io.images import read_mask
 from tests.support.commands import TOY, run
+from tests.support.drawing import draw
 from tests.support.served import client, disc, iou, mask_of, middle, pictures, settled
 
 
@@ -129,3 +132,42 @@ def test_the_brush_is_exact_and_the_eraser_too(served: TestClient) -> None:
     assert (mask_of(served, 0)[3:8, 5:26] == 1).all()
     served.post("/api/images/0/marks", json=stroke | {"points": [[15, 5]], "on": False})
     assert not mask_of(served, 0)[4:7, 14:17].any() and mask_of(served, 0)[5, 5] == 1
+
+
+def test_a_window_is_a_part_of_the_image_at_its_own_sharpness(
+    tmp_path: Path, toy: kshot.Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    pixels = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8), 16, 0), 16, 1)
+    for name in ("small.png", "large.tif"):
+        Image.fromarray(pixels).save(images / name)
+    monkeypatch.setattr("kshot.serve.images._LARGE", 2**16)  # the TIFF is read in windows
+    with client(images, tmp_path / "out", toy) as served:
+        names = {row["index"]: row["name"] for row in served.get("/api/images").json()["images"]}
+        for index in names:
+            answer = served.get(f"/api/images/{index}/window", params={"x0": 64, "y0": 32, "x1": 320, "y1": 192})
+            part = np.asarray(Image.open(BytesIO(answer.content))).astype(float)
+            assert part.shape == (160, 256, 3) and abs(part - pixels[32:192, 64:320]).mean() < 12, names[index]
+            beyond = served.get(f"/api/images/{index}/window", params={"x0": 630, "y0": 470, "x1": 900, "y1": 900})
+            assert Image.open(BytesIO(beyond.content)).size == (10, 10)
+            outside = served.get(f"/api/images/{index}/window", params={"x0": 700, "y0": 0, "x1": 900, "y1": 9})
+            assert outside.status_code == 404 and "has no pixels" in outside.json()["detail"]
+            copy = served.get(f"/api/images/{index}/image?side=64")
+            assert Image.open(BytesIO(copy.content)).size == (64, 48)
+
+
+def test_pages_of_a_tiff_are_images(tmp_path: Path, toy: kshot.Segmenter) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    first, *more = (Image.fromarray(draw(seed)[0]) for seed in range(3))
+    first.save(images / "film.tif", save_all=True, append_images=more)
+    with client(images, tmp_path / "out", toy) as served:
+        served.post("/api/classes", json={"name": "disc"})
+        click(served, 0)
+        settled(served)
+        names = [row["name"] for row in served.get("/api/images?sort=name").json()["images"]]
+        assert len(names) == 3 and all(name.startswith("film.tif") for name in names)
+        assert iou(mask_of(served, 2) == 1, disc(2)) > 0.6
+        assert served.post("/api/images/1/accept", json={}).status_code == 200
+    assert len(list((tmp_path / "out" / "accepted").rglob("*.png"))) == 1

@@ -13,7 +13,7 @@ const state = {
   /** @type {any} */ row: null,
   /** @type {number[]} */ paces: [],
 };
-const page = { state, mark, ready, open, looked, drawn };
+const page = { state, mark, ready, moved, open, looked, drawn };
 const stage = new Stage($("canvas"), page);
 const gallery = new Gallery($("gallery"), page);
 
@@ -52,7 +52,7 @@ async function open(index) {
   gallery.reveal(index);
   sendLook();
   try {
-    const [detail, first] = await Promise.all([get(`/api/images/${index}`), bitmap(index, 1600)]);
+    const [detail, first] = await Promise.all([get(`/api/images/${index}`), bitmap(`/api/images/${index}/image?side=1600`)]);
     if (mine !== loading) return;
     state.row = detail;
     stage.show(first, { width: detail.width, height: detail.height });
@@ -61,7 +61,6 @@ async function open(index) {
     if (mine !== loading) return;
     shown = revision;
     stage.setAnswer(pixels);
-    if (Math.max(detail.width, detail.height) > 1600) bitmap(index, 4096).then((sharp) => mine === loading && stage.sharpen(sharp), () => undefined);
   } catch (error) {
     if (mine !== loading) return;
     stage.show(null, { width: 1, height: 1 });
@@ -74,11 +73,34 @@ async function open(index) {
 
 let shown = 0; // revision of the mask that is shown
 
-/** @param {number} index @param {number} side */
-async function bitmap(index, side) {
-  const answer = await fetch(`/api/images/${index}/image?side=${side}`);
+/** @param {string} path */
+async function bitmap(path) {
+  const answer = await fetch(path);
   if (!answer.ok) throw new Refused((await answer.json()).detail);
   return createImageBitmap(await answer.blob());
+}
+
+let sharpening = 0;
+/** The image was moved or zoomed: where the copy is too coarse, a finer one is fetched, and then the part that is seen. */
+function moved() {
+  clearTimeout(sharpening);
+  sharpening = setTimeout(sharpen, 180);
+}
+
+async function sharpen() {
+  const { width, height } = stage.size, longer = Math.max(width, height), picture = stage.picture, index = state.open, mine = loading;
+  const have = picture ? Math.max(picture.width, picture.height) : longer, wanted = Math.min(longer, longer * stage.view.scale * devicePixelRatio);
+  if (wanted < 1.1 * have) return;
+  if (have < Math.min(4096, longer)) {
+    const finer = await bitmap(`/api/images/${index}/image?side=4096`).catch(() => null);
+    if (finer && mine === loading) stage.sharpen(finer);
+    return;
+  }
+  const edge = 256, [x0, y0, x1, y1] = stage.seen(); // whole blocks, so that the browser finds them again
+  const box = [edge * Math.floor(x0 / edge), edge * Math.floor(y0 / edge), Math.min(width, edge * Math.ceil(x1 / edge)), Math.min(height, edge * Math.ceil(y1 / edge))];
+  if (box[2] <= box[0] || box[3] <= box[1] || String(stage.window?.box) === String(box)) return;
+  const part = await bitmap(`/api/images/${index}/window?x0=${box[0]}&y0=${box[1]}&x1=${box[2]}&y1=${box[3]}&side=4096`).catch(() => null);
+  if (part && mine === loading) stage.magnify(part, box);
 }
 
 async function reload() {

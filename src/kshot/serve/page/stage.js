@@ -8,7 +8,7 @@ const FAR = 5; // pixels that a press may move and still be a click
 export class Stage {
   /**
    * @param {HTMLElement} box holds both canvases
-   * @param {{mark: (mark: Mark) => void, ready: () => boolean, state: any}} page state: tool, size, grow, current, classes, least, opacity, hidden
+   * @param {{mark: (mark: Mark) => void, ready: () => boolean, moved: () => void, state: any}} page state: tool, size, grow, current, classes, least, opacity, hidden
    */
   constructor(box, page) {
     this.box = box;
@@ -18,6 +18,8 @@ export class Stage {
     this.pens = this.canvases.map((each) => /** @type {CanvasRenderingContext2D} */ (each.getContext("2d")));
     /** @type {ImageBitmap | null} */
     this.picture = null;
+    /** @type {{bitmap: ImageBitmap, box: number[]} | null} a part of the image at its own sharpness */
+    this.window = null;
     /** @type {import("./paint.js").Answer | null} */
     this.answer = null;
     /** @type {OffscreenCanvas | null} */
@@ -48,6 +50,7 @@ export class Stage {
   /** @param {ImageBitmap | null} picture @param {{width: number, height: number}} size */
   show(picture, size, keepView = false) {
     this.picture = picture;
+    this.window = null;
     this.pictures++;
     this.size = size;
     this.answer = this.layer = null;
@@ -59,6 +62,15 @@ export class Stage {
 
   /** A sharper copy of the same image. @param {ImageBitmap} picture */
   sharpen(picture) { this.picture = picture; this.pictures++; this.render(); }
+
+  /** A part of it, x0 y0 x1 y1, sharper still. @param {ImageBitmap} bitmap @param {number[]} box */
+  magnify(bitmap, box) { this.window = { bitmap, box }; this.pictures++; this.render(); }
+
+  /** The part of the image that is seen, x0 y0 x1 y1. */
+  seen() {
+    const { scale, x, y } = this.view, { width, height } = this.size, { clientWidth, clientHeight } = this.box;
+    return [Math.max(0, -x / scale), Math.max(0, -y / scale), Math.min(width, (clientWidth - x) / scale), Math.min(height, (clientHeight - y) / scale)];
+  }
 
   /** @param {import("./paint.js").Answer} answer */
   setAnswer(answer) { this.answer = answer; this.recolour(); }
@@ -119,6 +131,11 @@ export class Stage {
       clean(below);
       below.imageSmoothingQuality = "high";
       if (this.picture) below.drawImage(this.picture, 0, 0, this.size.width, this.size.height);
+      if (this.window) {
+        const [x0, y0, x1, y1] = this.window.box;
+        below.drawImage(this.window.bitmap, x0, y0, x1 - x0, y1 - y0);
+      }
+      this.page.moved();
     }
     clean(above);
     if (this.page.state.hidden) return;
