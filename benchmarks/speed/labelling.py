@@ -142,10 +142,15 @@ def _labelled(address: str, truth: dict[str, Labels], classes: list[str]) -> dic
         page.press("#new-name", "Enter")
         person.pause(2 * LOOK)
         person.gestures += 2
-        for _ in truth:
+        for decided in range(1, len(truth) + 1):
+            name = person.name()
             person.wait_for("() => !document.getElementById('accept').disabled")
-            person.label(person.name())
-            person.wait_for("() => document.getElementById('accept').disabled || document.querySelector('.toast')")
+            person.label(name)
+            person.wait_for(
+                "told => document.getElementById('progress-text').textContent.startsWith(told)", f"{decided} of"
+            )
+            if decided < len(truth):
+                person.wait_for("name => document.getElementById('name').textContent !== name", name)
         person.wait_for("() => fetch('/api/status').then((a) => a.json()).then((status) => status.idle)")
         total = time.perf_counter() - begun
         for name in ("coco", "labelme"):

@@ -15,6 +15,8 @@ from pycocotools.coco import COCO
 from kshot.demo.photos import read_truth
 from kshot.io.images import read_mask
 from tests.support.page_server import (
+    COIN,
+    COIN_IMAGE,
     COINS,
     Server,
     browser,
@@ -25,10 +27,6 @@ from tests.support.page_server import (
     place,
     serving,
 )
-
-A = (192, 152)
-"""Width and height of a.png, whose first coin is at (46, 66)."""
-COIN = (46, 66)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +87,7 @@ def marks(page: Page, index: int = 0) -> int:
 def click_coin(page: Page) -> None:
     open_image(page, "a.png")
     before = marks(page)
-    page.mouse.click(*place(page, *COIN, A))
+    page.mouse.click(*place(page, *COIN, COIN_IMAGE))
     waited(page, lambda: marks(page) == before + 1)
 
 
@@ -102,9 +100,9 @@ def test_the_whole_job_from_a_name_to_a_coco_file(page: Page, tmp_path: Path) ->
     truth = read_truth("coins")
     for y, x in [(66, 46), (66, 105), (66, 162), (122, 45), (120, 105), (118, 160)]:
         if truth[y, x]:
-            page.mouse.move(*place(page, x - 8, y, A))
+            page.mouse.move(*place(page, x - 8, y, COIN_IMAGE))
             page.mouse.down()
-            page.mouse.move(*place(page, x + 8, y, A), steps=4)
+            page.mouse.move(*place(page, x + 8, y, COIN_IMAGE), steps=4)
             page.mouse.up()
     waited(page, lambda: marks(page) == 6)
     idle(page)
@@ -247,7 +245,7 @@ def test_a_broken_image_says_why_and_costs_itself_alone(chromium: Browser, image
         name_class(page, "coin")
         click_first = page.locator('.tile[aria-label^="a.png"]')
         click_first.click()
-        page.mouse.click(*place(page, *COIN, A))
+        page.mouse.click(*place(page, *COIN, COIN_IMAGE))
         expect(page.locator(".tile[data-state=failed] .reason")).to_contain_text("not an image", timeout=60_000)
         page.locator(".tile[data-state=failed]").click()
         expect(page.locator("#broken")).to_contain_text("not an image")
@@ -269,7 +267,7 @@ def test_a_killed_server_loses_nothing_and_the_page_goes_on_with_the_next(
         page.click("#accept")
         expect(page.locator("#progress-text")).to_contain_text("1 of 6 decided")
         open_image(page, "b.png")
-        page.mouse.click(*place(page, 40, 60, A))
+        page.mouse.click(*place(page, 40, 60, COIN_IMAGE))
         waited(page, lambda: marks(page, 1) == 1)
         server.end(signal.SIGKILL)
         expect(page.locator("#progress-text")).to_contain_text("does not answer", timeout=30_000)

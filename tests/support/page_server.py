@@ -16,6 +16,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from kshot.demo.photos import read_photo
 
 # Coins in four parts of one photograph, and two photographs without any.
+COIN_IMAGE = (192, 152)
+"""Width and height of a.png, whose first coin is at `COIN`."""
+COIN = (46, 66)
 COINS = {"a": (0, 0, 192, 152), "b": (192, 0, 384, 152), "c": (0, 152, 192, 303), "d": (192, 152, 384, 303)}
 
 

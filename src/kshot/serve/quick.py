@@ -23,6 +23,7 @@ from kshot.ops.random_walker import FeatureGraph, build_feature_graph
 from kshot.refiners import edges
 from kshot.serve.answers import CERTAIN, EVEN, Answer
 from kshot.serve.marks import Box, Mark, Stroke, painted, points_of
+from kshot.types import Thresholds
 
 _TINY = 1e-4
 
@@ -89,7 +90,9 @@ class OpenImage:
         wrong = off[self._at(shown > 0, off)]
         if not bool(soft.any()) and not len(wrong):
             return None
-        added = np.where(kept, 0, self._pixels(soft))  # (N, h, w)
+        added = np.where(kept, 0, self._pixels(soft)).astype(np.float32)  # (N, h, w)
+        for plane, points in zip(added, on, strict=True):
+            self._drop_specks(plane, points)
         best = added.argmax(0) if classes > 1 else np.zeros(base.size_hw, np.intp)
         top = added.max(0) if classes > 1 else added[0]
         certainty = np.rint(255 * top).astype(np.uint8)
@@ -130,8 +133,7 @@ class OpenImage:
         """(h, w): what a class does not grow into: components of other classes that none of its marks lies in."""
         found = np.zeros(shown.shape, bool)
         marked = np.zeros(shown.shape, bool)
-        x, y = (points * self.scale).astype(int).T
-        marked[y.clip(0, shown.shape[0] - 1), x.clip(0, shown.shape[1] - 1)] = True
+        marked[self._places(points, (shown.shape[0], shown.shape[1]))] = True
         for x0, y0, x1, y1 in (boxes * self.scale).astype(int).clip(0):
             marked[(y0 + y1) // 2 : (y0 + y1) // 2 + 1, (x0 + x1) // 2 : (x0 + x1) // 2 + 1] = True
         for place, inside in connected_components((shown > 0) & (shown != label)):
@@ -139,10 +141,28 @@ class OpenImage:
                 found[place] |= inside
         return found
 
+    def _drop_specks(self, plane: NDArray[np.float32], points: NDArray[np.float64]) -> None:
+        """Bring components that a run would not keep either, and that nobody marked, below even odds."""
+        if not plane.any():
+            return
+        height, width = plane.shape
+        least = Thresholds().least_pixels((height, width), height * width / np.prod(self.features.grid_hw))
+        marked = np.zeros(plane.shape, bool)
+        marked[self._places(points, (height, width))] = True
+        for place, inside in connected_components(plane > 0.5):
+            if inside.sum() < least and not (marked[place] & inside).any():
+                plane[place][inside] = (EVEN - 1) / 255
+
+    def _places(
+        self, points: NDArray[np.float64], size_hw: tuple[int, int]
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Rows and columns of the view under points (n, 2) of the image."""
+        x, y = (points * self.scale).astype(np.intp).T
+        return y.clip(0, size_hw[0] - 1), x.clip(0, size_hw[1] - 1)
+
     def _at(self, plane: NDArray[np.bool_], points: NDArray[np.float64]) -> NDArray[np.bool_]:
         """(n,): the values of a plane of the view under points (n, 2) of the image."""
-        x, y = (points * self.scale).astype(int).T
-        found: NDArray[np.bool_] = plane[y.clip(0, plane.shape[0] - 1), x.clip(0, plane.shape[1] - 1)]
+        found: NDArray[np.bool_] = plane[self._places(points, (plane.shape[0], plane.shape[1]))]
         return found
 
     def _pixels(self, soft: Tensor) -> NDArray[np.float32]:

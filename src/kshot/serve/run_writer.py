@@ -90,6 +90,11 @@ class RunWriter:
             return
         _write_bytes(path, mask)
 
+    def accepted_stems(self) -> set[str]:
+        """Of the images that have an accepted mask."""
+        folder = self.out / ACCEPTED
+        return {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.png")}
+
     def accepted(self, stem: str) -> bytes | None:
         """The accepted mask of an image."""
         with contextlib.suppress(OSError):

@@ -258,10 +258,12 @@ class Workspace:
             if "classes" in line:
                 self.folder.classes.restore(line["classes"])
         lines = {line["input"]: line for line in drawn if isinstance(line.get("input"), str)}
+        stems = writer.accepted_stems()
         for index, one in enumerate(self.images.inputs):
-            line, accepted = lines.get(one.name, {}), writer.accepted(one.stem)
-            if not line and accepted is None:
+            line = lines.get(one.name, {})
+            if not line and one.stem not in stems:
                 continue
+            accepted = writer.accepted(one.stem)
             try:
                 marks = _MARKS.validate_python(tuple(line.get("marks", ())))
             except ValidationError:

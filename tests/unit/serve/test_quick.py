@@ -10,6 +10,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import kshot
+from kshot.serve.quick import OpenImage
+from tests.support.drawing import draw as draw_picture
 from tests.support.served import client, disc, mask_of, middle, pictures
 
 
@@ -51,3 +53,11 @@ def test_the_brush_paints_over_any_class(served: TestClient) -> None:
     x, y = middle(0)["x"], middle(0)["y"]
     found = draw(served, kind="stroke", class_index=1, points=[[x - 4, y], [x + 4, y]], radius=2, grow=False)
     assert (found[round(y), round(x) - 3 : round(x) + 4] == 2).all() and (found == 1).sum() > 0.5 * disc(0).sum()
+
+
+def test_specks_that_nobody_marked_are_left_out(tmp_path: Path, toy: kshot.Segmenter) -> None:
+    opened = OpenImage(toy.features(draw_picture(0)[0]), draw_picture(0)[0]).prepared()
+    plane = np.zeros((96, 128), np.float32)
+    plane[10:50, 10:50] = plane[70:72, 70:72] = plane[80:82, 100:102] = 1
+    opened._drop_specks(plane, np.array([[100.5, 80.5]]))
+    assert (plane[10:50, 10:50] == 1).all() and (plane[70:72, 70:72] < 0.5).all() and (plane[80:82, 100:102] == 1).all()

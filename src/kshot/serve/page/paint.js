@@ -7,6 +7,22 @@
 const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 
 /**
+ * The same mask in more pixels where it has few, so that its outline is a thin line on the screen.
+ * @param {Answer} answer @param {number} most pixels of the copy
+ * @returns {Answer}
+ */
+export function enlarged(answer, most) {
+  const by = Math.min(6, Math.floor(Math.sqrt(most / (answer.width * answer.height))));
+  if (by < 2) return answer;
+  const width = by * answer.width, height = by * answer.height, labels = new Uint8Array(width * height), certainty = new Uint8Array(width * height);
+  for (let y = 0, i = 0; y < height; y++) {
+    const row = Math.floor(y / by) * answer.width;
+    for (let x = 0; x < width; x++, i++) { const at = row + Math.floor(x / by); labels[i] = answer.labels[at]; certainty[i] = answer.certainty[at]; }
+  }
+  return { width, height, labels, certainty };
+}
+
+/**
  * Colour a mask: a translucent fill in a crisp outline.
  * @param {Answer} answer
  * @param {Class[]} classes @param {number} least certainty, 1..255, from which a pixel counts

@@ -1,5 +1,5 @@
 // The open image: two canvases over each other, zoom, and the gestures that draw.
-import { coloured } from "./paint.js";
+import { coloured, enlarged } from "./paint.js";
 
 const FAR = 5; // pixels that a press may move and still be a click
 
@@ -78,10 +78,10 @@ export class Stage {
   recolour() {
     const { classes, least, opacity } = this.page.state;
     if (this.answer) {
-      const { width, height } = this.answer;
+      const answer = enlarged(this.answer, 400000), { width, height } = answer;
       this.layer = new OffscreenCanvas(width, height);
       const line = Math.max(1, Math.round(Math.max(width, height) / 900));
-      /** @type {any} */ (this.layer.getContext("2d")).putImageData(coloured(this.answer, classes, least, opacity, line), 0, 0);
+      /** @type {any} */ (this.layer.getContext("2d")).putImageData(coloured(answer, classes, least, opacity, line), 0, 0);
     }
     this.render();
   }
