@@ -59,7 +59,8 @@ def marks(page: Page) -> list[dict[str, object]]:
     script = """async () => {
         const asked = async (path) => (await fetch(path)).json();
         const { images } = await asked("/api/images?name=a.png");
-        return (await asked(`/api/images/${images[0].index}`)).marks;
+        const { index } = images.find((each) => each.name === "a.png"); // chelsea.png fits, too
+        return (await asked(`/api/images/${index}`)).marks;
     }"""
     found: list[dict[str, object]] = page.evaluate(script)
     return found

@@ -19,7 +19,7 @@ from kshot.serve.results import Results
 from kshot.serve.workspace import Workspace
 
 log = logging.getLogger(__name__)
-_QUIET_SECONDS = 0.25
+_QUIET_SECONDS = 0.4
 
 
 class Background:

@@ -75,7 +75,9 @@ class Workspace:
             base = labels.base if labels.marks else self._png_of_base(index)
             after = Labels((*labels.marks, mark), base, labels.accepted, support=True)
             self._change(session, index, labels, after)
-            return self.masks.answer(index)
+            answer = self.masks.answer(index)
+            self.folder.touched = time.monotonic()  # the browser has yet to show it
+            return answer
 
     def accept(self, session: str, index: int, least: int = EVEN, revision: int | None = None) -> Labels:
         """Decide for the mask that is shown where it is at least so certain. Raises `StaleError` and `OutputError`.

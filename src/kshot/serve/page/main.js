@@ -175,15 +175,20 @@ async function decide(path, body) {
   await queue;
   if ($("accept").disabled) return;
   $("accept").disabled = $("reject").disabled = true; // until the next image is there
-  const index = state.open;
-  if (await tried(() => post(`/api/images/${index}/${path}`, body?.()))) { pace(); await openNext(); } else await reload();
+  const index = state.open, mine = loading;
+  const done = await tried(() => post(`/api/images/${index}/${path}`, body?.()));
+  if (done) pace();
+  if (mine !== loading) return; // somebody opened another one meanwhile
+  if (done) await openNext(); else await reload();
 }
 
 const accept = () => decide("accept", () => ({ threshold: state.least, revision: shown }));
 const reject = () => decide("reject");
 
 async function openNext() {
+  const mine = loading;
   const { images } = await get("/api/images?sort=uncertainty&limit=3");
+  if (mine !== loading) return undefined; // somebody opened another one meanwhile
   const next = images.find((/** @type {any} */ each) => each.index !== state.open && !["accepted", "rejected", "failed"].includes(each.state));
   if (next) return open(next.index);
   say("All images are decided. Export them, or look through them again.", true);
