@@ -143,7 +143,10 @@ def test_supports_on_the_command_line(prompts: list[str], image_folder: Path) ->
         (["--support", "s.png", "--engine", "moon"], "choices: local, ray"),
         (["--support", "s.png", "--shard", "3"], "expected I/N"),
         (["--support", "s.png", "--format", "bmp"], "no format is called 'bmp'"),
-        (["--support", "s.png", "--format", "support-yaml"], "no format is called 'support-yaml'; choices: coco"),
+        (
+            ["--support", "s.png", "--format", "support-yaml"],
+            "no format is called 'support-yaml'; choices: areas",
+        ),
         (["--support", "s.png", "--backbone", "clasic"], "Did you mean 'classic'"),
     ],
 )

@@ -59,7 +59,7 @@ def test_class_folders_convert_and_json_says_what_was_done(support_folder: Path)
     ("arguments", "says"),
     [
         (["nowhere", "--to", "coco", "-o", "out"], "nowhere: no such file or folder; check the path"),
-        (["support", "--to", "bmp", "-o", "out"], "no format is called 'bmp'. Choices: coco, cvat, geojson"),
+        (["support", "--to", "bmp", "-o", "out"], "no format is called 'bmp'. Choices: areas, coco, cvat"),
         (["support", "--to", "overlay", "-o", "out"], "cannot be written so"),
         (["support", "--to", "coco", "-o", "support"], "never written to"),
         (["support", "--to", "coco", "-o", "full"], "not empty"),

@@ -191,4 +191,4 @@ def test_an_example_of_an_option_runs(option: str, words: str, place: Callable[[
 
 def test_examples_are_found() -> None:
     assert len(ALONE) >= 14 and len(TRAINING) == 5
-    assert {line.split()[1] for line in ALONE} == {"label", "fit", "predict", "convert", "eval"}
+    assert {line.split()[1] for line in ALONE} == {"label", "fit", "predict", "convert", "eval", "cvat-function"}

@@ -15,6 +15,7 @@ from kshot.annotations.rle import decode, encode_crop, encode_polygon
 from kshot.formats.base import AnnotationReader, AnnotationWriter, all_formats
 from kshot.formats.label_studio import decode_brush, encode_brush
 from kshot.ops.components import METHODS, split
+from kshot.ops.object_shapes import ObjectShape
 from kshot.ops.polygons import bridged, polygons, rings
 from tests.support.annotation_sets import annotation_set, masks
 
@@ -98,7 +99,8 @@ def test_a_brush_stroke_gives_back_its_mask(mask):
 def test_objects_are_a_partition_of_their_mask(method, mask, seed):
     score = np.random.default_rng(seed).random(mask.shape, np.float32)
     total = np.zeros(mask.shape, int)
-    for place, crop in split(mask, score, method):
+    shape = ObjectShape.of([np.ones((3, 3), bool)] * 3)
+    for place, crop in split(mask, score, method, shape=shape):
         part = Annotation("one", encode_crop(crop, place, mask.shape))
         left, top, again = part.crop
         np.testing.assert_array_equal(again, crop)

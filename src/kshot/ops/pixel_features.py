@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from skimage.color import rgb2lab
 from torch import Tensor
 
 SCALES = (1, 2, 4, 8)  # standard deviations of the Gaussians, pixels of the copy that is looked at
 MAX_SIDE = 512  # pixels, of the longer side of that copy
 CHANNELS = 3 + 7 * len(SCALES)
+# Rec. 709 primaries to CIE XYZ, relative to the white of D65.
+_TO_XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
+_TO_XYZ = (_TO_XYZ / [[0.95047], [1.0], [1.08883]]).astype(np.float32)
 _LAB_UNIT = 50.0  # so that values are about -1 to 1
 _MAX_OF_LABEL = 1500  # samples of an image that show one thing
 _IGNORE = 255
@@ -46,7 +48,7 @@ class PixelSamples:
 
 def pixel_features(image: Pixels) -> Values:
     """(h', w', CHANNELS) float32 of an image (h, w, 3), on a copy of at most MAX_SIDE pixels on its longer side."""
-    lab = rgb2lab(working_copy(image)).astype(np.float32) / _LAB_UNIT
+    lab = _lab(working_copy(image)) / _LAB_UNIT
     found = [lab]
     for scale in SCALES:
         # What is smooth needs few pixels: large scales are computed on smaller copies.
@@ -103,6 +105,16 @@ def _resized(labels: Pixels, size_hw: tuple[int, ...]) -> Pixels:
         return labels
     size = size_hw[1], size_hw[0]
     return np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
+
+
+def _lab(image: Pixels) -> Values:
+    """CIE Lab (h, w, 3) of sRGB: lightness 0 to 100, and two axes of colour (IEC 61966-2-1; CIE 15)."""
+    levels = np.arange(256, dtype=np.float32) / 255
+    linear = np.where(levels > 0.04045, ((levels + 0.055) / 1.055) ** 2.4, levels / 12.92).astype(np.float32)
+    xyz = linear[image] @ _TO_XYZ.T
+    roots = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + np.float32(16 / 116))
+    x, y, z = np.moveaxis(roots, 2, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 2).astype(np.float32)
 
 
 def _smoothed(lab: Values, scale: float, step: int) -> Values:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.color import rgb2lab
 
 from kshot.ops.pixel_features import CHANNELS, MAX_SIDE, copy_size, pixel_features, sample_pixels, working_copy
 
@@ -16,6 +17,12 @@ def test_a_flat_image_has_its_colour_and_no_edges() -> None:
     np.testing.assert_allclose(features[..., colours[::3]], 2.0, atol=1e-3)  # lightness 100 in units of 50
     rest = [channel for channel in range(CHANNELS) if channel not in colours]
     np.testing.assert_allclose(features[..., rest], 0.0, atol=1e-4)
+
+
+def test_colours_are_those_of_scikit_image() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    image[0, :3] = [(0, 0, 0), (255, 255, 255), (1, 2, 3)]
+    np.testing.assert_allclose(pixel_features(image)[..., :3] * 50, rgb2lab(image), atol=0.02)
 
 
 def test_a_line_has_a_large_second_derivative_across_it() -> None:
