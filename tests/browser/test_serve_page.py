@@ -115,10 +115,10 @@ def test_the_whole_job_from_a_name_to_a_coco_file(page: Page, tmp_path: Path) ->
     page.click("#accept")
     expect(page.locator("#progress-text")).to_contain_text("1 of 6 decided")
     for decided in range(2, 7):
-        expect(page.locator("#accept")).to_be_enabled(timeout=20_000)
+        expect(page.locator("#accept")).to_be_enabled(timeout=60_000)
         animal = page.text_content("#name") in {"chelsea.png", "rocket.png"}
         page.click("#reject" if animal else "#accept")
-        expect(page.locator("#progress-text")).to_contain_text(f"{decided} of 6 decided", timeout=20_000)
+        expect(page.locator("#progress-text")).to_contain_text(f"{decided} of 6 decided", timeout=60_000)
     assert len(list((tmp_path / "out" / "accepted").iterdir())) == 6
     idle(page)
     page.click("#open-export")
@@ -165,7 +165,7 @@ def test_the_keyboard_alone_is_enough(page: Page, tmp_path: Path) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#progress-text")).to_contain_text("1 of 6 decided")
     expect(page.locator("#name")).not_to_have_text(first or "")
-    expect(page.locator("#reject")).to_be_enabled(timeout=20_000)  # the next image is there
+    expect(page.locator("#reject")).to_be_enabled(timeout=60_000)  # the next image is there
     page.keyboard.press("x")
     expect(page.locator("#progress-text")).to_contain_text("2 of 6 decided")
     page.keyboard.press("?")

@@ -86,7 +86,7 @@ def opened(page: Page, address: str) -> Page:
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.problems = problems  # type: ignore[attr-defined]
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     page.goto(address)
     page.wait_for_selector("body[data-ready]")
     return page
