@@ -12,9 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks.accuracy.methods import Kind
+from benchmarks.accuracy.methods import Kind, run_episodes
 from benchmarks.settings import VIT_TINY, arguments, facts, figures, open_set, write
-from kshot.evaluation import Result, evaluate
+from kshot.evaluation import Result
 from kshot.methods._class_embeddings import with_salient_masks
 from kshot.segmenter import Segmenter
 
@@ -51,16 +51,7 @@ def _run(backbone: str, name: str, kind: Kind, method: str, masks: str, options:
     segmenter = Segmenter(backbone=backbone, method=method, size=options.size)
     if masks == "none":
         segmenter.method = SimpleNamespace(Task=_Unmasked(segmenter.method.Task), __name__="kshot.methods.unmasked")
-    return evaluate(
-        segmenter,
-        open_set(name),
-        way=kind.way,
-        shot=kind.shot,
-        protocol=kind.protocol,
-        episodes=options.episodes,
-        drop_small=True,
-        cache=options.cache,
-    )
+    return run_episodes(segmenter, open_set(name), kind, options)
 
 
 class _Unmasked:
@@ -82,7 +73,7 @@ def _figures(result: Result) -> dict[str, Any]:
 
 
 def _options() -> argparse.Namespace:
-    parser = arguments(__doc__, "size", "cache", episodes=500)
+    parser = arguments(__doc__, "seed", "size", "workers", "cache", episodes=500)
     parser.add_argument("--backbones", nargs="+", default=["tiny", VIT_TINY])
     parser.add_argument("--sets", nargs="+", default=["voc", "coco-mini"])
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])

@@ -96,6 +96,11 @@ def _run(arm: Arm, kind: Kind, data: Dataset, options: argparse.Namespace) -> Re
         size=options.size,
         layers=arm.layers,
     )
+    return run_episodes(segmenter, data, kind, options)
+
+
+def run_episodes(segmenter: Segmenter, data: Dataset, kind: Kind, options: argparse.Namespace) -> Result:
+    """Episodes of one kind; options: `episodes`, `seed`, `workers` and `cache` of the command line."""
     return evaluate(
         segmenter,
         data,

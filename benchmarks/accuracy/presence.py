@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy.methods import Kind
+from benchmarks.accuracy.methods import Kind, run_episodes
 from benchmarks.settings import arguments, facts, figures, open_set, percent, write
-from kshot.evaluation import Result, evaluate
+from kshot.evaluation import Result
 from kshot.metrics import EpisodeCounts
 from kshot.segmenter import Segmenter
 
@@ -29,17 +29,7 @@ def main() -> None:
     segmenter = Segmenter(backbone=options.backbone, method=options.method, size=options.size)
     for name in options.sets:
         for kind in KINDS:
-            found = evaluate(
-                segmenter,
-                open_set(name),
-                way=kind.way,
-                shot=kind.shot,
-                protocol=kind.protocol,
-                episodes=options.episodes,
-                seed=options.seed,
-                drop_small=True,
-                cache=options.cache,
-            )
+            found = run_episodes(segmenter, open_set(name), kind, options)
             row = {"data": name, "kind": kind.name, "episodes": options.episodes, **figures(found), **_presence(found)}
             report["rows"].append(row)
             print(json.dumps(row), flush=True)
@@ -78,7 +68,7 @@ def _ece(said: NDArray[np.float64], there: NDArray[np.bool_]) -> float:
 
 
 def _options() -> argparse.Namespace:
-    parser = arguments(__doc__, "seed", "size", "cache", "out", episodes=300, backbone="tiny")
+    parser = arguments(__doc__, "seed", "size", "workers", "cache", "out", episodes=300, backbone="tiny")
     parser.add_argument("--sets", nargs="+", default=["voc", "coco-mini"])
     parser.add_argument("--method", default="auto")
     return parser.parse_args()

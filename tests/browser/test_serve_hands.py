@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from benchmarks.chromium import executable
 from PIL import Image
 from playwright.sync_api import Browser, CDPSession, Page, expect
 
@@ -13,7 +12,6 @@ from tests.support.page_server import (
     COIN,
     COIN_IMAGE,
     Server,
-    browser,
     name_class,
     open_image,
     opened,
@@ -23,14 +21,6 @@ from tests.support.page_server import (
 )
 
 LONG = 3000
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    if executable() is None:
-        pytest.skip("needs Chromium or Chrome (apt-get install chromium)")
-    with browser() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.chromium import executable
 from playwright.sync_api import Browser, Page, expect
 from pycocotools.coco import COCO
 
@@ -19,7 +18,6 @@ from tests.support.page_server import (
     COIN_IMAGE,
     COINS,
     Server,
-    browser,
     name_class,
     open_image,
     opened,
@@ -27,14 +25,6 @@ from tests.support.page_server import (
     place,
     serving,
 )
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    if executable() is None:
-        pytest.skip("needs Chromium or Chrome (apt-get install chromium)")
-    with browser() as started:
-        yield started
 
 
 @pytest.fixture

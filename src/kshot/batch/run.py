@@ -76,7 +76,7 @@ class Summary:
     """Whether Ctrl-C ended it."""
     table: str = ""
     """Path of the table of objects, where one was asked for."""
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     """What the table lacks, in sentences."""
     advice: str = ""
     """What to do where the masks of the whole run are doubtful, a sentence."""
@@ -222,7 +222,7 @@ def label_folder(
             if table:
                 measured = to_table(out, pixel_size=pixel_size)
                 summary.table = str(measured.save(out / table))
-                summary.remarks = tuple(measured.skipped.lines)
+                summary.notes = tuple(measured.skipped.lines)
     summary.advice = advice_of(whole, settings["presence_threshold"])
     summary.total, summary.seconds = len(inputs), round(time.perf_counter() - started, 3)
     return summary

@@ -128,7 +128,7 @@ def finish(summary: "Summary", as_json: bool, again: str, report: Path, supports
         typer.echo(f"{', '.join(parts)} in {summary.seconds:.1f} s -> {summary.out}")
         if summary.table:
             typer.echo(f"table: {summary.table}")
-        say_lines((f"table: {line}" for line in summary.remarks), failed=False)
+        say_lines((f"table: {line}" for line in summary.notes), failed=False)
         if summary.advice:
             say(f"look: {summary.advice}")
     if summary.interrupted:

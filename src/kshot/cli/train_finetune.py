@@ -35,7 +35,7 @@ class Options:
     steps: Annotated[int, t.learning("Steps of the optimizer.", min=1)] = 1000
     batch_size: Annotated[int, t.learning("Labelled images of a step.", min=2)] = 8
     photos_per_batch: Annotated[int, t.learning("Photographs beside them.", min=0)] = 3
-    textures: Annotated[float, t.learning("Fraction of steps that learn textures of --photos.", min=0)] = 0.25
+    textures: Annotated[float, t.learning("Fraction of steps that learn textures of --photos.", min=0)] = 0.0
     lr: t.Lr = 1.5e-4
     episodes: Annotated[int, t.learning("Episodes of each --check.", min=1)] = 60
     validate_every: Annotated[int, t.learning("Steps between validations.", min=1)] = 150

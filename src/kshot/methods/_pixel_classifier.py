@@ -22,7 +22,7 @@ from kshot.ops.pixel_features import CHANNELS, PixelSamples, pixel_features
 _FOURIER = 96  # random Fourier features
 _BANDWIDTH = 0.15  # their frequencies' standard deviation, in units of standardised features
 _DECAY = 30.0  # of the weights, in samples
-_MAX_SAMPLES = 16000  # of a fit
+_MAX_SAMPLES = 6000  # of a fit
 _STEPS, _CONVERGED = 8, 1e-3  # of Newton's method
 _PRIOR = 0.5  # power of the odds of a class among the supports' pixels that a pixel starts from
 LIMIT = 6.0  # log odds are clamped to -LIMIT..LIMIT

@@ -87,7 +87,7 @@ def finetune(
     steps: int = 1000,
     batch_size: int = 8,
     photos_per_batch: int = 3,
-    textures: float = 0.25,
+    textures: float = 0.0,
     lr: float = 1.5e-4,
     episodes: int = 60,
     validate_every: int = 150,

@@ -97,7 +97,7 @@ def test_table_summary_manifest_and_coco_count_the_same_objects(
     assert sorted(int(row["area_px"]) for row in rows) == sorted(entry["area"] for entry in coco)
     of_film = [row for row in rows if row["image"].startswith("film.mp4#")]
     assert len({row["image"] for row in of_film}) == 3 and all(row["mean_3"] for row in of_film)
-    assert summary.table == str(out / "o.csv") and summary.remarks == ()
+    assert summary.table == str(out / "o.csv") and summary.notes == ()
 
 
 def test_a_table_is_part_of_the_run(support_folder: Path, image_folder: Path, tmp_path: Path) -> None:

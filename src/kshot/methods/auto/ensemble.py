@@ -22,7 +22,7 @@ _MIN_IOU = 0.02  # mean IoUs below this are too small to compare
 # Halved or doubled, these three move no development set by half a point (benchmarks/results/sensitivity.json).
 _WEIGHT_INV_TEMPERATURE = 50.0  # of the softmax over IoUs that makes members' weights
 _FIRST_MARGIN = 0.02  # relative IoU by which another member has to be better than the first
-_STD_ERROR_PENALTY = 0.75  # standard errors that are taken off the gain of a threshold or a member
+STD_ERROR_PENALTY = 0.75  # standard errors that are taken off the gain of a threshold or a member
 _MIN_WEIGHT = 0.05  # members below it are left out, to save their time
 DEFAULT_INV_TEMPERATURE = 0.7  # where nothing could be left out; it changes scores and no mask
 _TEMPERATURE_PENALTY = 0.01  # log loss, times the squared log ratio to the default
@@ -67,7 +67,7 @@ def fit_ensemble(ious: Sequence[Tensor | None], thresholds: Tensor, members: int
     found = [_gains(samples, float(penalties[way])) for way, samples in measured.items()]
     gains, best = [gain for gain, _ in found], torch.stack([index for _, index in found], 1)  # best (members, ways)
     thresholds.index_add_(1, torch.tensor(list(measured)), CANDIDATE_THRESHOLDS[best])
-    margin = _FIRST_MARGIN + _STD_ERROR_PENALTY * std_error(torch.cat(gains))
+    margin = _FIRST_MARGIN + STD_ERROR_PENALTY * std_error(torch.cat(gains))
     gain = torch.stack([samples.mean(0) for samples in gains]).mean(0) - margin * (1 - weights)
     weights = (_WEIGHT_INV_TEMPERATURE * gain).softmax(0)
     weights = torch.where(weights < _MIN_WEIGHT, 0.0, weights)
@@ -81,7 +81,7 @@ def _gains(ious: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
     """
     relative = ious / (2 * ious.amax((1, 2)).mean()).clamp(min=_MIN_IOU)
     shifted = relative - relative[..., _ZERO, None] - penalty * CANDIDATE_THRESHOLDS**2
-    best = (shifted.mean(0) - _STD_ERROR_PENALTY * std_error(shifted)).argmax(1)  # (members,)
+    best = (shifted.mean(0) - STD_ERROR_PENALTY * std_error(shifted)).argmax(1)  # (members,)
     at_best = shifted.gather(2, best.expand(len(shifted), -1)[..., None])[..., 0]
     return at_best + relative[..., _ZERO] - relative[:, :1, _ZERO], best
 

@@ -18,14 +18,13 @@ from torch import Tensor
 
 from kshot.methods._leave_one_out import HeldOutScores, LeaveOneOut
 from kshot.methods._pixel_classifier import PixelClassifier, fit_pixels, pixel_log_odds
-from kshot.methods.auto.ensemble import Ensemble, std_error
+from kshot.methods.auto.ensemble import STD_ERROR_PENALTY, Ensemble, std_error
 from kshot.methods.base import Support
 from kshot.ops.geometry import to_pixels
 from kshot.ops.pixel_features import PixelSamples, copy_size
 
 CANDIDATE_WEIGHTS = torch.tensor([0.0, 0.25, 0.5, 1.0, 2.0])
 _LIMIT = 4.0  # patches' logits are clamped to -4..4 before, so that one side does not outvote the other
-_STD_ERROR_PENALTY = 0.75
 _MARGIN = 0.02  # relative IoU by which a weight above zero has to be better
 # The same for pixels alone in halves of a lone support, and how it grows with the odds that images are photographs.
 _ONE_SUPPORT_MARGIN, _PHOTOGRAPH_MARGIN = 0.2, 0.05
@@ -85,7 +84,7 @@ def _weight(
         found.append(_ious(together > 0, hidden.pixels, way))
     ious = torch.stack(found)  # (samples, weights)
     gains = (ious - ious[:, :1]) / ious.amax(1).mean().clamp(min=0.02)
-    penalty = _STD_ERROR_PENALTY * std_error(gains) + _MARGIN * (CANDIDATE_WEIGHTS > 0)
+    penalty = STD_ERROR_PENALTY * std_error(gains) + _MARGIN * (CANDIDATE_WEIGHTS > 0)
     return CANDIDATE_WEIGHTS[(gains.mean(0) - penalty).argmax()]
 
 

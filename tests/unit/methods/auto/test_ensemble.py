@@ -21,7 +21,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Round numbers, so that results can be counted by hand."""
     monkeypatch.setattr(ensemble_module, "_WEIGHT_INV_TEMPERATURE", 10.0)
     monkeypatch.setattr(ensemble_module, "_FIRST_MARGIN", 0.0)
-    monkeypatch.setattr(ensemble_module, "_STD_ERROR_PENALTY", 0.0)
+    monkeypatch.setattr(ensemble_module, "STD_ERROR_PENALTY", 0.0)
 
 
 def ious(*of_members: dict[float, float], usual: float = 0.5) -> torch.Tensor:
@@ -57,7 +57,7 @@ def test_what_is_won_in_one_support_alone_is_luck(monkeypatch: pytest.MonkeyPatc
     """Parts won: 0.3, 0, 0, so 0.1 in the mean with a standard error of 0.1; for a threshold, and for a member."""
     lucky = torch.cat([ious(everywhere(0.2), {0.5: 0.5}, usual=0.2), *[ious(everywhere(0.5), everywhere(0.5))] * 2])
     for sure, threshold, share in ((0.9, 0.5, 1 / (1 + math.exp(-0.1))), (1.1, 0.0, 0.5)):
-        monkeypatch.setattr(ensemble_module, "_STD_ERROR_PENALTY", sure)
+        monkeypatch.setattr(ensemble_module, "STD_ERROR_PENALTY", sure)
         ensemble = fit_ensemble([lucky], torch.zeros(1), 2, torch.tensor([1e-6]))
         assert ensemble.thresholds.tolist() == [[0], [threshold]]
         assert float(ensemble.weights[1]) == pytest.approx(share, abs=1e-4)

@@ -77,7 +77,7 @@ def test_where_the_prior_has_weight_density_is_alone_and_zero_stays() -> None:
     def task(*shown: int, weight: float, ways: int = 1) -> auto.Task:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(auto, "_THRESHOLD_PENALTY", 0.0)
-            patch.setattr(ensemble, "_STD_ERROR_PENALTY", 0.0)
+            patch.setattr(ensemble, "STD_ERROR_PENALTY", 0.0)
             patch.setattr(auto, "prior_weight", lambda *_: weight)
             patch.setattr(ensemble, "_MIN_WEIGHT", 0.0)
             return auto.Task(tuple("ab"[:ways]), tuple(areas(*shown, ways=ways)), SPEC, None, strange_prior())
