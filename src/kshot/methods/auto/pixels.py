@@ -25,7 +25,8 @@ from kshot.ops.pixel_features import PixelSamples, copy_size
 
 CANDIDATE_WEIGHTS = torch.tensor([0.0, 0.25, 0.5, 1.0, 2.0])
 _LIMIT = 4.0  # patches' logits are clamped to -4..4 before, so that one side does not outvote the other
-_MARGIN = 0.02  # relative IoU by which a weight above zero has to be better
+# Relative IoU by which a weight above zero has to be better: where images look alike, and on top among photographs.
+_MARGIN, _MARGIN_OF_PHOTOGRAPHS = 0.02, 0.08
 # The same for pixels alone in halves of a lone support, and how it grows with the odds that images are photographs.
 _ONE_SUPPORT_MARGIN, _PHOTOGRAPH_MARGIN = 0.2, 0.05
 _ONE_SUPPORT_WEIGHT = 0.5
@@ -84,7 +85,8 @@ def _weight(
         found.append(_ious(together > 0, hidden.pixels, way))
     ious = torch.stack(found)  # (samples, weights)
     gains = (ious - ious[:, :1]) / ious.amax(1).mean().clamp(min=0.02)
-    penalty = STD_ERROR_PENALTY * std_error(gains) + _MARGIN * (CANDIDATE_WEIGHTS > 0)
+    margin = _MARGIN + _MARGIN_OF_PHOTOGRAPHS * photographs
+    penalty = STD_ERROR_PENALTY * std_error(gains) + margin * (CANDIDATE_WEIGHTS > 0)
     return CANDIDATE_WEIGHTS[(gains.mean(0) - penalty).argmax()]
 
 
