@@ -29,7 +29,8 @@ def advice_of(records: Sequence[Record], presence_threshold: float) -> str:
     if missed >= max(_FEWEST, _SHARE * len(images)):
         return (
             f"in {missed} of {plural(len(images), 'image')} a class is held to be there, but no pixel is marked: for "
-            "small or thin things use tiles (tiling, --tile) or a larger size (--size), else give more supports"
+            "small or thin things keep small pieces (min_area, --min-area 0) or use tiles (tiling, --tile), else give "
+            "more supports"
         )
     if len(scores) >= _FEWEST and median(scores) < (LOW_SCORE_OF_SEVERAL if several else LOW_SCORE):
         return (
