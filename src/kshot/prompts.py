@@ -216,7 +216,7 @@ def _shown(
             labels, wanted, numbers = read_mask(shot.mask, max_pixels=max_pixels), dict(shot.label), None
         numbers = numbers if shot.objects is None else shot.objects
         shown = labelled_support(labels, wanted, classes, features, name)
-        shown = replace(shown, objects=_object_shapes(labels, wanted, numbers))
+        shown = replace(shown, objects=object_shapes(labels, wanted, numbers))
         return shown, _class_labels(labels, wanted, classes)
     _check_inside(shot, features.frame.size_hw, name)
     masks = torch.zeros(len(classes), *features.grid_hw)
@@ -225,10 +225,13 @@ def _shown(
     return Support(features, masks, coverage(features.frame)), None
 
 
-def _object_shapes(
+def object_shapes(
     labels: NDArray[np.uint8], wanted: Mapping[int, str], numbers: NDArray[np.integer] | None
 ) -> dict[str, ObjectShape]:
-    """{class: what its objects are like}; numbers: (h, w), of objects; None takes connected components for them."""
+    """{class: what its objects are like} of a label map (h, w), `wanted` naming its labels.
+
+    numbers: (h, w), of objects; None takes connected components for them.
+    """
     found = {}
     for label, name in wanted.items():
         inside = labels == label

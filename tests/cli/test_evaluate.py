@@ -9,7 +9,7 @@ import pytest
 from kshot.errors import DatasetError, SettingError
 from tests.support.commands import TOY, run
 from tests.support.dataset_layouts import HALF, labels, make_fss, make_voc, whole_coco
-from tests.support.disc_folders import make_discs
+from tests.support.disc_folders import make_discs, make_numbered_discs
 
 EVAL = [*TOY, "--device", "cpu", "--workers", "1", "--cache", "cache"]
 
@@ -42,6 +42,19 @@ def test_several_settings_in_one_go(root: Path) -> None:
     assert again.stdout == found.stdout
     with pytest.raises(SettingError, match="holds other settings"):
         run_raising("eval", "auto", "--root", root, "--episodes", 4, "-o", "out", *EVAL)
+
+
+def test_instances_add_figures_to_table_file_and_page(tmp_path: Path) -> None:
+    where = ["folder", "--root", make_numbered_discs(tmp_path / "numbered"), "--episodes", 3, *EVAL]
+    found = run("eval", *where, "--instances", "watershed", "-o", "out")
+    assert "PQ" in found.stdout and "AP50" in found.stdout and "count error" in found.stdout
+    (row,) = csv.DictReader(Path("out/results.csv").read_text().splitlines())
+    facts = json.loads(Path("out/results.json").read_text())
+    for name in ("pq", "sq", "rq", "ap50", "count_error"):
+        assert float(row[name]) == pytest.approx(facts["table"][0][name], abs=1e-6)
+        assert facts["runs"]["1way-1shot"][name] == facts["table"][0][name]
+    assert "instances: watershed" in Path("out/report.html").read_text()
+    assert run("eval", *where, "--instances", "watershed", "-o", "out").stdout == found.stdout
 
 
 def test_panet_runs_its_five_seeds(root: Path) -> None:

@@ -22,3 +22,14 @@ def make_discs(root: Path, count: int = 6) -> Path:
             Image.fromarray(picture).save(root / name / f"{name}{n}.jpg", quality=95)
             Image.fromarray(mask.astype(np.uint8) * 255).save(root / name / f"{name}{n}.png")
     return root
+
+
+def make_numbered_discs(root: Path, count: int = 6) -> Path:
+    """disc/ with two discs in each image, side by side, and a mask that numbers them 300 and 301."""
+    (root / "disc").mkdir(parents=True)
+    for n in range(count):
+        (left, one), (right, other) = draw(2 * n, (64, 64)), draw(2 * n + 1, (64, 64))
+        Image.fromarray(np.hstack([left, right])).save(root / "disc" / f"disc{n}.jpg", quality=95)
+        numbers = np.hstack([np.where(one, 300, 0), np.where(other, 301, 0)]).astype(np.uint16)
+        Image.fromarray(numbers).save(root / "disc" / f"disc{n}_labels.png")
+    return root

@@ -55,6 +55,24 @@ def read_masks(masks: Sequence[Path], others: Iterable[Path]) -> NDArray[np.uint
     return np.where(marked, np.uint8(1), np.where(ignored, np.uint8(IGNORE), np.uint8(0)))
 
 
+def read_objects(masks: Sequence[Path], others: Iterable[Path]) -> NDArray[np.int32]:
+    """(h, w) numbers from 1 on of the objects that the masks of one image tell apart: by their labels, or a mask each.
+
+    others: masks of the same folder; a single label, or a drawing, is one object where one of them numbers objects.
+    Raises `MaskError` where neither does, and as `read_masks` does.
+    """
+    read_masks(masks, others)  # refuses classes in place of objects, and other sizes
+    read = [read_class_mask(path) for path in masks]
+    told = len(masks) > 1 or any(mask.objects is not None for mask in read)
+    if not told and not any(_numbers_objects(path, read_class_mask(path)) for path in others):
+        raise MaskError(f"{masks[0]}: tells no objects apart; give each a number in it and call it x_labels.png")
+    numbers = np.zeros(read[0].pixels.shape, np.int32)
+    for mask in read:
+        own = (mask.pixels == 1).astype(np.int32) if mask.objects is None else mask.objects.astype(np.int32)
+        numbers = np.where(own > 0, own + numbers.max(), numbers)
+    return numbers
+
+
 def _without_pixels(mask: ClassMask) -> ClassMask:
     return ClassMask(mask.pixels[:0], mask.kind, mask.labels)
 

@@ -34,6 +34,9 @@ class Episodes:
     allow_repeats: Annotated[bool, o.option(_EPISODES, "Supports may repeat within K.", "--allow-repeats")] = False
     episodes_from: Annotated[Path | None, o.option(_EPISODES, "Episodes of another run: its episodes.csv.")] = None
     score_size: Annotated[int | None, o.option(_EPISODES, "Score at this square size.", min=1)] = None
+    instances: Annotated[
+        str | None, o.option(_EPISODES, "Compare objects too (PQ, AP50): watershed, learned, components.")
+    ] = None
 
 
 @o.grouped("bands", "stretch")
@@ -78,7 +81,7 @@ def evaluate(
     how = {"workers": processes, "cache": place / "features", "cache_bytes": int(cache_size * 1e9)}
     size = episodes.score_size
     with _progress_bars() as bar:
-        rows = sweep.evaluate_runs(segmenter, specs, out, bar, score_size=size, **how)
+        rows = sweep.evaluate_runs(segmenter, specs, out, bar, score_size=size, instances=episodes.instances, **how)
     if rank_and_world_size()[0] > 0:
         return
     command = ["kshot", *sys.argv[1:]]
@@ -178,6 +181,8 @@ def _table(rows: "Sequence[sweep.SummaryRow]") -> list[str]:
     }
     if settings["protocol"] == "panet":
         figures["PANet mIoU"] = "panet_miou"
+    if "instances" in settings:
+        figures |= {"PQ": "pq", "SQ": "sq", "RQ": "rq", "AP50": "ap50", "count error": "count_error"}
     table = [["setting", "over", "episodes", "mIoU", "95 % interval", *figures]]
     for row in rows:
         interval = f"{row.interval.low:.4f} to {row.interval.high:.4f}"

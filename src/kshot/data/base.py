@@ -40,6 +40,8 @@ class Sample(NamedTuple):
     """Reads the label map."""
     source: Path
     """The file that the label map comes from."""
+    objects: Callable[[], NDArray[np.integer[Any]]] | None = None
+    """Reads numbers (h, w) that tell the objects of one class apart, 0 outside; None where the truth does not."""
 
 
 def _no_shortfalls(dataset: "Dataset") -> tuple[str, ...]:
@@ -116,6 +118,28 @@ class Dataset:
                 f"expected 0..{len(self.classes)} or {IGNORE} (ignore)"
             )
         return labels
+
+    def objects(self, image: str) -> NDArray[np.integer[Any]]:
+        """(h, w) numbers that tell the true objects apart: those of one class and one number are one object.
+
+        Raises `DatasetError` where the truth holds no separate objects.
+        """
+        return self._objects_of(image)()
+
+    def check_objects(self, images: Iterable[str]) -> None:
+        """Raise `DatasetError` where the truth of an image holds no separate objects, as far as names and files say."""
+        for image in dict.fromkeys(images):
+            self._objects_of(image)
+
+    def _objects_of(self, image: str) -> Callable[[], NDArray[np.integer[Any]]]:
+        sample = self._sample(image)
+        if sample.objects is None:
+            raise DatasetError(
+                f"{sample.source}: tells no objects apart, but instances (--instances) are compared one by one; give "
+                "COCO annotations, SegmentationObject/ beside VOC's SegmentationClass/, or folders of one class whose "
+                "masks number their objects (x_labels.png)"
+            )
+        return sample.objects
 
     def way_mask(self, image: str, classes: Sequence[int]) -> NDArray[np.uint8]:
         """(h, w) uint8 label map of an episode: n where class classes[n-1] is, 0 elsewhere, 255 ignored."""

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.annotations import rle
 from kshot.annotations.checked_json import Entry
 from kshot.annotations.model import paint
 from kshot.annotations.rle import Rle
@@ -118,16 +119,35 @@ def _instances_file(root: Path, split: str, year: int, path: Path) -> _Instances
 
 def _sample(path: Path, file: Path, image: dict[str, Any], annotations: list[dict[str, Any]]) -> Sample:
     size_hw = int(image["height"]), int(image["width"])
-    return Sample(file, partial(label_map, f"{path}: image {file.name}", annotations, size_hw), path)
+    given = f"{path}: image {file.name}", annotations, size_hw
+    return Sample(file, partial(label_map, *given), path, partial(object_map, *given))
 
 
 def label_map(called: str, annotations: list[dict[str, Any]], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
     """(h, w) label map of one image. annotations: COCO's, each with its `label`. Raises `DatasetError`."""
+    layers = _layers(called, annotations, size_hw)
+    return paint(((mask, IGNORE if one["iscrowd"] else one["label"]) for mask, one in layers), size_hw, by_area=False)
+
+
+def object_map(called: str, annotations: list[dict[str, Any]], size_hw: tuple[int, int]) -> NDArray[np.int32]:
+    """(h, w) a number from 1 on for each annotation that lies on top of a pixel, 0 for a crowd. As `label_map`."""
+    numbers = np.zeros(size_hw, np.int32)
+    for number, (mask, one) in enumerate(_layers(called, annotations, size_hw), start=1):
+        left, top, crop = rle.decode_crop(mask)
+        numbers[top : top + crop.shape[0], left : left + crop.shape[1]][crop] = 0 if one["iscrowd"] else number
+    return numbers
+
+
+def _layers(
+    called: str, annotations: list[dict[str, Any]], size_hw: tuple[int, int]
+) -> list[tuple[Rle, dict[str, Any]]]:
+    """The annotations that cover a pixel, from the lowest to the topmost: crowds, then from the largest down."""
     try:
-        encoded = [(_encode(called, one, size_hw), IGNORE if one["iscrowd"] else one["label"]) for one in annotations]
+        encoded = [(_encode(called, one, size_hw), one) for one in annotations]
     except SupportError as error:
         raise DatasetError(str(error)) from error
-    return paint(((mask, label) for mask, label in encoded if mask is not None), size_hw)
+    layers = [(mask, one) for mask, one in encoded if mask is not None and rle.area(mask)]
+    return sorted(layers, key=lambda layer: (not layer[1]["iscrowd"], -rle.area(layer[0])))
 
 
 def _encode(called: str, annotation: dict[str, Any], size_hw: tuple[int, int]) -> Rle | None:

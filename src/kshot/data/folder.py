@@ -6,8 +6,9 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kshot.annotations.one_class import read_masks
+from kshot.annotations.one_class import read_masks, read_objects
 from kshot.annotations.pairing import by_stem, owner_of, without_ending
 from kshot.data import fss1000
 from kshot.data._report import Problem, check_problems, read_list, split_samples
@@ -87,6 +88,14 @@ def read_drawn(masks: Sequence[Path], others: Sequence[Path], class_id: int, kin
     return np.asarray(table[mask])
 
 
+def read_numbers(masks: Sequence[Path], others: Sequence[Path]) -> NDArray[np.int32]:
+    """(h, w) numbers of the objects of an image of one class, as `read_objects`. Raises `DatasetError`."""
+    try:
+        return read_objects(masks, others)
+    except MaskError as error:
+        raise DatasetError(str(error)) from error
+
+
 _Parts = tuple[tuple[str, ...], dict[str, Sample], list[Problem]]
 
 
@@ -122,7 +131,8 @@ def _by_class(root: Path) -> _Parts:
         others = [mask for _, masks in pairs.values() for mask in masks]
         for stem, (image, masks) in pairs.items():
             read = partial(read_drawn, masks, others, class_id, label_type(len(classes)))
-            samples[f"{folder.name}/{stem}"] = Sample(image, read, masks[0])
+            objects = partial(read_numbers, masks, others)
+            samples[f"{folder.name}/{stem}"] = Sample(image, read, masks[0], objects)
         taken = {image for image, _ in pairs.values()}.union(others)
         alone += [f"{folder.name}/{path.name}" for path in image_files(folder) if path not in taken]
     return classes, samples, [Problem("images without a mask, or masks without an image", tuple(alone))]

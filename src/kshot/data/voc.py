@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from kshot.data._report import Problem, check_problems, read_list, split_samples
 from kshot.data.base import Dataset, Labels, Sample
 from kshot.errors import DatasetError, MaskError, SettingError, SupportError
@@ -16,6 +18,7 @@ from kshot.formats.index_masks import LabelNames, read_labels
 from kshot.formats.voc import CLASS_MASKS, CLASSES, IMAGES, LABELMAP, LISTS, read_label_names
 from kshot.io.images import read_mask
 from kshot.io.paths import image_files
+from kshot.types import IGNORE
 
 LOOKS_FOR = (
     "voc: JPEGImages/ and SegmentationClass/ or SegmentationClassAug/, with lists in ImageSets/Segmentation/, "
@@ -25,6 +28,7 @@ MIN_AREA = 2 * 32 * 32
 VAL_IMAGES, FOLD_PAIRS = 1449, (346, 451, 725, 346)
 _FOLDS = tuple(tuple(range(5 * i + 1, 5 * i + 6)) for i in range(4))
 _MASKS = ("SegmentationClassAug", CLASS_MASKS)
+_OBJECTS = "SegmentationObject"
 
 
 def load(
@@ -89,6 +93,12 @@ def _read(path: Path, names: LabelNames) -> Labels:
         raise DatasetError(str(error)) from error
 
 
+def _read_objects(path: Path) -> Labels:
+    """(h, w) numbers of the objects of a mask of SegmentationObject, 0 where nobody decided."""
+    numbers = read_mask(path, drawn=False)
+    return np.where(numbers == IGNORE, np.uint8(0), numbers)
+
+
 def _samples(home: Path, folders: Iterable[str], names: LabelNames) -> tuple[dict[str, Sample], tuple[str, ...]]:
     """Every image with a mask, and the masks without an image; the first folder that has a mask gives it."""
     images = {path.stem: path for path in image_files(home / IMAGES)}
@@ -98,8 +108,11 @@ def _samples(home: Path, folders: Iterable[str], names: LabelNames) -> tuple[dic
             masks.setdefault(path.stem, path)
     # The augmented masks are grey images of indices: a grey 255 is still ignore.
     read = partial(_read, names=names) if (home / LABELMAP).is_file() else partial(read_mask, drawn=False)
+    objects = {path.stem: partial(_read_objects, path) for path in (home / _OBJECTS).glob("*.png")}
     samples = {
-        stem: Sample(images[stem], partial(read, path), path) for stem, path in sorted(masks.items()) if stem in images
+        stem: Sample(images[stem], partial(read, path), path, objects.get(stem))
+        for stem, path in sorted(masks.items())
+        if stem in images
     }
     return samples, tuple(sorted(masks.keys() - images.keys()))
 

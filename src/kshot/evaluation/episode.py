@@ -4,6 +4,7 @@ Only the cheap part runs here, on features from the cache. In a support of one w
 ignored: they are no background, and this shot does not show them as their own class.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -16,18 +17,19 @@ from torch import Tensor
 from kshot.data.base import Dataset
 from kshot.episodes.sampler import Episode
 from kshot.errors import EmptyMaskError
-from kshot.evaluation.records import Row
+from kshot.evaluation.records import Row, matches_row
 from kshot.features import FeatureCache
 from kshot.features.lru import BoundedCache
 from kshot.io.images import read_image
 from kshot.io.tensor_file import Learned
 from kshot.methods.base import Support, Task
-from kshot.metrics import CalibrationCounts, EpisodeCounts, IoUCounts, boundary_f
+from kshot.metrics import CalibrationCounts, EpisodeCounts, IoUCounts, ObjectMatches, boundary_f, match_objects
 from kshot.ops.geometry import FeatureMap
+from kshot.ops.object_shapes import ObjectShape
 from kshot.ops.pixel_features import PixelSamples, sample_pixels
-from kshot.prompts import labelled_support
+from kshot.prompts import labelled_support, object_shapes
 from kshot.segmenter import Segmenter
-from kshot.types import IGNORE, Prediction
+from kshot.types import IGNORE, Prediction, Thresholds, patch_pixels
 
 # Kept in memory by each process, so that an image that comes again is neither read nor decoded again.
 _FEATURE_BYTES, _PIXEL_BYTES, _MASKS, _SAMPLES = 300 * 2**20, 200 * 2**20, 8192, 1024
@@ -51,7 +53,8 @@ class EpisodeRunner:
     """Runs episodes of one data set with one `Segmenter`; it keeps features, so make one per process and run.
 
     cache: features on disk. score_size: score at this square size in pixels (nearest neighbour) instead of the query's
-    own, as some published codes do. always_present: see `Protocol`. `learned`: the weights of a method that is still in
+    own, as some published codes do. instances: how masks are taken apart (`Prediction.instances`), where objects are
+    compared with the true ones too. always_present: see `Protocol`. `learned`: the weights of a method that is still in
     training; None reads them from where the method's settings say.
     """
 
@@ -63,14 +66,16 @@ class EpisodeRunner:
         score_size: int | None = None,
         *,
         always_present: bool = False,
+        instances: str | None = None,
     ):
         self.segmenter, self.data, self.cache, self.score_size = segmenter, data, cache, score_size
-        self.always_present = always_present
+        self.always_present, self.instances = always_present, instances
         self.learned: Learned | None = None
         self._features_in_memory = BoundedCache[FeatureMap](_FEATURE_BYTES, lambda found: found.features.nbytes)
         self._pixels_in_memory = BoundedCache[Pixels](_PIXEL_BYTES, lambda pixels: pixels.nbytes)
         self._masks = lru_cache(maxsize=_MASKS)(self._make_masks)
         self._samples = lru_cache(maxsize=_SAMPLES)(self._make_samples)
+        self._shapes = lru_cache(maxsize=_MASKS)(self._make_shapes)
 
     @property
     def forwards(self) -> int:
@@ -84,7 +89,7 @@ class EpisodeRunner:
         counts = IoUCounts.from_masks(mask, truth, len(episode.classes))
         table = EpisodeCounts.of(episode.index, episode.classes, counts).to_table()[0]
         calibration = CalibrationCounts.from_scores(result.prediction.scores, result.truth)
-        return {
+        row: Row = {
             "episode": episode.index,
             "table": table.tolist(),
             "present": [float(p) for p in result.prediction.present.values()],
@@ -92,6 +97,25 @@ class EpisodeRunner:
             "calibration": calibration.to_array().tolist(),
             "uncertainty": float(result.prediction.uncertainty),
         }
+        if self.instances is not None:
+            row["objects"] = [matches_row(matches) for matches in self.matches(result, self.instances)]
+        return row
+
+    def matches(self, result: EpisodeResult, method: str) -> list[ObjectMatches]:
+        """The objects of each way against the true ones; specks are none, as in a folder (`SPECK_PATCHES`).
+
+        method: as `Prediction.instances` takes it. Raises `DatasetError` where the truth tells no objects apart.
+        """
+        spec, pred, truth = self.segmenter.feature_spec, result.prediction, result.truth
+        least = Thresholds().least_pixels(pred.size_hw, patch_pixels(pred.size_hw, spec.size, spec.patch))
+        found = pred.filtered(min_area=least).instances(method, least)
+        numbers = self.data.objects(result.episode.query)
+        made = []
+        for way, name in enumerate(pred.classes, start=1):
+            own = [one for one in found if one.label == name]
+            boxes, scores = [(one.place, one.crop) for one in own], [one.score or 0.0 for one in own]
+            made.append(match_objects(boxes, scores, np.where(truth == way, numbers, 0), truth == IGNORE))
+        return made
 
     def predict(self, episode: Episode) -> EpisodeResult:
         """Fit on the supports, predict the query."""
@@ -131,11 +155,17 @@ class EpisodeRunner:
         mask, valid_mask = self._masks(image_id, own, tuple(c for c in classes if c != own))
         masks = torch.zeros(len(classes), *features.grid_hw)
         masks[way - 1] = mask
+        shapes = self._shapes(image_id, own) if self.instances == "learned" else {}
         if not self.segmenter.method.Task.reads_pixels:
-            return Support(features, masks, valid_mask)
+            return Support(features, masks, valid_mask, objects=shapes)
         pixels = self._samples(image_id, own, tuple(c for c in classes if c != own))
         labels = torch.where(pixels.labels > 0, way, 0).to(torch.uint8)
-        return Support(features, masks, valid_mask, pixels=replace(pixels, labels=labels))
+        return Support(features, masks, valid_mask, objects=shapes, pixels=replace(pixels, labels=labels))
+
+    def _make_shapes(self, image_id: str, own: int) -> Mapping[str, ObjectShape]:
+        """What the objects of class `own` in a support are like."""
+        labels = self.data.way_mask(image_id, (own,))
+        return object_shapes(labels, {1: self.data.classes[own - 1]}, self.data.objects(image_id))
 
     def _make_samples(self, image_id: str, own: int, others: tuple[int, ...]) -> PixelSamples:
         """Single pixels of a support of class `own`, in which `others` are ignored."""

@@ -6,16 +6,19 @@ nothing else; and a row that two processes both wrote is the same row.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any, TypeGuard
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kshot.errors import SettingError
 from kshot.evaluation.run_file import strict_json
 from kshot.io.jsonl import LineWriter, line_of
-from kshot.metrics import CalibrationCounts
+from kshot.metrics import CalibrationCounts, ObjectMatches
 
 Row = dict[str, Any]
 _MOST = 2**53  # pixels: far more than any image has, and what every reader of JSON holds exactly
@@ -33,11 +36,14 @@ class RowRules:
     """N, classes of an episode."""
     classes: frozenset[int]
     """The class ids that the run's episodes ask for."""
+    objects: bool = False
+    """Whether a row says of each way which objects were found, and how many are true."""
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> "RowRules":
         """Those of a run.json."""
-        return cls(run["settings"]["episodes"], run["settings"]["way"], frozenset(run["classes"]))
+        settings = run["settings"]
+        return cls(settings["episodes"], settings["way"], frozenset(run["classes"]), "instances" in settings)
 
     def fault(self, row: Any) -> str:
         """What is wrong with a row; empty for a good one."""
@@ -52,6 +58,8 @@ class RowRules:
             "calibration": (_is_calibration(row.get("calibration")), f"{_BINS[0]} lists of {_BINS[1]} counts"),
             "uncertainty": (_is_fraction(row.get("uncertainty")), "a number in 0..1"),
         }
+        if self.objects:
+            checks["objects"] = self._are_objects(row.get("objects")), f"{self.way} pairs of a count and its objects"
         if row.keys() != {"episode", *checks}:
             return f"expected the keys episode, {', '.join(checks)}, got {short(sorted(row))}"
         wrong = next((key for key, (fits, _) in checks.items() if not fits), None)
@@ -70,6 +78,9 @@ class RowRules:
             and all(b <= min(p, t) for b, p, t in zip(both, predicted, truth, strict=True))
             and sum(predicted) == sum(truth)
         )
+
+    def _are_objects(self, values: Any) -> bool:
+        return isinstance(values, list) and len(values) == self.way and all(map(_is_matches, values))
 
     def _are_fractions(self, values: Any, *others: None) -> bool:
         fits = isinstance(values, list) and len(values) == self.way
@@ -147,6 +158,29 @@ def _is_count(value: Any, most: int = _MOST) -> TypeGuard[int]:
 
 def _are_counts(values: Any, length: int) -> bool:
     return isinstance(values, list) and len(values) == length and all(map(_is_count, values))
+
+
+def matches_row(matches: ObjectMatches) -> list[Any]:
+    """What a row says of the objects of a way: how many are true, and [score, shared, union] of each found."""
+    return [matches.true, [list(each) for each in zip(*(v.tolist() for v in _columns(matches)), strict=True)]]
+
+
+def matches_of(values: Sequence[Any]) -> ObjectMatches:
+    """Undo `matches_row`."""
+    scores, shared, union = np.array(values[1], np.float64).reshape(-1, 3).T
+    return ObjectMatches(values[0], scores, shared.astype(np.int64), union.astype(np.int64))
+
+
+def _columns(matches: ObjectMatches) -> tuple[NDArray[Any], ...]:
+    return matches.scores, matches.shared, matches.union
+
+
+def _is_matches(values: Any) -> bool:
+    if not isinstance(values, list) or len(values) != 2 or not _is_count(values[0]) or not isinstance(values[1], list):
+        return False
+    found = [each for each in values[1] if isinstance(each, list) and len(each) == 3 and _is_fraction(each[0])]
+    fits = all(_are_counts(each[1:], 2) and (not each[1] or each[1] <= each[2] <= 2 * each[1]) for each in found)
+    return fits and len(found) == len(values[1]) and sum(each[1] > 0 for each in found) <= values[0]
 
 
 def _is_calibration(values: Any) -> bool:

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from kshot.evaluation.records import Row, rows_sha256
+from kshot.evaluation.records import Row, matches_of, rows_sha256
 from kshot.metrics import (
     CalibrationCounts,
     EpisodeCounts,
     Interval,
+    ObjectFigures,
+    ObjectMatches,
     Score,
     SizeBin,
     bootstrap,
@@ -116,6 +118,17 @@ class Result:
         """Expected calibration error of the scores, 0..1 (Guo et al. 2017)."""
         return self.calibration.error
 
+    @cached_property
+    def objects(self) -> ObjectFigures | None:
+        """PQ, SQ, RQ, AP50 and count error, means over classes; None of a run without instances."""
+        if "instances" not in self.settings:
+            return None
+        by_class: dict[int, list[ObjectMatches]] = {label: [] for label in self.classes}
+        for row, ways in zip(self.rows, self.counts.classes.tolist(), strict=True):
+            for label, values in zip(ways, row["objects"], strict=True):
+                by_class[label].append(matches_of(values))
+        return ObjectFigures.of(by_class.values())
+
     @property
     def sizes(self) -> tuple[SizeBin, ...]:
         """IoU against object size."""
@@ -144,6 +157,7 @@ class Result:
             "calibration_error": self.calibration_error,
             "per_class": self.per_class,
             "sizes": [asdict(row) for row in self.sizes],
+            **(asdict(self.objects) if self.objects else {}),
             "episodes": len(self.rows),
             "rows_sha256": rows_sha256(self.rows),
         }

@@ -70,6 +70,8 @@ def read_run(path: Path) -> dict[str, Any]:
     """A run.json. Raises `SettingError` that says what is wrong with it."""
     run = read_json_object(path)
     fault = _fault(run, _FACTS) or _fault(run["settings"], _SETTINGS) or _fault(run["settings"]["backbone"], _BACKBONE)
+    if not fault and "instances" in run["settings"]:
+        fault = _fault(run["settings"], {"instances": _TEXT})
     if fault:
         raise damaged(path, fault)
     wrong = [c for c in run["classes"] if c > len(run["names"])]

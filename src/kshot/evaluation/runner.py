@@ -22,6 +22,7 @@ from kshot.evaluation.run_file import RUN, check_same_run, read_run, write_run
 from kshot.evaluation.workers import EvaluationJob, Progress, rank_and_world_size, run_job
 from kshot.features.cache import MAX_BYTES
 from kshot.io.tensor_file import Learned, read_learned
+from kshot.ops.components import check_method
 from kshot.segmenter import Segmenter
 
 
@@ -35,6 +36,7 @@ def evaluate(
     seed: int = 0,
     protocol: str = "hsnet",
     score_size: int | None = None,
+    instances: str | None = None,
     allow_repeats: bool = False,
     drop_small: bool = False,
     workers: int = 1,
@@ -47,20 +49,25 @@ def evaluate(
 
     way, shot, seed, protocol, allow_repeats, drop_small: as `draw_episodes` takes. episodes: how many (default: the
     protocol's own), or an `Episodes`, such as one read from a CSV, which makes those settings void. score_size: score
-    at this square size in pixels instead of the query's own. workers: processes. cache: folder of features, shared by
+    at this square size in pixels instead of the query's own. instances: compare objects too, taken apart by
+    "watershed", "learned" or "components" (`Prediction.instances`): the result then has PQ, SQ, RQ, AP50 and the count
+    error. workers: processes. cache: folder of features, shared by
     runs. cache_bytes: its bound. out: folder of the run; a run that was stopped there goes on, one that is done is
     read. progress: called with episodes done, episodes in all, and the mIoU so far.
     Raises `SettingError` (also when `out` holds another run, a damaged one, or one over other files of the data set),
-    `DatasetError` and `OutputError`.
+    `DatasetError` (also for instances of a data set whose truth tells no objects apart) and `OutputError`.
     """
     if not isinstance(episodes, Episodes):
         options = {"allow_repeats": allow_repeats, "drop_small": drop_small}
         episodes = draw_episodes(data, protocol, way, shot, episodes, seed, **options)
+    if instances is not None:
+        _check_instances(instances, score_size, data, episodes)
     if out is None and rank_and_world_size()[1] > 1:
         raise SettingError("several processes meet in the folder of the run: name one (out)")
     with tempfile.TemporaryDirectory(prefix="kshot-eval-") as temporary:
         folder = Path(out) if out is not None else Path(temporary)
-        job = EvaluationJob(segmenter, data, episodes, folder, Path(cache) if cache else None, cache_bytes, score_size)
+        place = Path(cache) if cache else None
+        job = EvaluationJob(segmenter, data, episodes, folder, place, cache_bytes, score_size, instances)
         run = _open(job)
         forwards = run_job(job, workers, progress)
         return _result(run, folder, forwards)
@@ -78,6 +85,15 @@ def versions() -> dict[str, str]:
     """What the figures were computed with."""
     found = {"kshot": __version__, "torch": torch.__version__, "numpy": np.__version__}
     return found | {"python": platform.python_version(), "machine": platform.machine()}
+
+
+def _check_instances(method: str, score_size: int | None, data: Dataset, episodes: Episodes) -> None:
+    """Refuse what cannot be compared object by object, before anything is written."""
+    check_method(method)
+    if score_size is not None:
+        raise SettingError("instances (--instances) are compared at the query's own size: without score_size")
+    data.check_objects(episode.query for episode in episodes)
+    data.objects(episodes[0].query)  # a mask alone says whether it numbers objects
 
 
 def _open(job: EvaluationJob) -> dict[str, Any]:
@@ -109,6 +125,8 @@ def _facts(job: EvaluationJob) -> dict[str, Any]:
         **sampled,
         "episodes": len(job.episodes),
     }
+    if job.instances is not None:
+        settings["instances"] = job.instances
     settings |= segmenter.method.Task.source_facts()
     if learned is not None:  # other weights in the same place make another run
         settings["learned"] = learned.digest

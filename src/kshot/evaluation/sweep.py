@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +21,14 @@ from kshot.evaluation.runner import evaluate, load_result, versions
 from kshot.evaluation.workers import Progress
 from kshot.io.atomic import write_text
 from kshot.io.manifest import MANIFEST
-from kshot.metrics import Interval, bootstrap
+from kshot.metrics import Interval, ObjectFigures, bootstrap
 from kshot.segmenter import Segmenter
 
 RESULTS, TABLE, REPORT = "results.json", "results.csv", "report.html"
 SEED_PAIRS = ((1, 1), (2, 1), (1, 5))  # (way, shot) in the table of the paper that kshot starts from
 FIGURES = ("miou", "fb_iou", "strict_miou", "presence_accuracy", "boundary", "calibration_error", "panet_miou")
+
+OBJECT_FIGURES = tuple(field.name for field in fields(ObjectFigures))
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +88,13 @@ class SummaryRow:
         return bootstrap(*(result.score for result in self.runs.values()))
 
     def figure(self, name: str) -> float:
-        """A figure of `Result`, averaged over the runs."""
-        return float(np.mean([getattr(result, name) for result in self.runs.values()]))
+        """A figure of `Result`, or of its objects, averaged over the runs."""
+        return float(np.mean([getattr(r.objects if name in OBJECT_FIGURES else r, name) for r in self.runs.values()]))
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The names of all figures that the runs have."""
+        return FIGURES + (OBJECT_FIGURES if "instances" in self.settings else ())
 
     @cached_property
     def per_class(self) -> dict[str, float]:
@@ -108,7 +115,7 @@ class SummaryRow:
             "episodes": self.episodes,
             "metric": self.metric,
             "interval": plain([self.interval.low, self.interval.high]),
-            **plain({name: self.figure(name) for name in FIGURES}),
+            **plain({name: self.figure(name) for name in self.figures}),
             "per_class": plain(self.per_class),
             "remarks": list(self.warnings),
         }
@@ -219,12 +226,24 @@ def write_results(out: Path, rows: Sequence[SummaryRow], command: Sequence[str])
 
 
 def _csv(rows: Sequence[SummaryRow]) -> list[str]:
-    columns = ["protocol", "dataset", "split", "way", "shot", "over", "episodes", "metric", "low", "high", *FIGURES]
+    columns = [
+        "protocol",
+        "dataset",
+        "split",
+        "way",
+        "shot",
+        "over",
+        "episodes",
+        "metric",
+        "low",
+        "high",
+        *rows[0].figures,
+    ]
     lines = [",".join(columns)]
     for row in rows:
         words = [*(row.settings[key] for key in ("protocol", "dataset", "split")), row.way, row.shot]
         words += [row.over.replace(",", " and"), row.episodes, row.metric]
-        numbers = [row.interval.low, row.interval.high, *(row.figure(name) for name in FIGURES)]
+        numbers = [row.interval.low, row.interval.high, *(row.figure(name) for name in row.figures)]
         lines.append(",".join([*map(str, words), *(f"{number:.6f}" for number in numbers)]))
     return lines
 

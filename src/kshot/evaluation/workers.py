@@ -50,12 +50,14 @@ class EvaluationJob:
     """Bound of that folder."""
     score_size: int | None
     """Side of the square at which masks are scored, in pixels; None is the query's own size."""
+    instances: str | None = None
+    """How masks are taken apart, where objects are compared too; see `EpisodeRunner`."""
 
     @cached_property
     def rules(self) -> RowRules:
         """What a row of the run has to be."""
         classes = frozenset(class_id for episode in self.episodes for class_id in episode.classes)
-        return RowRules(len(self.episodes), self.episodes.settings.way, classes)
+        return RowRules(len(self.episodes), self.episodes.settings.way, classes, self.instances is not None)
 
     def runner(self) -> EpisodeRunner:
         """Who runs the episodes."""
@@ -66,6 +68,7 @@ class EvaluationJob:
             FeatureCache(self.cache, self.cache_bytes),
             self.score_size,
             always_present=rule is not None and rule.always_present,
+            instances=self.instances,
         )
 
 

@@ -8,6 +8,7 @@ from kshot.metrics.boundary import boundary_f
 from kshot.metrics.calibration import CalibrationCounts
 from kshot.metrics.counts import IGNORE, EpisodeCounts, IoUCounts, check_label_map
 from kshot.metrics.intervals import Interval, bootstrap, paired_bootstrap
+from kshot.metrics.objects import ObjectFigures, ObjectMatches, match_objects
 from kshot.metrics.scores import (
     Score,
     SizeBin,
@@ -27,6 +28,8 @@ __all__ = [
     "EpisodeCounts",
     "Interval",
     "IoUCounts",
+    "ObjectFigures",
+    "ObjectMatches",
     "Score",
     "SizeBin",
     "bootstrap",
@@ -35,6 +38,7 @@ __all__ = [
     "class_presence",
     "fb_iou",
     "fss_miou",
+    "match_objects",
     "mean_per_class",
     "paired_bootstrap",
     "panet_miou",

@@ -49,6 +49,7 @@ def write_report(
         "settings": settings,
         "rows": rows,
         "panet": settings["protocol"] == "panet",
+        "objects": settings.get("instances"),
         "warnings": list(dict.fromkeys(warning for row in rows for warning in row.warnings)),
         "overview": forest([(row.name, row.interval.value, row.interval.low, row.interval.high) for row in rows]),
         "sections": [{"row": row, **_charts(row), "panels": _panels(row, by_name, runner_of)} for row in rows],

@@ -179,3 +179,13 @@ def test_categories_are_numbered_by_id(tmp_path):
     root = make_coco(tmp_path, "val", 2014, {1: []})
     edit(root, lambda d: d["categories"].reverse())
     assert load_dataset("coco", root).classes == tuple(f"class {n}" for n in CATEGORIES)
+
+
+def test_objects_are_numbered_as_they_lie_and_a_crowd_is_none(tmp_path):
+    boxes = {1: (0, 0, 40, 40), 2: (10, 10, 20, 20), 3: (42, 0, 50, 9)}
+    marks = [(1, polygon(boxes[1]), 0), (1, polygon(boxes[3]), 0), (1, polygon(boxes[2]), 0)]
+    root = make_coco(tmp_path, "val", 2014, {1: [*marks, (1, runs((45, 5, 60, 60)), 1)]})
+    dataset = load_dataset("coco", root)
+    numbers = dataset.objects(dataset.ids()[0])
+    assert np.array_equal(np.maximum(numbers - 1, 0), labels(boxes))  # the crowd was the first
+    assert set(np.unique(dataset.truth(dataset.ids()[0]))) == {0, 1, 255}

@@ -143,3 +143,28 @@ def test_all_masks_of_an_image_and_objects_in_them_are_of_its_class(tmp_path):
     expected = np.where(second == 255, 255, np.where((first > 0) | (second > 0), 2, 0))
     assert np.array_equal(dataset.truth("dog/dog0"), expected) and dataset.problems == ()
     assert (dataset.truth("dog/x") == 2).sum() == 48
+
+
+def test_numbers_in_masks_of_one_class_and_a_mask_each_are_objects(tmp_path):
+    boxes = {1: (0, 0, 4, 4), 2: (8, 8, 12, 12), 3: (20, 20, 24, 24)}
+    root = make_class_folders(tmp_path, {"cell": 1})
+    (root / "cell" / "cell0.png").unlink()
+    for name, count in (("a", 3), ("b", 1)):
+        save_picture(root / "cell" / f"{name}.jpg")
+        save(root / "cell" / f"{name}_labels.png", labels({n: boxes[n] for n in range(1, count + 1)}), palette=False)
+    for n, (x0, y0, x1, y1) in boxes.items():
+        save(root / "cell" / f"cell0_mask_{n}.png", labels({255: (x0, y0, x1, y1)}))
+    dataset = load_dataset("folder", root)
+    assert np.array_equal(dataset.objects("cell/a"), labels(boxes))
+    assert np.array_equal(dataset.objects("cell/b"), labels({1: boxes[1]}))
+    assert np.array_equal(dataset.objects("cell/cell0"), labels(boxes))
+    assert (dataset.truth("cell/cell0") > 0).sum() == 48
+
+
+def test_masks_that_only_say_where_a_class_is_tell_no_objects_apart(tmp_path):
+    dataset = load_dataset("folder", make_class_folders(tmp_path / "a", {"cat": 2}))
+    with pytest.raises(DatasetError, match=r"cat0\.png: tells no objects apart; give each a number"):
+        dataset.objects("cat/cat0")
+    index = load_dataset("folder", make_index_masks(tmp_path / "b", {"a": labels({1: HALF})}, TWO))
+    with pytest.raises(DatasetError, match=r"a\.png: tells no objects apart.*\(--instances\)"):
+        index.check_objects(index.ids())

@@ -143,3 +143,13 @@ def test_the_development_copy(shared, tmp_path):
     assert not report.problems
     again = load_dataset("voc", shared / "data" / "VOCdevkit", cache=tmp_path)
     assert again.areas() == dataset.areas()
+
+
+def test_objects_come_from_segmentation_object_where_it_lies(tmp_path):
+    classes, objects = labels({1: HALF, 255: (0, 32, 64, 34)}), labels({1: (0, 0, 30, 32), 2: (30, 0, 64, 32)})
+    root = make_voc(tmp_path, {"val": {"a": classes, "b": classes}})
+    save(root / "SegmentationObject" / "a.png", np.where(classes == 255, np.uint8(255), objects), palette=True)
+    dataset = load_dataset("voc", root)
+    assert np.array_equal(dataset.objects("a"), objects)
+    with pytest.raises(DatasetError, match=r"b\.png: tells no objects apart.*SegmentationObject/"):
+        dataset.check_objects(["a", "b"])

@@ -1,6 +1,7 @@
 """Rows that are not what a run wrote are refused by file and line, whatever bytes they are."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kshot.errors import KshotError, SettingError
-from kshot.evaluation.records import RowReader, RowRules, read_rows
+from kshot.evaluation.records import RowReader, RowRules, matches_of, matches_row, read_rows
 
 RULES = RowRules(episodes=9, way=1, classes=frozenset({2, 4}))
 FILE = "rows-0-of-1.jsonl"
@@ -75,6 +76,43 @@ def test_a_wrong_value_names_the_line(changed: dict[str, Any], tmp_path: Path) -
     write(tmp_path, json.dumps(row(0)), json.dumps(row() | changed))
     with pytest.raises(SettingError, match=rf"{FILE}, line 2: expected .*; remove this line and run"):
         read_rows(tmp_path, RULES)
+
+
+OBJECTS = [2, [[0.9, 60, 80], [0.4, 0, 12]]]
+
+
+def test_rows_of_a_run_with_instances_say_which_objects_were_found(tmp_path: Path) -> None:
+    write(tmp_path, json.dumps(row(objects=[OBJECTS])), json.dumps(row(0, objects=[[0, []]])))
+    rows = read_rows(tmp_path, replace(RULES, objects=True))
+    matches = matches_of(rows[3]["objects"][0])
+    assert (matches.true, matches.ious.tolist()) == (2, [0.75, 0.0])
+    assert matches_row(matches) == OBJECTS and matches_row(matches_of([0, []])) == [0, []]
+    with pytest.raises(SettingError, match="expected the keys"):
+        read_rows(tmp_path, RULES)
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        None,
+        [],
+        [OBJECTS, OBJECTS],
+        [[2]],
+        [[-1, []]],
+        [[0, [[0.9, 60, 80]]]],
+        [[2, [[1.5, 60, 80]]]],
+        [[2, [[0.9, 60]]]],
+        [[2, [[0.9, 60, 59]]]],
+        [[2, [[0.9, 60, 121]]]],
+        [[2, [[0.9, 6.0, 8]]]],
+        [[2, [0.9, 60, 80]]],
+    ],
+    ids=repr,
+)
+def test_wrong_objects_name_the_line(objects: Any, tmp_path: Path) -> None:
+    write(tmp_path, json.dumps(row(objects=objects)))
+    with pytest.raises(SettingError, match=f"{FILE}, line 1: expected 'objects' as"):
+        read_rows(tmp_path, replace(RULES, objects=True))
 
 
 @pytest.mark.parametrize("key", row())

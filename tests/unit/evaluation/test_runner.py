@@ -16,10 +16,10 @@ import kshot
 from kshot.data.base import Dataset, load_dataset
 from kshot.episodes.csv import read_episodes, write_episodes
 from kshot.episodes.sampler import draw_episodes
-from kshot.errors import DatasetError, SettingError
+from kshot.errors import DatasetError, KshotError, SettingError
 from kshot.evaluation import Result, evaluate, load_result
 from kshot.evaluation.records import RowRules, read_rows
-from tests.support.disc_folders import make_discs
+from tests.support.disc_folders import make_discs, make_numbered_discs
 
 COUNT = 12
 
@@ -170,3 +170,40 @@ def test_progress_ends_with_the_figure(toy: kshot.Segmenter, data: Dataset) -> N
     found = evaluate(toy, data, episodes=3, progress=lambda *step: told.append(step))
     assert [step[:2] for step in told] == [(1, 3), (2, 3), (3, 3)]
     assert told[-1][2] == pytest.approx(found.miou)
+
+
+@pytest.mark.parametrize("method", ["components", "watershed", "learned"])
+def test_objects_are_compared_one_by_one(method: str, toy: kshot.Segmenter, tmp_path: Path) -> None:
+    data = load_dataset("folder", make_numbered_discs(tmp_path / "discs"))
+    found = evaluate(toy, data, episodes=4, instances=method, out=tmp_path / "run")
+    assert [row["objects"][0][0] for row in found.rows] == [2, 2, 2, 2]
+    figures = found.objects
+    assert figures is not None and figures.rq > 0.8 and figures.ap50 > 0.8 and figures.count_error < 0.3
+    assert figures.pq == pytest.approx(figures.sq * figures.rq)  # of one class
+    assert found.summary()["pq"] == figures.pq and found.settings["instances"] == method
+    assert evaluate(toy, data, episodes=4, instances=method, out=tmp_path / "run").rows == found.rows
+    plain = evaluate(toy, data, episodes=4)
+    assert plain.objects is None and plain.miou == found.miou and "pq" not in plain.summary()
+    with pytest.raises(SettingError, match=r"other settings \(instances\)"):
+        evaluate(toy, data, episodes=4, out=tmp_path / "run")
+
+
+def test_objects_that_cannot_be_compared_are_refused_before_anything_is_written(
+    toy: kshot.Segmenter, data: Dataset, tmp_path: Path
+) -> None:
+    for wrong, told in (({}, "tells no objects apart"), ({"score_size": 50}, "without score_size")):
+        with pytest.raises(KshotError, match=told):
+            evaluate(toy, data, episodes=2, instances="watershed", out=tmp_path / "run", **wrong)
+    with pytest.raises(SettingError, match="choices: components, watershed, learned"):
+        evaluate(toy, data, episodes=2, instances="both", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_instances_goes_on_where_it_was_cut(toy: kshot.Segmenter, tmp_path: Path) -> None:
+    data, run = load_dataset("folder", make_numbered_discs(tmp_path / "discs")), tmp_path / "run"
+    whole = evaluate(toy, data, episodes=4, instances="watershed", out=run)
+    path = next(run.glob("rows-*.jsonl"))
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(SettingError, match="1 of 4 episodes are not done"):
+        load_result(run)
+    assert evaluate(toy, data, episodes=4, instances="watershed", out=run).rows == whole.rows
