@@ -28,6 +28,12 @@ _MOST_WEIGHT = 0.5  # of the memory beside the frame itself: it never outvotes t
 _CUT = 0.62  # mean cosine of best matches with the frame before, below which another shot begins
 
 
+def check_memory(frames: int) -> None:
+    """Raise `SettingError` for a number of frames that no memory may hold."""
+    if not 0 <= frames <= MOST_FRAMES:
+        raise SettingError(f"a memory of {frames} frames; expected 0..{MOST_FRAMES}")
+
+
 @dataclass(frozen=True, eq=False)
 class _Remembered:
     """What the supports alone say of a frame."""
@@ -44,8 +50,7 @@ class FrameMemory:
 
     def __init__(self, task: Task, frames: int = DEFAULT_FRAMES):
         """frames: how many earlier ones count, 0..64; 0 scores each by itself. Raises `SettingError`."""
-        if not 0 <= frames <= MOST_FRAMES:
-            raise SettingError(f"a memory of {frames} frames; expected 0..{MOST_FRAMES}")
+        check_memory(frames)
         self.task = task
         self.classes, self.presence_threshold = task.classes, task.presence_threshold
         self.object_shapes = task.object_shapes

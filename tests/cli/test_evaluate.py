@@ -10,6 +10,7 @@ from kshot.errors import DatasetError, SettingError
 from tests.support.commands import TOY, run
 from tests.support.dataset_layouts import HALF, labels, make_fss, make_voc, whole_coco
 from tests.support.disc_folders import make_discs, make_numbered_discs
+from tests.support.film_folders import make_davis
 
 EVAL = [*TOY, "--device", "cpu", "--workers", "1", "--cache", "cache"]
 
@@ -55,6 +56,19 @@ def test_instances_add_figures_to_table_file_and_page(tmp_path: Path) -> None:
         assert facts["runs"]["1way-1shot"][name] == facts["table"][0][name]
     assert "instances: watershed" in Path("out/report.html").read_text()
     assert run("eval", *where, "--instances", "watershed", "-o", "out").stdout == found.stdout
+
+
+def test_films_in_the_layout_of_davis(tmp_path: Path) -> None:
+    make_davis(tmp_path / "davis", {"bear": 4})
+    where = ["eval", "davis", "--root", "davis", *TOY, "--device", "cpu"]
+    found = run(*where, "-o", "out", "--memory", 2)
+    assert "J&F 0." in found.stdout and "bear" in found.stdout and "mean of 2" in found.stdout
+    facts = json.loads(run(*where, "-o", "out", "--memory", 2, "--json").stdout)
+    assert facts == json.loads(Path("out/results.json").read_text()) and facts["settings"]["memory"] == 2
+    with pytest.raises(SettingError, match=r"--way, --instances, --fold say nothing"):
+        run_raising(*where, "-o", "b", "--way", 2, "--instances", "watershed", "--fold", 1)
+    with pytest.raises(SettingError, match="--memory: episodes of auto are no films"):
+        run_raising("eval", "auto", "--root", "davis", "-o", "b", "--memory", 2, *EVAL)
 
 
 def test_panet_runs_its_five_seeds(root: Path) -> None:

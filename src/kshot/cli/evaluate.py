@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -42,10 +42,11 @@ class Episodes:
 @o.grouped("bands", "stretch")
 def evaluate(
     *,
-    dataset: Annotated[str, typer.Argument(help="voc, coco, fss1000, folder, or auto.")],
+    dataset: Annotated[str, typer.Argument(help="voc, coco, fss1000, folder, or auto; davis for films.")],
     root: Annotated[Path, o.option(_DATA, "Where the data set lies.")],
     out: o.Out,
     fold: Annotated[str, o.option(_DATA, "none (all classes), 0..3, several (0,2), or all: their mean.")] = "none",
+    memory: Annotated[int | None, o.option(_DATA, "davis: earlier frames that count. [default: 5]", min=0)] = None,
     strict: Annotated[bool, o.option(_DATA, "Stop at missing files and small classes.", "--strict")] = False,
     episodes: Episodes,
     model: o.Model,
@@ -63,7 +64,15 @@ def evaluate(
       kshot eval voc --root VOCdevkit/VOC2012 --fold all --shot 1,5 -o runs/pascal
 
       kshot eval voc --root VOCdevkit/VOC2012 --protocol seed -o runs/seed
+
+      kshot eval davis --root DAVIS -o runs/davis
     """
+    if dataset == "davis":
+        _refuse_beside_films(episodes, fold, strict, workers)
+        _evaluate_films(root, out, model, memory, json)
+        return
+    if memory is not None:
+        raise SettingError(f"--memory: episodes of {dataset} are no films; leave it out, or evaluate davis")
     from kshot.data.base import load_dataset
     from kshot.evaluation import sweep
     from kshot.evaluation.workers import rank_and_world_size, worker_count
@@ -160,6 +169,31 @@ def _specs(
         allow_repeats=chosen.allow_repeats,
         drop_small=not strict,
     )
+
+
+def _evaluate_films(root: Path, out: Path, model: o.Model, memory: int | None, json: bool) -> None:
+    from kshot.evaluation import evaluate_films
+    from kshot.memory import DEFAULT_FRAMES
+
+    with _progress_bars() as bar:
+        frames = DEFAULT_FRAMES if memory is None else memory
+        found = evaluate_films(model.segmenter(), root, memory=frames, out=out, progress=bar("films"))
+    rows = [["film", "object", "J", "recall", "decay", "flicker", "F", "recall", "decay", "flicker"]]
+    for one in found.objects:
+        values = (f"{value:.3f}" for measure in (one.j, one.f) for value in asdict(measure).values())
+        rows.append([one.film, str(one.label), *values])
+    means = [f"{value:.3f}" for name, value in found.figures.items() if name != "j_and_f"]
+    rows.append([f"mean of {len(found.objects)}", "", *means])
+    answer(json, found.summary(), *_aligned(rows), f"J&F {found.figures['j_and_f']:.3f}", *found.warnings)
+
+
+def _refuse_beside_films(chosen: Episodes, fold: str, strict: bool, workers: int | None) -> None:
+    """Films are no episodes: the first true mask of each is its support, and one process does them in order."""
+    given = {f"--{f.name.replace('_', '-')}": getattr(chosen, f.name) != f.default for f in fields(Episodes)}
+    given |= {"--fold": fold != "none", "--strict": strict, "--workers": workers is not None}
+    named = [flag for flag, value in given.items() if value]
+    if named:
+        raise SettingError(f"davis: films are no episodes, so {', '.join(named)} say nothing; leave them out")
 
 
 def _refuse_beside_csv(chosen: Episodes, fold: str) -> None:
