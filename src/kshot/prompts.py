@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
 from torch import Tensor
 
 from kshot.errors import EmptyMaskError, MaskError, SettingError, SupportError
@@ -238,6 +237,8 @@ def object_shapes(
         if numbers is None:
             objects = list(connected_components(inside))
         else:
+            from scipy.ndimage import find_objects  # slow to import, and seldom needed
+
             kept = np.unique(np.where(inside, numbers, 0), return_inverse=True)[1].reshape(inside.shape)
             places = enumerate(find_objects(kept), start=1)
             objects = [(place, kept[place] == number) for number, place in places if place]

@@ -7,8 +7,6 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any, TypeVar
 
-import yaml
-
 from kshot.annotations import rle
 from kshot.annotations.rle import Rle
 from kshot.annotations.skipped import Skipped
@@ -57,6 +55,8 @@ def read_json(path: Path) -> Any:
 
 def read_yaml(path: Path) -> Any:
     """What a YAML file holds. Raises `SupportError` that names it."""
+    import yaml  # here, since few layouts need it
+
     try:
         return yaml.safe_load(_bytes(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:

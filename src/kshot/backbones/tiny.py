@@ -296,12 +296,12 @@ def load_packed(data: bytes, where: str, sizes: NetSizes) -> Net:
         if max(sizes.blocks, len(sizes.layers)) > len(tensors) or not {*sizes.layers} <= {*range(1, sizes.blocks + 1)}:
             raise KeyError("more blocks than it has tensors, or layers that it has not")
         with torch.device("meta"):  # the shapes alone: wrong sizes may ask for any memory
-            expected = {name: tensor.shape for name, tensor in Net(sizes).state_dict().items()}
+            model = Net(sizes)
+        expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
         wrong = sorted(name for name in expected.keys() | tensors if not _fits(expected.get(name), tensors.get(name)))
         if wrong:
             raise KeyError(f"{wrong[0]} is missing, or of another shape")
-        model = Net(sizes)
-        model.load_state_dict(tensors)
+        model.load_state_dict(tensors, assign=True)
     except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
         raise BackboneError(f"{where}: no encoder of these sizes ({error}); train or copy it again") from error
     return model

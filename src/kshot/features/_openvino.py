@@ -20,7 +20,7 @@ from kshot.features._compiled_files import Compiled
 from kshot.ops.processor import core_count
 
 _PARTS = tuple(Encoding._fields)
-_TELEMETRY = "openvino_telemetry"
+_TELEMETRY, _CONVERTER = "openvino_telemetry", "openvino.tools.ovc"
 
 
 class Network:
@@ -90,18 +90,34 @@ def load() -> Any:
     """The module openvino.
 
     Its model converter reports to its makers that it was imported and what it converts, unless a package that comes
-    with it is missing. A tool that labels private images tells nobody, so the package stays hidden from it.
+    with it is missing. A tool that labels private images tells nobody, so the package stays hidden from it. The
+    converter itself imports as slowly as all the rest, and is seldom needed: it is imported when it is called.
     """
     if "openvino" in sys.modules:
         return sys.modules["openvino"]
-    hidden = _TELEMETRY not in sys.modules
-    if hidden:
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    with _hidden(_TELEMETRY, _CONVERTER):
+        module: Any = importlib.import_module("openvino")
+    module.convert_model = _convert_model
+    return module
+
+
+def _convert_model(*given: Any, **settings: Any) -> Any:
+    with _hidden(_TELEMETRY):
+        converter = importlib.import_module(_CONVERTER)
+    return converter.convert_model(*given, **settings)
+
+
+@contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Modules cannot be imported meanwhile, unless they have been."""
+    hidden = [name for name in names if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
     try:
-        return importlib.import_module("openvino")
+        yield
     finally:
-        if hidden:
-            del sys.modules[_TELEMETRY]
+        for name in hidden:
+            del sys.modules[name]
 
 
 def version() -> str:

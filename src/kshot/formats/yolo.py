@@ -12,7 +12,6 @@ from reprlib import repr as short
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from kshot.annotations.checked_json import Entry, check_class_names, filled, read_text_lines, read_yaml
@@ -52,6 +51,8 @@ class Yolo(AnnotationReader, AnnotationWriter):
         Without a tolerance the polygons follow every pixel, and nothing is lost but scores and ignored pixels. An image
         without objects gets an empty file, which says so. Raises `OutputError`.
         """
+        import yaml  # here, since few runs write this format
+
         folder = out / self.output
         objects = as_objects(annotations)
         for image in objects.images:

@@ -11,8 +11,6 @@ def is_soft(greys: NDArray[np.integer]) -> bool:
     white, and most of them are slopes: more than half of the pixels of such a grey have both a darker and a brighter
     neighbour, and are in no patch of 2 x 2 equal pixels. Objects and classes are flat.
     """
-    from scipy.ndimage import maximum_filter, minimum_filter  # slow to import, and seldom needed
-
     brightest = int(greys.max())
     if brightest < 0.75 * np.iinfo(greys.dtype).max:
         return False
@@ -20,6 +18,8 @@ def is_soft(greys: NDArray[np.integer]) -> bool:
     levels, place = np.unique(greys[between], return_inverse=True)
     if len(levels) < 3:
         return False
+    from scipy.ndimage import maximum_filter, minimum_filter  # slow to import, and seldom needed
+
     flat = maximum_filter(minimum_filter(greys, 2) == maximum_filter(greys, 2), 2, origin=-1)
     slope = (minimum_filter(greys, 3) < greys) & (greys < maximum_filter(greys, 3)) & ~flat
     share = np.bincount(place, slope[between]) / np.bincount(place)

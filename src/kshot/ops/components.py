@@ -1,13 +1,12 @@
 """Connected components of masks, and instances: components, or watershed basins where objects touch."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, find_objects
-from scipy.sparse import coo_array, csgraph
 
 from kshot.errors import SettingError
 from kshot.ops.object_shapes import ObjectShape, split_by_shape
@@ -88,30 +87,32 @@ def connected_components(mask: NDArray[np.bool_], *, corners: bool = True) -> It
     runs = _runs(mask)
     if not len(runs):
         return
-    whole = csgraph.connected_components(_touching(runs, mask.shape[1], corners), directed=False)[1]
+    whole = _joined(_touching(runs, mask.shape[1], corners), len(runs))
     order = np.argsort(whole, kind="stable")
     for own in np.split(runs[order], np.flatnonzero(np.diff(whole[order])) + 1):
         rows, left, right = own.T
         top, start, stop = int(rows[0]), int(left.min()), int(right.max())
         place = slice(top, int(rows[-1]) + 1), slice(start, stop)
-        turns = np.zeros((place[0].stop - top, stop - start + 1), np.int8)
-        turns[rows - top, left - start] = 1
-        turns[rows - top, right - start] = -1
-        yield place, np.cumsum(turns, axis=1, dtype=np.int8, out=turns)[:, :-1].view(np.bool_)
+        yield place, _drawn(own - (top, start, start), (place[0].stop - top, stop - start))
 
 
-def _runs(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(n, 3) row, first column and next column of the runs of marked pixels, row by row."""
-    step, found = max(1, _AT_ONCE // mask.shape[1]), [np.zeros((0, 3), np.int64)]
-    for top in range(0, len(mask), step):
-        turns = np.diff(np.pad(mask[top : top + step], ((0, 0), (1, 1))).view(np.int8), axis=1)
-        first, after = np.argwhere(turns == 1), np.argwhere(turns == -1)
-        found.append(np.column_stack([first[:, 0] + top, first[:, 1], after[:, 1]]))
+def _runs(labels: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(n, 3) row, first column and next column of the runs of pixels of one label above 0, row by row."""
+    width, found = labels.shape[1], [np.zeros((0, 3), np.int64)]
+    step = max(1, _AT_ONCE // width)
+    for top in range(0, len(labels), step):
+        strip = labels[top : top + step]
+        begins = np.ones(strip.shape, np.bool_)
+        np.not_equal(strip[:, 1:], strip[:, :-1], out=begins[:, 1:])
+        first = np.flatnonzero(begins)
+        after, marked = np.append(first[1:], strip.size), strip.ravel()[first] > 0
+        rows = first[marked] // width
+        found.append(np.stack([rows + top, first[marked] - rows * width, after[marked] - rows * width], 1))
     return np.concatenate(found)
 
 
-def _touching(runs: NDArray[np.int64], width: int, corners: bool) -> coo_array:
-    """(n, n) sparse matrix, 1 where a run touches a run of the next row."""
+def _touching(runs: NDArray[np.int64], width: int, corners: bool) -> NDArray[np.int64]:
+    """(m, 2) which run touches which run of the next row."""
     # Rows are laid one behind the other with a gap, so that a sorted search finds the runs of the next row.
     rows, reach = runs[:, 0] * (width + 2), int(corners)
     below = rows + width + 2
@@ -120,12 +121,40 @@ def _touching(runs: NDArray[np.int64], width: int, corners: bool) -> coo_array:
     counts = after - first
     upper = np.repeat(np.arange(len(runs)), counts)
     lower = np.arange(len(upper)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
-    return coo_array((np.ones(len(upper), np.int8), (upper, lower)), shape=(len(runs), len(runs)))
+    return np.stack([upper, lower], 1)
+
+
+def _joined(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """(count,) the number from 0 of the component of each of so many things, of which pairs (m, 2) are connected.
+
+    Components are numbered in the order of their first things. Each takes the lowest number that its partners know,
+    until all agree (Shiloach and Vishkin, Journal of Algorithms 1982). scipy has the same, and takes longer to import.
+    """
+    lowest = np.arange(count)
+    while len(pairs):
+        known = lowest[pairs]
+        apart = known[:, 0] != known[:, 1]
+        pairs, known = pairs[apart], known[apart]
+        np.minimum.at(lowest, known.max(1), known.min(1))
+        while not np.array_equal(lowest, further := lowest[lowest]):
+            lowest = further
+    numbers: NDArray[np.int64] = (np.cumsum(lowest == np.arange(count)) - 1)[lowest]
+    return numbers
+
+
+def _drawn(runs: NDArray[np.int64], size_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    """A mask (h, w) of runs."""
+    rows, left, right = runs.T
+    turns = np.zeros((size_hw[0], size_hw[1] + 1), np.int8)
+    turns[rows, left] += 1
+    turns[rows, right] -= 1
+    return np.cumsum(turns, axis=1, dtype=np.int8, out=turns)[:, :-1].view(np.bool_)
 
 
 def _basins(components: Sequence[Component], score: NDArray[np.float32] | None, least: float) -> Iterator[Component]:
     """Components split into the basins of their peaks, each of at least so many pixels; score: (h, w) of the image."""
     # Imported here, since most runs split nothing.
+    from scipy.ndimage import distance_transform_edt, find_objects
     from skimage.measure import label
     from skimage.morphology import local_maxima, reconstruction
     from skimage.segmentation import watershed
@@ -156,7 +185,8 @@ def _basins(components: Sequence[Component], score: NDArray[np.float32] | None, 
 
 def _cropped(place: Box, mask: NDArray[np.bool_]) -> Component:
     """A mask in a box as its own smaller box."""
-    (own,) = find_objects(mask.view(np.uint8))
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    own = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
     return _moved(own, (place[0].start, place[1].start), 1), mask[own]
 
 
@@ -199,7 +229,7 @@ class ComponentTable:
     score_sums: NDArray[np.float64]
     """(n,) sum of the scores of their pixels."""
     pieces: NDArray[np.int64]
-    """Of each piece, as `StripComponents` numbers them, the component that it belongs to; -1 for background."""
+    """Of each piece, as `StripComponents` numbers them, the component that it belongs to."""
 
     def passing(self, least_pixels: float, min_score: float) -> NDArray[np.bool_]:
         """(n,) whether a component has the area and the mean score."""
@@ -218,66 +248,97 @@ class StripComponents:
     """
 
     def __init__(self) -> None:
-        # By strip: how many pieces came before, and of its pieces, which are numbered from 1 over all strips, the
+        # By strip: how many pieces came before, and of its pieces, which are numbered from 0 over all strips, the
         # labels, areas and sums of scores.
         self._before: list[int] = []
-        self._labels, self._areas = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
-        self._sums = [np.zeros(1)]
+        self._labels, self._areas = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        self._sums = [np.zeros(0)]
         self._links = [np.zeros((0, 2), np.int64)]
-        self._row, self._row_labels = np.zeros(0, np.int64), np.zeros(0, np.uint8)
+        self._last = _Pieces.of(np.zeros((0, 1), np.uint8))  # of the last row so far, numbered over all strips
         self._count = 0
 
     def add(self, strip: NDArray[np.uint8], scores: NDArray[np.float32] | None = None) -> None:
         """Take the next rows (r, w) of labels, and the score of each pixel's own label; all strips have one width."""
-        from skimage.measure import label  # not at the top: fitting and predicting do without scikit-image
-
-        numbers = label(strip, background=0, connectivity=2)  # (r, w)
-        areas = np.bincount(numbers.ravel()).astype(np.int64)
-        labels = np.zeros(len(areas), np.int64)
-        labels[numbers.ravel()] = strip.ravel()  # all pixels of a piece have one label
-        own = np.zeros(strip.size) if scores is None else scores.ravel()
-        sums = np.bincount(numbers.ravel(), own).astype(np.float64)
-        top = np.where(numbers[0] > 0, numbers[0] + self._count, 0)
-        self._links += list(_meeting(self._row, self._row_labels, top, strip[0]))
-        self._row, self._row_labels = np.where(numbers[-1] > 0, numbers[-1] + self._count, 0), strip[-1].copy()
-        self._labels.append(labels[1:])
-        self._areas.append(areas[1:])
-        self._sums.append(sums[1:])
+        pieces = _Pieces.of(strip)
+        count, (rows, left, right) = pieces.count, pieces.runs.T
+        labels = np.zeros(count, np.int64)
+        labels[pieces.numbers] = pieces.labels  # all runs of a piece have one label
+        self._labels.append(labels)
+        self._areas.append(np.bincount(pieces.numbers, right - left, count).astype(np.int64))
+        begins = rows * strip.shape[1]
+        of_runs = np.zeros(len(rows)) if scores is None else _sums(scores.ravel(), begins + left, begins + right)
+        self._sums.append(np.bincount(pieces.numbers, of_runs, count).astype(np.float64))
+        pieces = pieces.renumbered(self._count)
+        self._links.append(self._last.meeting(pieces.of_row(0), strip.shape[1]))
+        self._last = pieces.of_row(len(strip) - 1)
         self._before.append(self._count)
-        self._count += len(areas) - 1
+        self._count += count
 
     def join(self) -> ComponentTable:
         """The components of all rows so far."""
-        links = np.concatenate(self._links) - 1
-        ones = np.ones(len(links), np.int8)
-        graph = coo_array((ones, (links[:, 0], links[:, 1])), shape=(self._count, self._count))
-        whole = csgraph.connected_components(graph, directed=False)[1].astype(np.int64) if self._count else links[:, 0]
+        whole = _joined(np.concatenate(self._links), self._count)
         count = int(whole.max(initial=-1)) + 1
         labels = np.zeros(count, np.int64)
-        labels[whole] = np.concatenate(self._labels)[1:]
-        areas = np.bincount(whole, np.concatenate(self._areas)[1:], count).astype(np.int64)
-        sums = np.bincount(whole, np.concatenate(self._sums)[1:], count).astype(np.float64)
-        return ComponentTable(labels, areas, sums, np.append(-1, whole))
+        labels[whole] = np.concatenate(self._labels)
+        areas = np.bincount(whole, np.concatenate(self._areas), count).astype(np.int64)
+        sums = np.bincount(whole, np.concatenate(self._sums), count).astype(np.float64)
+        return ComponentTable(labels, areas, sums, whole)
 
     def sieve(
         self, strips: Iterable[NDArray[np.uint8]], table: ComponentTable, kept: NDArray[np.bool_]
     ) -> Iterator[NDArray[np.uint8]]:
         """The same strips again, where the pixels of components that are not kept are background; kept: (n,)."""
-        from skimage.measure import label
-
-        stays = np.append(kept, False)[table.pieces]  # background is no component
+        goes = ~kept[table.pieces]
         for strip, before in zip(strips, self._before, strict=True):
-            numbers = label(strip, background=0, connectivity=2)
-            yield np.where(stays[np.where(numbers > 0, numbers + before, 0)], strip, np.uint8(0))
+            pieces = _Pieces.of(strip)
+            runs = pieces.runs[goes[pieces.numbers + before]]
+            yield np.where(_drawn(runs, strip.shape), np.uint8(0), strip) if len(runs) else strip
 
 
-def _meeting(
-    above: NDArray[np.int64], above_labels: NDArray[np.uint8], below: NDArray[np.int64], labels: NDArray[np.uint8]
-) -> Iterator[NDArray[np.int64]]:
-    """(m, 2) numbers of pieces of one label that touch, also at a corner, where two rows meet."""
-    if not len(above):
-        return
-    wide = slice(None)
-    for up, down in ((wide, wide), (slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
-        met = (above[up] > 0) & (above_labels[up] == labels[down])
-        yield np.unique(np.stack([above[up][met], below[down][met]], 1), axis=0)
+@dataclass(frozen=True)
+class _Pieces:
+    """The n runs of a strip (r, w) of labels, and the components that they make in it."""
+
+    runs: NDArray[np.int64]
+    """(n, 3) row, first column and next column."""
+    labels: NDArray[np.uint8]
+    """(n,) from 1."""
+    numbers: NDArray[np.int64]
+    """(n,) of components."""
+
+    @classmethod
+    def of(cls, strip: NDArray[np.uint8]) -> Self:
+        runs = _runs(strip)
+        labels = strip[runs[:, 0], runs[:, 1]]
+        pairs = _touching(runs, strip.shape[1], corners=True)
+        return cls(runs, labels, _joined(pairs[labels[pairs[:, 0]] == labels[pairs[:, 1]]], len(runs)))
+
+    @property
+    def count(self) -> int:
+        """How many components."""
+        return int(self.numbers.max(initial=-1)) + 1
+
+    def renumbered(self, before: int) -> Self:
+        """With numbers that begin after so many."""
+        return replace(self, numbers=self.numbers + before)
+
+    def of_row(self, row: int) -> Self:
+        """Those of one row."""
+        own = self.runs[:, 0] == row
+        return replace(self, runs=self.runs[own], labels=self.labels[own], numbers=self.numbers[own])
+
+    def meeting(self, below: Self, width: int) -> NDArray[np.int64]:
+        """(m, 2) numbers of components of one label that touch, also at a corner, where two rows meet."""
+        runs = np.concatenate([self.runs, below.runs])
+        runs[:, 0] = np.repeat([0, 1], [len(self.runs), len(below.runs)])
+        labels, numbers = (np.concatenate(both) for both in ((self.labels, below.labels), (self.numbers, below.numbers)))
+        pairs = _touching(runs, width, corners=True)
+        return np.unique(numbers[pairs[labels[pairs[:, 0]] == labels[pairs[:, 1]]]], axis=0)
+
+
+def _sums(values: NDArray[np.float32], first: NDArray[np.int64], after: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n,) sums of values (m,) from `first` to before `after`, each (n,) and ascending."""
+    bounds = np.stack([first, after], 1).ravel()
+    bounds = bounds[:-1] if len(bounds) and bounds[-1] == len(values) else bounds
+    sums: NDArray[np.float64] = np.add.reduceat(values, bounds, dtype=np.float64)[::2] if len(bounds) else np.zeros(0)
+    return sums

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, find_objects, gaussian_filter
 
 from kshot.ops.measures import solidity
 
@@ -91,6 +90,7 @@ def split_by_shape(inside: Crop, score: NDArray[np.float32] | None, shape: Objec
 def _basins(inside: Crop, score: NDArray[np.float32] | None) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """(h, w) numbers of basins from 1, and the height (h, w) that they lie in."""
     # Imported here, since most runs split nothing.
+    from scipy.ndimage import distance_transform_edt, gaussian_filter
     from skimage.measure import label
     from skimage.morphology import local_maxima, reconstruction
     from skimage.segmentation import watershed
@@ -128,9 +128,8 @@ def _node(
     basins: NDArray[np.int32], members: tuple[int, ...], shape: ObjectShape, children: tuple[_Node, ...] = ()
 ) -> _Node:
     region = np.isin(basins, members)
-    (place,) = find_objects(region.view(np.uint8))
     area = int(region.sum())
-    value, apart = area * shape.likeness(area, solidity(region[place])), sum(child.value for child in children)
+    value, apart = area * shape.likeness(area, solidity(region)), sum(child.value for child in children)
     if children and apart > value:
         return _Node(members, area, apart, tuple(part for child in children for part in child.parts))
     return _Node(members, area, value, (members,))

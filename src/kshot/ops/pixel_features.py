@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 from torch import Tensor
+
+from kshot.ops.smoothing import gaussian_means
 
 SCALES = (1, 2, 4, 8)  # standard deviations of the Gaussians, pixels of the copy that is looked at
 MAX_SIDE = 512  # pixels, of the longer side of that copy
@@ -119,9 +120,8 @@ def _lab(image: Pixels) -> Values:
 
 def _smoothed(lab: Values, scale: float, step: int) -> Values:
     """Every `step`-th pixel of the planes (h, w, 3) after a Gaussian."""
-    rows = ndimage.gaussian_filter1d(lab, scale, axis=0, truncate=3)[::step]
-    smooth: Values = ndimage.gaussian_filter1d(rows, scale, axis=1, truncate=3)[:, ::step]
-    return smooth
+    planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(lab, 2, 0)))
+    return np.moveaxis(gaussian_means(planes, scale, step).numpy(), 0, 2)
 
 
 def _shape_of(plane: Values, scale: float) -> Values:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from kshot.ops.geometry import FeatureMap, Frame, coverage
@@ -205,6 +204,8 @@ def _marked(frame: Frame, points: NDArray[np.float64]) -> Tensor:
 
 def _distance(frame: Frame, marked: Tensor) -> Tensor:
     """(n,): squared distance to the nearest marked patch (at least one), in sides of a square grid of the same area."""
+    from scipy.ndimage import distance_transform_edt  # slow to import, and of prompts alone
+
     rows, columns = frame.grid_hw
     far = distance_transform_edt(~marked.reshape(rows, columns).numpy())
     return torch.from_numpy(far).float().flatten() ** 2 / (rows * columns)

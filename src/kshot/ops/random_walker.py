@@ -1,4 +1,7 @@
-"""The random walker with priors on a graph of patch tokens (Grady, PAMI 2006; priors: Grady, CVPR 2005)."""
+"""The random walker with priors on a graph of patch tokens (Grady, PAMI 2006; priors: Grady, CVPR 2005).
+
+scipy is imported where it is needed: it takes long, and whoever gives masks needs no walker.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.linalg import cg
 from torch import Tensor
 
 from kshot.ops.geometry import FeatureMap
@@ -32,6 +33,9 @@ class FeatureGraph:
 
         They minimise x' L x + sum(confidence * (x - prior)^2) with the graph's Laplacian L.
         """
+        from scipy import sparse
+        from scipy.sparse.linalg import cg
+
         pull, start = confidence.double().numpy(), prior.double().numpy()
         diagonal = self.degree + pull
         system = sparse.diags(diagonal) - self.weights
@@ -47,6 +51,8 @@ def build_feature_graph(features: FeatureMap) -> FeatureGraph:
     (self-tuning affinities, Zelnik-Manor and Perona, NIPS 2004, section 2), so no setting depends on a backbone's range
     of cosines.
     """
+    from scipy import sparse
+
     tokens = features.tokens
     count = len(tokens)
     far, similar = _most_similar(tokens)

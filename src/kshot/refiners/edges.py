@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 from torch import Tensor
 
 from kshot.ops.geometry import Frame, to_pixels
+from kshot.ops.smoothing import box_means
 from kshot.refiners._band import band, enlarge, fit_size, shrink
 
 
@@ -60,14 +60,8 @@ def _grey(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> Tensor:
 def _coefficients(guide: Tensor, planes: Tensor, radius: int, epsilon: float) -> tuple[Tensor, Tensor]:
     """Slope and offset (n, sh, sw) of each plane as a linear function of the guide (sh, sw) in each window."""
     count = len(planes)
-    means = _mean(torch.cat([guide[None], guide[None] ** 2, planes, planes * guide]), radius)
+    means = box_means(torch.cat([guide[None], guide[None] ** 2, planes, planes * guide]), radius)
     mean, square, of_planes, products = means.split([1, 1, count, count])
     slope = (products - mean * of_planes) / (square - mean**2 + epsilon)
-    smooth = _mean(torch.cat([slope, of_planes - slope * mean]), radius)
+    smooth = box_means(torch.cat([slope, of_planes - slope * mean]), radius)
     return smooth[:count], smooth[count:]
-
-
-def _mean(planes: Tensor, radius: int) -> Tensor:
-    """Mean of planes (n, h, w) over windows of 2 radius + 1 pixels, at a cost that does not grow with the radius."""
-    size = 2 * radius + 1
-    return torch.from_numpy(ndimage.uniform_filter(planes.numpy(), (0, size, size), mode="nearest"))
