@@ -80,15 +80,18 @@ def pixel_log_odds(classifiers: Sequence[PixelClassifier | None], image: NDArray
 
 
 def _logistic_regression(inputs: Tensor, targets: Tensor) -> Tensor:
-    """(d,) weights by Newton's method from inputs (n, d), the last of which is 1, and targets (n,) of 0 or 1."""
-    weights = inputs.new_zeros(inputs.shape[1])
+    """(d,) weights by Newton's method from inputs (n, d), the last of which is 1, and targets (n,) of 0 or 1.
+
+    The slope is exact, and so are the weights; the curvature, which says how far each step goes, need not be.
+    """
+    weights, single = inputs.new_zeros(inputs.shape[1]), inputs.float()
     decay = torch.full_like(weights, _DECAY)
     decay[-1] = 1e-3
     for _ in range(_STEPS):
         probabilities = (inputs @ weights).clamp(-30, 30).sigmoid()
         slope = inputs.T @ (probabilities - targets) + decay * weights
         curvature = (probabilities * (1 - probabilities)).clamp(min=1e-4)
-        hessian = (inputs * curvature[:, None]).T @ inputs + torch.diag(decay)
+        hessian = ((single * curvature.float()[:, None]).T @ single).double() + torch.diag(decay)
         change = torch.linalg.solve(hessian, slope)
         weights = weights - change
         if float(change.abs().max()) < _CONVERGED:
