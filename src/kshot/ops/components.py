@@ -331,7 +331,9 @@ class _Pieces:
         """(m, 2) numbers of components of one label that touch, also at a corner, where two rows meet."""
         runs = np.concatenate([self.runs, below.runs])
         runs[:, 0] = np.repeat([0, 1], [len(self.runs), len(below.runs)])
-        labels, numbers = (np.concatenate(both) for both in ((self.labels, below.labels), (self.numbers, below.numbers)))
+        labels, numbers = (
+            np.concatenate(both) for both in ((self.labels, below.labels), (self.numbers, below.numbers))
+        )
         pairs = _touching(runs, width, corners=True)
         return np.unique(numbers[pairs[labels[pairs[:, 0]] == labels[pairs[:, 1]]]], axis=0)
 
