@@ -72,6 +72,10 @@ class Instance:
         """Its pixels."""
         return int(self.crop.sum())
 
+    def area_over(self, pixel_areas: NDArray[np.float64]) -> float:
+        """Its area in the unit of pixel_areas: (h,), the area of a pixel in each row of the image."""
+        return float(self.crop.sum(1) @ pixel_areas[self.place[0]])
+
     @cached_property
     def centroid_xy(self) -> tuple[float, float]:
         """The mean of its pixels' centres; the first pixel's centre is (0.5, 0.5)."""
@@ -217,25 +221,29 @@ class Objects:
         transform: Sequence[float] | None = None,
         crs: Any = None,
         *,
+        source: str = "",
         tolerance: float = 0.0,
         method: str = "watershed",
     ) -> dict[str, Any]:
-        """A GeoJSON FeatureCollection with a feature per object: class, score and area in pixels as properties.
+        """A GeoJSON FeatureCollection with a feature per object: source, class, score and areas as properties.
 
         transform: (a, b, c, d, e, f) with x = a * column + b * row + c and y = d * column + e * row + f, such as
         rasterio's `dataset.transform`; None for pixels. crs: what rasterio takes as a reference system, such as
-        "EPSG:32633": coordinates then become WGS 84, as RFC 7946 wants them, with the extra `geo`. None leaves them.
-        Raises `SettingError` for a reference system without a transform, and `OutputError` without rasterio.
+        "EPSG:32633": coordinates then become WGS 84, as RFC 7946 wants them, and area_m2 stands beside area_px: the
+        area on the map, or on the ellipsoid where the map is in degrees. It needs the extra `geo`; None leaves
+        coordinates as they are. source: the name of the image, kept with each object.
+        Raises `SettingError` for a reference system without a transform, one that is not known, and without rasterio.
 
         >>> (feature,) = pred.to_geojson(transform=(0.5, 0, 100, 0, -0.5, 200))["features"]
         >>> feature["geometry"]["coordinates"]
         [[[100.5, 199.5], [100.5, 198.5], [102.5, 198.5], [102.5, 199.5], [100.5, 199.5]]]
         """
-        from kshot.formats.geojson import document_of
+        from kshot.formats.geojson import document_of, place_of
 
         if crs is not None and transform is None:
             raise SettingError("crs without transform: give the transform from pixels to coordinates too")
-        return document_of(self.instances(method), crs, transform, tolerance)
+        place = place_of(crs, transform, self.mask.shape[0])
+        return document_of(self.instances(method), place, tolerance, source)
 
     def show(self) -> None:
         """Show the overlay: below the cell in a notebook, else in the system's viewer of images."""

@@ -21,6 +21,7 @@ from kshot.io.images import MAX_PIXELS, read_image
 from kshot.io.paths import list_images
 from kshot.io.rasters import BandSelection
 from kshot.io.tensor_file import read_learned
+from kshot.io.valid_pixels import valid_pixels
 from kshot.memory import DEFAULT_FRAMES, FrameMemory
 from kshot.methods.base import FeatureSpec, Scorer, Support, Task, load_method, settings_of
 from kshot.ops.geometry import FeatureMap
@@ -129,14 +130,14 @@ class Segmenter:
 
         task: or the path of a task file, which is then read for this image alone.
         image: path, encoded bytes, PIL image, array (h, w, 3) or torch tensor (h, w, 3) or (3, h, w), in RGB. OpenCV's
-        images are BGR: give `image[..., ::-1]`.
+        images are BGR: give `image[..., ::-1]`. Pixels of a TIFF without data (nodata) are background.
         Raises the `InputError`s of reading, `TaskError`, and `BackboneMismatchError` for a task of another backbone.
         """
         task = task_of(task)
         task.check_backbone(self.feature_spec.identity)
         pixels = read_image(image, max_pixels=self.max_pixels, selection=self.band_selection)  # (h, w, 3) uint8
         features = self.features(pixels)  # (c, gh, gw)
-        return self.decide(task, features, pixels)
+        return self.decide(task, features, pixels).with_valid_mask(valid_pixels(image))
 
     def decide(
         self, task: Scorer, features: FeatureMap, image: NDArray[np.uint8], *, min_presence: float | None = None

@@ -261,6 +261,15 @@ class Prediction(Objects):
         found: NDArray[np.bool_] = self.mask == self.classes.index(name) + 1
         return found
 
+    def with_valid_mask(self, valid_mask: NDArray[np.bool_] | None) -> "Prediction":
+        """The same, with background for certain where valid_mask (h, w) is False; None changes nothing."""
+        if valid_mask is None:
+            return self
+        check_same_size(valid_mask.shape, self.mask.shape, "the valid mask")
+        mask, scores = np.where(valid_mask, self.mask, np.uint8(0)), np.where(valid_mask, self.scores, np.float32(0))
+        scores[0][~valid_mask] = 1
+        return replace(self, mask=mask, scores=scores)
+
     def filtered(
         self, *, min_presence: float | None = None, min_score: float = 0.0, min_area: float | str = 0
     ) -> "Prediction":

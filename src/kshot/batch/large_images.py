@@ -37,10 +37,25 @@ _ROWS = 64  # that are counted at once
 TileScores = Callable[[slice, slice], NDArray[np.float32]]
 
 
-def predict_tiled(segmenter: Segmenter, task: Task, tiling: Tiling, image: NDArray[np.uint8]) -> Prediction:
-    """Masks of an image (h, w, 3) from its tiles. One that fits a single tile is predicted as it is without tiles."""
+def predict_tiled(
+    segmenter: Segmenter,
+    task: Task,
+    tiling: Tiling,
+    image: NDArray[np.uint8],
+    valid_mask: NDArray[np.bool_] | None = None,
+) -> Prediction:
+    """Masks of an image (h, w, 3) from its tiles. One that fits a single tile is predicted as it is without tiles.
+
+    valid_mask: (h, w), where the image has data; elsewhere is background, and tiles without any are not predicted.
+    """
     present = dict.fromkeys(task.classes, 0.0)
-    scores_of = _tile_scores(segmenter, task, present, lambda rows, cols: np.ascontiguousarray(image[rows, cols]))
+    scores_of = _tile_scores(
+        segmenter,
+        task,
+        present,
+        lambda rows, cols: np.ascontiguousarray(image[rows, cols]),
+        lambda rows, cols: None if valid_mask is None else valid_mask[rows, cols],
+    )
     size_hw = image.shape[0], image.shape[1]
     scores = np.empty((len(task.classes) + 1, *size_hw), np.float32)
     top = 0
@@ -110,7 +125,7 @@ class LargeImages:
         classes, least = self.task.classes, self.thresholds.min_presence
         least = self.task.presence_threshold if least is None else least
         statistics = RunningStatistics(classes)
-        scores_of = _tile_scores(self.segmenter, self.task, present, raster.window)
+        scores_of = _tile_scores(self.segmenter, self.task, present, raster.window, raster.valid)
         if len(kept) == 1:
             scores_of = partial(_no_scores, len(classes))
         with StripStore(self.out) as store:
@@ -178,12 +193,24 @@ class _AbsentError(Exception):
 
 
 def _tile_scores(
-    segmenter: Segmenter, task: Task, present: dict[str, float], window: Callable[[slice, slice], NDArray[np.uint8]]
+    segmenter: Segmenter,
+    task: Task,
+    present: dict[str, float],
+    window: Callable[[slice, slice], NDArray[np.uint8]],
+    valid: Callable[[slice, slice], NDArray[np.bool_] | None],
 ) -> TileScores:
-    """The scores of tiles that `window` reads; `present` takes the highest presence of each class."""
+    """The scores of tiles that `window` reads; `present` takes the highest presence of each class.
+
+    valid: which pixels of a tile have data; a tile without any is background.
+    """
 
     def scores_of(rows: slice, columns: slice) -> NDArray[np.float32]:
-        found = segmenter.predict(task, window(rows, columns))
+        valid_mask = valid(rows, columns)
+        if valid_mask is not None and not valid_mask.any():
+            nothing = _no_scores(len(task.classes), rows, columns)
+            nothing[0] = 1
+            return nothing
+        found = segmenter.predict(task, window(rows, columns)).with_valid_mask(valid_mask)
         present.update({name: max(present[name], found.present[name]) for name in present})
         return found.scores
 

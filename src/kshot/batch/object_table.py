@@ -19,7 +19,7 @@ from kshot.io.bands import read_bands
 from kshot.io.csv_rows import csv_text
 from kshot.io.pages_and_frames import read_images
 from kshot.io.paths import PAGE_OR_FRAME, file_of
-from kshot.io.pixel_size import PixelSize, pixel_size_of
+from kshot.io.pixel_size import METRES, PixelSize, ground_of, pixel_size_of
 from kshot.io.rasters import BandSelection
 from kshot.io.videos import is_video
 from kshot.objects import Instance, needed
@@ -35,7 +35,8 @@ class ObjectTable:
 
     rows: Sequence[Mapping[str, Any]] = field(repr=False)
     """image (its name), class, object (its number in the image from 1), score, then what `Instance.measure` gives, in
-    pixels; with a pixel size area_um2, perimeter_um and so on, in one unit for all."""
+    pixels; with a pixel size area_um2, perimeter_um and so on, in one unit for all. Of maps in degrees, whose pixels
+    are no squares, the area alone has a unit."""
     skipped: Skipped = field(default_factory=Skipped)
     """What could not be read, and which images say no pixel size where others do."""
 
@@ -91,10 +92,11 @@ def _measured(annotations: AnnotationSet, finder: ImageFinder, pixel_size: Pixel
     without: dict[str, int] = {}
     for image, bands in _with_bands(annotations, finder):
         own = pixel_size or (pixel_size_of(image.path, _page(image.name)) if image.path else None)
-        unit = unit or (own.unit if own else "")
-        found = list(_rows(image, bands, own, unit))
+        ground = ground_of(image.path, image.size_hw[0]) if own is None else None
+        unit = unit or (own.unit if own else "" if ground is None else "m")
+        found = list(_rows(image, bands, own or ground, unit))
         rows += found
-        if own is None:
+        if own is None and ground is None:
             without[image.name] = len(found)
     for name, count in without.items() if unit else ():
         skipped.leave_out("object without a size in units, as its image says no pixel size", name, count)
@@ -124,12 +126,17 @@ def check_table(name: str | None, pixel_size: str | None) -> None:
 
 
 def _rows(
-    image: LabelledImage, bands: NDArray[Any] | None, size: PixelSize | None, unit: str
+    image: LabelledImage, bands: NDArray[Any] | None, size: PixelSize | NDArray[np.float64] | None, unit: str
 ) -> Iterator[dict[str, Any]]:
+    """size: of a pixel, or the square metres of a pixel in each row."""
     objects: list[Instance] = [one.instance for one in image.annotations if not one.ignore]
     for number, one in enumerate(objects, start=1):
         facts = one.measure(bands)
-        scaled = in_units(facts, size.in_unit(unit), unit) if size else {}
+        scaled = {}
+        if isinstance(size, PixelSize):
+            scaled = in_units(facts, size.in_unit(unit), unit)
+        elif size is not None:
+            scaled = {f"area_{unit}2": one.area_over(size) / METRES[unit] ** 2}
         named = {"image": image.name, "class": one.label, "object": number, "score": one.score}
         yield named | facts | scaled
 

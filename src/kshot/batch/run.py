@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 LeastPixels = Callable[[Sequence[int]], float]
 # Takes images through the stages, with so many workers; results may come back in any order.
 Engine = Callable[[Iterable[Input | None], Stages, int | None], Generator[ImageResult]]
+# (h, w): where an image has data; None where it has it everywhere.
+ValidMask = NDArray[np.bool_] | None
 _MOST_WORKERS = 4
 
 
@@ -237,7 +239,7 @@ def _stages(
     least: LeastPixels,
 ) -> Stages:
     segmenter, task = film.segmenter, film.memory.task
-    predict = partial(_tiled, segmenter, task, tiling) if tiling else film
+    predict = partial(_tiled, segmenter, task, tiling) if tiling else partial(_whole, film)
     return Stages(
         partial(_filtered, predict, thresholds, least),
         writers,
@@ -249,18 +251,26 @@ def _stages(
     )
 
 
-def _tiled(segmenter: Segmenter, task: Task, tiling: Tiling, _: Input, image: NDArray[np.uint8]) -> Prediction:
-    return predict_tiled(segmenter, task, tiling, image)
+def _tiled(
+    segmenter: Segmenter, task: Task, tiling: Tiling, _: Input, image: NDArray[np.uint8], valid_mask: ValidMask
+) -> Prediction:
+    return predict_tiled(segmenter, task, tiling, image, valid_mask)
+
+
+def _whole(film: FilmPredictor, source: Input, image: NDArray[np.uint8], valid_mask: ValidMask) -> Prediction:
+    return film(source, image).with_valid_mask(valid_mask)
 
 
 def _filtered(
-    predict: Callable[[Input, NDArray[np.uint8]], Prediction],
+    predict: Callable[[Input, NDArray[np.uint8], ValidMask], Prediction],
     thresholds: Thresholds,
     least: LeastPixels,
     source: Input,
     image: NDArray[np.uint8],
+    valid_mask: ValidMask,
 ) -> Prediction:
-    return predict(source, image).filtered(**asdict(replace(thresholds, min_area=least(image.shape[:2]))))
+    limits = replace(thresholds, min_area=least(image.shape[:2]))
+    return predict(source, image, valid_mask).filtered(**asdict(limits))
 
 
 def _least_pixels(thresholds: Thresholds, size: int, patch: int, tile: int | None, size_hw: Sequence[int]) -> float:

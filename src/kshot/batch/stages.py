@@ -26,6 +26,7 @@ from kshot.io.manifest import FAILED, Record
 from kshot.io.names import below
 from kshot.io.rasters import BandSelection
 from kshot.io.tiff import Page
+from kshot.io.valid_pixels import valid_pixels
 from kshot.types import Prediction
 
 Item = TypeVar("Item")
@@ -46,6 +47,8 @@ class ImageResult:
     """How long each stage took."""
     image: NDArray[np.uint8] | None = None
     """(h, w, 3) RGB, from reading until writing."""
+    valid_mask: NDArray[np.bool_] | None = None
+    """(h, w): where the image has data; None where it has it everywhere, or is not read whole."""
     page: Page | None = None
     """Instead of the image, where it is so large that it is done in windows."""
     prediction: Prediction | None = None
@@ -59,8 +62,8 @@ class Stages:
     Each may run on a thread, or on another machine.
     """
 
-    predict: Callable[[Input, NDArray[np.uint8]], Prediction]
-    """From an image (h, w, 3) uint8 to its masks; films want to know which frame it is."""
+    predict: Callable[[Input, NDArray[np.uint8], NDArray[np.bool_] | None], Prediction]
+    """From an image (h, w, 3) uint8 and where it has data to its masks; films want to know which frame it is."""
     writers: Mapping[str, Format]
     """What writes each format, by its name."""
     out: Path
@@ -85,18 +88,20 @@ class Stages:
                     result.record["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
             elif source.is_page_or_frame:
                 result.image = self._page_or_frame(source)
+                result.valid_mask = None if source.frame else valid_pixels(source.path, source.page)
                 result.record["sha256"] = hashlib.sha256(result.image.data).hexdigest()
             else:
                 data = source.path.read_bytes()
                 result.record["sha256"] = hashlib.sha256(data).hexdigest()
                 result.image = read_image(data, max_pixels=self.max_pixels, selection=self.selection)
+                result.valid_mask = valid_pixels(source.path)
         return result
 
     def infer(self, result: ImageResult) -> ImageResult:
         """Find the masks of an image that could be read; one that is done in windows is written, too."""
         if result.image is not None:
             with _stage(result, "infer"):
-                result.prediction = self.predict(result.source, result.image)
+                result.prediction = self.predict(result.source, result.image, result.valid_mask)
         elif result.page and self.large_images:
             with _stage(result, "infer"):
                 result.record |= self.large_images.label(result.source, result.page)
@@ -107,7 +112,7 @@ class Stages:
         if result.prediction is not None and not result.source.done:
             with _stage(result, "write"):
                 result.record |= self._written(result.source, result.prediction)
-        result.image = result.prediction = None
+        result.image = result.valid_mask = result.prediction = None
         result.source = replace(result.source, frame=None)
         return result
 

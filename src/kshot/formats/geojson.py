@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 
 from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export, as_objects
+from kshot.errors import SettingError
 from kshot.formats.base import AnnotationWriter
-from kshot.formats.geotiff import load_rasterio, place_of
 from kshot.io.atomic import write_text
+from kshot.io.georeference import PIXELS, Georeference, Transform, georeference_of, load_rasterio
+from kshot.io.ground import reference_system
 from kshot.io.names import below
 from kshot.objects import Instance, Polygon
 
 _DECIMALS = 9  # of a degree: a tenth of a millimetre
+Rings = list[list[list[float]]]
 
 
 class Geojson(AnnotationWriter):
-    """A .geojson per image, with a feature per object, holes kept, with class, score, area in pixels and source."""
+    """A .geojson per image, with a feature per object, holes kept, with class, score, areas and source."""
 
     output = "geojson"
     holds = frozenset({"scores"})
@@ -36,49 +39,69 @@ class Geojson(AnnotationWriter):
         folder = out / self.output
         for image in as_objects(annotations).images:
             instances = (one.instance for one in image.annotations if not one.ignore)
-            data = document_of(instances, *place_of(image.path), export.tolerance)
-            for feature in data["features"]:
-                feature["properties"]["source"] = image.name
+            place = georeference_of(image.path, image.size_hw[0])
+            data = document_of(instances, place, export.tolerance, image.name)
             write_text(below(out, folder / f"{image.stem}.geojson"), json.dumps(data, allow_nan=False) + "\n")
         return folder
 
 
 def document_of(
-    instances: Iterable[Instance], crs: Any, transform: Sequence[float] | None, tolerance: float
+    instances: Iterable[Instance], place: Georeference, tolerance: float, source: str = ""
 ) -> dict[str, Any]:
-    """Objects as a FeatureCollection.
+    """Objects as a FeatureCollection; source: the name of their image, kept with each where it is given.
 
-    crs: what rasterio takes as a reference system; None leaves the coordinates as the transform makes them. transform:
-    the six numbers of rasterio's, from pixels; None leaves pixels. Raises `OutputError` without rasterio for a crs.
+    Without a reference system coordinates stay as the transform makes them. Raises `OutputError` without rasterio for
+    one.
     """
-    coordinates = "WGS 84 longitude, latitude" if crs else "pixels x, y" if _is_identity(transform) else "x, y"
+    pixels = "pixels x, y" if place.transform == PIXELS else "x, y"
     return {
         "type": "FeatureCollection",
-        "coordinates": coordinates,
-        "features": [_feature(one, crs, transform, tolerance) for one in instances],
+        "coordinates": "WGS 84 longitude, latitude" if place.crs else pixels,
+        "features": [_feature(one, place, tolerance, source) for one in instances],
     }
 
 
-def _is_identity(transform: Sequence[float] | None) -> bool:
-    return transform is None or tuple(transform[:6]) == (1, 0, 0, 0, 1, 0)
+def place_of(crs: Any, transform: Sequence[float] | None, height: int) -> Georeference:
+    """The place of an image of `height` rows, as `Prediction.to_geojson` takes it. Raises `SettingError`."""
+    if transform is None:
+        return Georeference(height=height)
+    if len(transform) < 6:
+        raise SettingError(f"transform {tuple(transform)}: expected six numbers a, b, c, d, e, f from pixels")
+    a, b, c, d, e, f = (float(number) for number in transform[:6])
+    return Georeference(None if crs is None else reference_system(crs), (a, b, c, d, e, f), height)
 
 
-def _feature(one: Instance, crs: Any, transform: Sequence[float] | None, tolerance: float) -> dict[str, Any]:
-    parts = [_closed(polygon, transform) for polygon in one.polygons(tolerance)]
+def properties_of(one: Instance, place: Georeference, source: str = "") -> dict[str, str | int | float]:
+    """source, class, score, area_px and area_m2 of an object, as far as they are known."""
+    known: dict[str, str | int | float] = {"source": source} if source else {}
+    known["class"] = one.label
+    if one.score is not None:
+        known["score"] = round(one.score, 6)
+    known["area_px"] = one.area
+    if place.pixel_areas is not None:
+        known["area_m2"] = float(f"{one.area_over(place.pixel_areas):.9g}")
+    return known
+
+
+def polygons_of(one: Instance, transform: Transform, tolerance: float) -> list[Rings]:
+    """The rings of each part of an object: closed, the outer one of positive area, holes of negative."""
+    return [_closed(polygon, transform) for polygon in one.polygons(tolerance)]
+
+
+def _feature(one: Instance, place: Georeference, tolerance: float, source: str) -> dict[str, Any]:
+    parts = polygons_of(one, place.transform, tolerance)
     geometry = (
         {"type": "Polygon", "coordinates": parts[0]}
         if len(parts) == 1
         else {"type": "MultiPolygon", "coordinates": parts}
     )
-    if crs:
-        geometry = load_rasterio().warp.transform_geom(crs, "EPSG:4326", geometry, precision=_DECIMALS)
-    score = {} if one.score is None else {"score": round(one.score, 6)}
-    return {"type": "Feature", "geometry": geometry, "properties": {"class": one.label, "area_px": one.area, **score}}
+    if place.crs:
+        geometry = load_rasterio().warp.transform_geom(place.crs, "EPSG:4326", geometry, precision=_DECIMALS)
+    return {"type": "Feature", "geometry": geometry, "properties": properties_of(one, place, source)}
 
 
-def _closed(polygon: Polygon, transform: Sequence[float] | None) -> list[list[list[float]]]:
-    """The rings of a polygon as GeoJSON has them: closed, the outer one of positive area, holes of negative."""
-    a, b, c, d, e, f = (1, 0, 0, 0, 1, 0) if transform is None else transform[:6]
+def _closed(polygon: Polygon, transform: Transform) -> Rings:
+    a, b, c, d, e, f = transform
     matrix = np.array([[a, d], [b, e]], np.float64)
     rings = []
     for ring in (polygon.outer, *polygon.holes):

@@ -1,7 +1,6 @@
-"""GeoTIFF: index masks with the reference system and the transform of their images. Needs the extra `geo`."""
+"""GeoTIFF: index masks with the reference system, transform and nodata of their images. Needs the extra `geo`."""
 
 import json
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +14,19 @@ from kshot.errors import OutputError
 from kshot.formats.base import AnnotationWriter, RowWriter
 from kshot.formats.png import palette
 from kshot.io.atomic import atomic_path
+from kshot.io.georeference import Georeference, georeference_of, load_rasterio, quiet
 from kshot.io.rasters import Raster
-from kshot.types import MAX_CLASSES
+from kshot.io.valid_pixels import valid_pixels
+from kshot.types import IGNORE, MAX_CLASSES
 
 _BLOCK = 256
 
 
 class Geotiff(AnnotationWriter, RowWriter):
-    """A .tif per image: one band of labels with VOC's colours, the names of the classes in the tag `classes`."""
+    """A .tif per image: one band of labels with VOC's colours, the names of the classes in the tag `classes`.
+
+    255 is the file's nodata: pixels where the image has no data, and those that nobody decided on.
+    """
 
     output = "geotiff"
     holds = frozenset({"ignored areas"})
@@ -41,9 +45,9 @@ class Geotiff(AnnotationWriter, RowWriter):
         An image without a place on earth gives a plain TIFF. Lossless but for scores. Raises `OutputError`.
         """
         for image in annotations.images:
-            path, place = out / self.path_of(image.stem), place_of(image.path)
+            path, place = out / self.path_of(image.stem), georeference_of(image.path, image.size_hw[0])
             with _opened(path, image.size_hw, place, annotations.classes, {}) as file:
-                file.write(image.labels(annotations.classes), 1)
+                file.write(_with_nodata(image.labels(annotations.classes), valid_pixels(image.path)), 1)
         return out / self.output
 
     @contextmanager
@@ -57,7 +61,9 @@ class Geotiff(AnnotationWriter, RowWriter):
         blocks = {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK, "bigtiff": "if_safer"}
         waiting = np.zeros((0, source.size_hw[1]), np.uint8)
         top = 0
-        with _opened(path, source.size_hw, source.georeference, classes, blocks) as file:
+        crs, transform = source.georeference
+        place = Georeference(crs, tuple(transform)[:6], source.size_hw[0])
+        with _opened(path, source.size_hw, place, classes, blocks) as file:
 
             def write(labels: NDArray[np.uint8]) -> None:
                 nonlocal waiting, top
@@ -65,61 +71,37 @@ class Geotiff(AnnotationWriter, RowWriter):
                 last = top + len(waiting) == source.size_hw[0]
                 whole = len(waiting) if last else len(waiting) // _BLOCK * _BLOCK
                 if whole:
-                    file.write(waiting[:whole], 1, window=((top, top + whole), (0, source.size_hw[1])))
+                    rows, columns = slice(top, top + whole), slice(0, source.size_hw[1])
+                    labels = _with_nodata(waiting[:whole], source.valid(rows, columns))
+                    file.write(labels, 1, window=((top, top + whole), (0, source.size_hw[1])))
                 waiting, top = waiting[whole:], top + whole
 
             yield write
 
 
+def _with_nodata(labels: NDArray[np.uint8], valid_mask: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+    """Labels with 255 where an image has no data; what a person labelled there stays."""
+    return labels if valid_mask is None else np.where(valid_mask | (labels > 0), labels, np.uint8(IGNORE))
+
+
 @contextmanager
 def _opened(
-    path: Path, size_hw: tuple[int, int], place: tuple[Any, Any], classes: Sequence[str], layout: Mapping[str, Any]
+    path: Path, size_hw: tuple[int, int], place: Georeference, classes: Sequence[str], layout: Mapping[str, Any]
 ) -> Iterator[Any]:
     """A new file of one band of labels, with its colours, class names and place."""
     rasterio = load_rasterio()
     colours = {label: (*colour, 255) for label, colour in enumerate(palette().tolist())}
     names = {label: name for label, name in enumerate(classes, start=1) if label <= MAX_CLASSES}
-    shape = {"height": size_hw[0], "width": size_hw[1], "count": 1, "dtype": "uint8"}
-    how = {"driver": "GTiff", "crs": place[0], "transform": place[1], "compress": "deflate", **shape, **layout}
-    with atomic_path(path) as beside, _quiet():
+    shape = {"height": size_hw[0], "width": size_hw[1], "count": 1, "dtype": "uint8", "nodata": IGNORE}
+    where = {"crs": place.crs, "transform": rasterio.Affine(*place.transform)}
+    with atomic_path(path) as beside, quiet():
         try:
-            with rasterio.open(beside, "w", **how) as file:
+            with rasterio.open(beside, "w", driver="GTiff", compress="deflate", **where, **shape, **layout) as file:
                 file.write_colormap(1, colours)
                 file.update_tags(classes=json.dumps(names))
                 yield file
         except rasterio.errors.RasterioError as error:
             raise OutputError(f"{path}: cannot be written ({error})") from error
-
-
-def load_rasterio() -> Any:
-    """rasterio. Raises `OutputError` with the way to get it."""
-    try:
-        import rasterio
-        import rasterio.features
-        import rasterio.warp
-    except ImportError as error:
-        raise OutputError("GeoTIFF and GeoJSON need rasterio; pip install 'kshot[geo]'") from error
-    return rasterio
-
-
-def place_of(path: Path | None) -> tuple[Any, Any]:
-    """(reference system, transform from pixels) of an image; (None, identity) where it has none."""
-    rasterio = load_rasterio()
-    if path is None:
-        return None, rasterio.Affine.identity()
-    try:
-        with _quiet(), rasterio.open(path) as source:
-            return source.crs, source.transform
-    except rasterio.errors.RasterioIOError:  # an image that Pillow reads and GDAL does not
-        return None, rasterio.Affine.identity()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without rasterio's warning that an image has no place on earth."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", load_rasterio().errors.NotGeoreferencedWarning)
-        yield
 
 
 FORMAT = Geotiff()

@@ -12,6 +12,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,8 @@ def read_image(
 
 
 def _many_bands(page: tiff.Page, selection: BandSelection) -> bool:
-    """Whether Pillow would lose bands or bits of a page, or somebody chose among them."""
-    deep = page.bands > 1 and page.bits > 8
+    """Whether Pillow would lose bands, bits or nodata of a page, or somebody chose among its bands."""
+    deep = page.bits > 8 and (page.bands > 1 or (page.nodata and find_spec("rasterio") is not None))
     return not page.damaged and (deep or page.bands > 4 or bool(selection.bands) or selection.stretch is not None)
 
 

@@ -2,11 +2,17 @@
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kshot.errors import KshotError, SettingError
 from kshot.io import rasters, tiff
+from kshot.io.georeference import georeference_of
+from kshot.io.ground import is_mercator
 from kshot.io.images import opened_image
 
 METRES = {"nm": 1e-9, "um": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0, "km": 1e3, "in": 0.0254}
@@ -67,6 +73,16 @@ def pixel_size_of(path: Path, page: int = 1) -> PixelSize | None:
     return _of_description(said, per_unit) or _of_map(path, pages[page - 1]) or _of_tags(per_unit, kind)
 
 
+def ground_of(path: Path | None, height: int) -> NDArray[np.float64] | None:
+    """(height,) square metres of a pixel in each row of a map in degrees, or of Mercator's; None of all others."""
+    if path is None or not tiff.pages(path) or find_spec("rasterio") is None:
+        return None
+    place = georeference_of(path, height)
+    if place.crs is None or not (place.crs.is_geographic or is_mercator(place.crs)):
+        return None
+    return place.pixel_areas
+
+
 def _of_description(text: str, per_unit: Any) -> PixelSize | None:
     """What OME-XML or ImageJ wrote."""
     sides = [re.search(rf'PhysicalSize{axis}="({_NUMBER})"', text) for axis in "XY"]
@@ -85,7 +101,7 @@ def _of_map(path: Path, page: tiff.Page) -> PixelSize | None:
     try:
         with rasters.opened(path, page, rasters.BandSelection(), str(path)) as raster:
             crs, transform = raster.georeference
-            if crs is None or not crs.is_projected:
+            if crs is None or not crs.is_projected or is_mercator(crs):
                 return None
             return _checked(abs(transform.determinant) ** 0.5 * crs.linear_units_factor[1], "m")
     except KshotError:

@@ -86,7 +86,12 @@ def read(source: Any, page: Page, selection: BandSelection, max_pixels: int | No
                 "read it in windows (tiling, --tile 512), or raise max_pixels (--max-pixels, or KSHOT_MAX_PIXELS)"
             )
         image = raster.whole()
-    return np.ascontiguousarray(_TURNS[page.orientation](image) if page.orientation in _TURNS else image)
+    return np.ascontiguousarray(turned(image, page.orientation))
+
+
+def turned(image: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """An image (h, w, ...) that is stored with an orientation tag, as it is displayed."""
+    return _TURNS[orientation](image) if orientation in _TURNS else image
 
 
 @contextmanager
@@ -143,8 +148,28 @@ class Raster:
         return image
 
     def window(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
-        """A part of the image (h, w, 3)."""
-        return self._to_rgb(self._read(rows, columns))
+        """A part of the image (h, w, 3).
+
+        Where a file of deep or chosen bands has no data, it is black: the value that stands for that may be any number.
+        """
+        planes = self._read(rows, columns)
+        valid = self.valid(rows, columns) if self._pillow_mode is None else None
+        return self._to_rgb(planes if valid is None else np.where(valid, planes, np.zeros((), planes.dtype)))
+
+    def valid(self, rows: slice, columns: slice) -> NDArray[np.bool_] | None:
+        """(h, w) of a part: whether a pixel holds data; None where the file leaves none out."""
+        if not self.has_nodata:
+            return None
+        with _in_our_words(self.name):
+            mask: NDArray[np.uint8] = self.file.dataset_mask(window=_window(rows, columns))
+        return mask > 0
+
+    @cached_property
+    def has_nodata(self) -> bool:
+        """Whether the file has a nodata value, a mask, or an alpha band and a place on earth."""
+        flags = {flag.name for band in self.file.mask_flag_enums for flag in band}
+        placed = not self.file.transform.is_identity
+        return "nodata" in flags or ("per_dataset" in flags and ("alpha" not in flags or placed))
 
     def preview(self, side: int) -> NDArray[np.uint8]:
         """The image with no side longer than `side`: each pixel is the middle one of those that it stands for.
@@ -161,9 +186,8 @@ class Raster:
 
     def _read(self, rows: slice, columns: slice, bands: Sequence[int] = ()) -> NDArray[Any]:
         """Bands (b, h, w) as they are stored; by default the chosen ones."""
-        where = ((rows.start, rows.stop), (columns.start, columns.stop))
         with _in_our_words(self.name):
-            planes: NDArray[Any] = self.file.read(list(bands or self.bands), window=where)
+            planes: NDArray[Any] = self.file.read(list(bands or self.bands), window=_window(rows, columns))
         return planes
 
     def _bands(self) -> tuple[int, ...]:
@@ -223,11 +247,20 @@ class Raster:
             yield slice(top, min(top + step, height))
 
     def _extremes(self) -> tuple[float, float]:
-        """Of the chosen bands over the whole file."""
-        found = [extremes(self._read(rows, slice(0, self.size_hw[1]))) for rows in self._strips()]
+        """Of the chosen bands over the whole file, where it has data."""
+        found, columns = [], slice(0, self.size_hw[1])
+        for rows in self._strips():
+            planes, valid = self._read(rows, columns), self.valid(rows, columns)
+            values = planes if valid is None else planes[:, valid]
+            if values.size:
+                found.append(extremes(values))
         # Not min and max, which lose NaN.
-        low, high = np.array(found).T
+        low, high = np.array(found or [(0.0, 0.0)]).T
         return float(np.min(low)), float(np.max(high))
+
+
+def _window(rows: slice, columns: slice) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (rows.start, rows.stop), (columns.start, columns.stop)
 
 
 def preview_pixels(length: int, longest: int, side: int) -> NDArray[np.int64]:

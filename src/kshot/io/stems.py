@@ -12,7 +12,7 @@ from kshot.io.names import safe
 from kshot.io.paths import file_of, may_hold_several
 
 # Of the files that formats write; a folder of an image may be called like one of them.
-_OF_RESULTS = (".png", ".jpg", ".npz", ".json", ".tif", ".geojson", ".txt", ".xml", *SUFFIXES)
+_OF_RESULTS = (".png", ".jpg", ".npz", ".json", ".tif", ".geojson", ".gpkg", ".txt", ".xml", *SUFFIXES)
 
 
 def unique_stems(names: Iterable[str], given: Mapping[str, str] | None = None) -> dict[str, str]:

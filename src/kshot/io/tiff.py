@@ -10,7 +10,7 @@ import io
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 _MOST = 65_536  # directories; a file whose chain is longer, or bites its tail, is cut there
 _WHOLE = {1: ("B", 1), 3: ("H", 2), 4: ("I", 4), 13: ("I", 4), 16: ("Q", 8)}
 _KIND, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _BANDS = _TAGS = 254, 256, 257, 258, 262, 274, 277
+# Read for their being there alone: extra samples (alpha), the place of a map, GDAL's value for no data.
+_ALPHA, _SCALE, _MATRIX, _NODATA = _MARKS = 338, 33550, 34264, 42113
 _REDUCED, _MASK = 1, 4
 
 
@@ -39,6 +41,8 @@ class Page:
     """Whether its directory cannot be read."""
     offset: int = 0
     """The byte of the file at which its directory begins."""
+    nodata: bool = False
+    """Whether some pixels may be without data: GDAL's tag, a mask behind the page, or extra samples of a map."""
 
 
 def pages(source: Any) -> Sequence[Page]:
@@ -127,6 +131,7 @@ def _pages(file: BinaryIO) -> Iterator[Page]:
         return
     big, order = order.endswith("+"), order[0]
     seen: set[int] = set()
+    page: Page | None = None
     try:
         if big:
             file.seek(8)
@@ -134,10 +139,19 @@ def _pages(file: BinaryIO) -> Iterator[Page]:
         while start and start not in seen and len(seen) < _MOST:
             seen.add(start)
             tags, following = _directory(file, start, order, big)
-            if not tags.get(_KIND, 0) & (_REDUCED | _MASK):
-                yield _page(len(seen) - 1, start, tags)
+            kind = tags.get(_KIND, 0)
+            if not kind & (_REDUCED | _MASK):
+                if page:
+                    yield page
+                page = _page(len(seen) - 1, start, tags)
+            elif page and kind & _MASK:
+                page = replace(page, nodata=True)
             start = following
+        if page:
+            yield page
     except (struct.error, ValueError, OverflowError, KeyError):
+        if page:
+            yield page
         yield Page(max(0, len(seen) - 1), damaged=True)
 
 
@@ -150,7 +164,8 @@ def _directory(file: BinaryIO, start: int, order: str, big: bool) -> tuple[dict[
     entry = f"{order}HHQ8s" if big else f"{order}HHI4s"
     entries = [_take(file, entry) for _ in range(count)]
     (following,) = _take(file, f"{order}{'Q' if big else 'I'}")
-    return {tag: _first(file, kind, many, held, order) for tag, kind, many, held in entries if tag in _TAGS}, following
+    tags = {tag: _first(file, kind, many, held, order) for tag, kind, many, held in entries if tag in _TAGS}
+    return tags | {tag: 1 for tag, *_ in entries if tag in _MARKS}, following
 
 
 def _first(file: BinaryIO, kind: int, count: int, held: bytes, order: str) -> int:
@@ -166,7 +181,9 @@ def _first(file: BinaryIO, kind: int, count: int, held: bytes, order: str) -> in
 
 def _page(directory: int, offset: int, tags: dict[int, int]) -> Page:
     bands, bits, photometric, orientation = (tags.get(tag, 1) for tag in (_BANDS, _BITS, _PHOTOMETRIC, _ORIENTATION))
-    return Page(directory, (tags[_HEIGHT], tags[_WIDTH]), bands, bits, photometric, orientation, offset=offset)
+    nodata = _NODATA in tags or (_ALPHA in tags and (_SCALE in tags or _MATRIX in tags))
+    size_hw = tags[_HEIGHT], tags[_WIDTH]
+    return Page(directory, size_hw, bands, bits, photometric, orientation, offset=offset, nodata=nodata)
 
 
 def _take(file: BinaryIO, form: str) -> tuple[Any, ...]:

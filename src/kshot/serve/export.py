@@ -23,7 +23,8 @@ _ABOUT = {
     "label_studio": "Label Studio predictions, brush masks",
     "cvat": "CVAT for images 1.1",
     "geotiff": "GeoTIFF with the image's coordinates",
-    "geojson": "GeoJSON polygons in the image's coordinates",
+    "geojson": "GeoJSON polygons in longitude and latitude",
+    "geopackage": "One GeoPackage of all objects, for GIS",
 }
 
 
