@@ -23,7 +23,7 @@ from kshot.io.georeference import Georeference, georeference_of, load_rasterio
 _POLYGON, _MULTIPOLYGON = 3, 6  # of well-known binary (OGC 06-103r4, section 8.2)
 # Of when the tables were changed last: the same objects give the same bytes.
 _DATE = "2000-01-01T00:00:00.000Z"
-_NO_IMAGE = LabelledImage("", (1, 1))  # a run of none leaves a file without objects
+_NO_IMAGE = LabelledImage("none", (1, 1))  # a run of none leaves a file without objects
 _FIELDS = {"source": object, "class": object, "score": np.float64, "area_px": np.int64, "area_m2": np.float64}
 
 
