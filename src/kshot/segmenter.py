@@ -18,6 +18,7 @@ from kshot.errors import SettingError
 from kshot.features import accelerate, extract, extract_words, precision_of
 from kshot.io import videos
 from kshot.io.images import MAX_PIXELS, read_image
+from kshot.io.ome_zarr import SUFFIX as ZARR
 from kshot.io.paths import list_images
 from kshot.io.rasters import BandSelection
 from kshot.io.tensor_file import read_learned
@@ -162,7 +163,7 @@ class Segmenter:
         videos.
         """
         task = task_of(task)
-        found = list_images(images) if isinstance(images, str | Path) else images
+        found = list_images(images, {ZARR}) if isinstance(images, str | Path) else images
         for image in found:
             yield self.predict(task, image)
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from kshot.errors import SupportError, plural
 from kshot.io.names import safe
-from kshot.io.paths import image_files, walk
+from kshot.io.paths import image_files, is_there, walk
 
 ImageAndMask = tuple[Path, Path]
 # x_mask.png is a mask of x.jpg, and so is x_mask_1.png.
@@ -199,9 +199,9 @@ def _shared_end(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that no file can have has none."""
+    """Whether there is such a file, or OME-Zarr; a name that no file can have has none."""
     try:
-        return path.is_file()
+        return is_there(path)
     except (OSError, ValueError):  # too long for the file system, or with a zero in it
         return False
 

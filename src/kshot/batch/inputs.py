@@ -10,6 +10,8 @@ from typing import TypeAlias
 
 from kshot.errors import InputError, KshotError, SettingError
 from kshot.io.names import odd_characters, printable
+from kshot.io.ome_zarr import SUFFIX as ZARR
+from kshot.io.ome_zarr import is_zarr, opened
 from kshot.io.paths import file_of, list_images, may_hold_several, root_of
 from kshot.io.stems import unique_stems
 from kshot.io.tiff import pages
@@ -205,12 +207,12 @@ def _several(images: Images) -> Sequence[str | Path]:
 def _named(images: Images) -> dict[str, Path]:
     """The files of all places by their names: paths relative to `common_root`, in order."""
     root = common_root(images)
-    found = (path for where in _several(images) for path in list_images(where, VIDEOS))
+    found = (path for where in _several(images) for path in list_images(where, {*VIDEOS, ZARR}))
     return dict(sorted((Path(os.path.relpath(path, root)).as_posix(), path) for path in found))
 
 
 def split(file: Input, every: int = 1) -> Iterator[Input]:
-    """The images of a file: itself, the pages of a TIFF that has several, or frames of a video, one at a time.
+    """The images of a file: itself, the pages of a TIFF or OME-Zarr with several, or frames of a video, one at a time.
 
     A video that cannot be decoded gives one image with a `problem`; one that breaks off gives its frames, then that.
     """
@@ -225,7 +227,14 @@ def split(file: Input, every: int = 1) -> Iterator[Input]:
         except KshotError as error:
             yield replace(file, problem=error)
         return
-    count = len(pages(file.path)) if may_hold_several(file.name) else 1
+    if not may_hold_several(file.name):
+        yield file
+        return
+    try:
+        count = opened(file.path).planes if is_zarr(file.path) else len(pages(file.path))
+    except KshotError as error:
+        yield replace(file, problem=error)
+        return
     if count < 2:
         yield file
         return

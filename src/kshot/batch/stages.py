@@ -24,6 +24,7 @@ from kshot.formats.kshot_run import ObjectWriter
 from kshot.io.images import read_image
 from kshot.io.manifest import FAILED, Record
 from kshot.io.names import below
+from kshot.io.ome_zarr import is_zarr
 from kshot.io.rasters import BandSelection
 from kshot.io.tiff import Page
 from kshot.io.valid_pixels import valid_pixels
@@ -86,7 +87,7 @@ class Stages:
             if result.page:
                 with source.path.open("rb") as file:
                     result.record["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-            elif source.is_page_or_frame:
+            elif source.is_page_or_frame or is_zarr(source.path):
                 result.image = self._page_or_frame(source)
                 result.valid_mask = None if source.frame else valid_pixels(source.path, source.page)
                 result.record["sha256"] = hashlib.sha256(result.image.data).hexdigest()
@@ -119,7 +120,7 @@ class Stages:
     def _page_or_frame(self, source: Input) -> NDArray[np.uint8]:
         if source.frame:
             return source.frame.image(self.max_pixels)
-        return read_image(source.path, max_pixels=self.max_pixels, page=source.page, selection=self.selection)
+        return read_image(source.path, max_pixels=self.max_pixels, page=source.page or 1, selection=self.selection)
 
     def _written(self, source: Input, prediction: Prediction) -> Record:
         outputs, objects = {}, None

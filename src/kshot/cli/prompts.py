@@ -6,7 +6,7 @@ from typing import Any
 
 from kshot.cli.options import Prompts
 from kshot.errors import SettingError
-from kshot.io.paths import is_image
+from kshot.io.paths import is_image, is_there
 from kshot.types import Shot, SupportSet
 
 
@@ -46,14 +46,14 @@ def _image_and_mask(rest: str, text: str) -> tuple[str, str | None]:
     """The paths of "IMAGE:MASK", or of "IMAGE" alone; names may hold colons, so what exists decides."""
     places = [place for place, letter in enumerate(rest) if letter == ":"]
     pairs = [(rest[:place], rest[place + 1 :]) for place in places]
-    there = [pair for pair in pairs if all(Path(part).is_file() for part in pair)]
+    there = [pair for pair in pairs if all(is_there(Path(part)) for part in pair)]
     if len(there) > 1:
         raise SettingError(f"--support {text}: may be {' or '.join(' and '.join(pair) for pair in there)}; rename one")
     if there:
         return there[0]
     # Nothing of it exists, or the image alone: the error is about the likeliest.
     image, found, mask = rest.rpartition(":")
-    return (image, mask) if found and not Path(rest).is_file() and is_image(Path(image)) else (rest, None)
+    return (image, mask) if found and not is_there(Path(rest)) and is_image(Path(image)) else (rest, None)
 
 
 def _box_shot(text: str, label: str) -> Shot:

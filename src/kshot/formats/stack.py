@@ -1,12 +1,12 @@
 """Stacks: the labels of all pages of a TIFF, or of a folder of slices, as one TIFF with its source's physical sizes.
 
 The file is a stack of ImageJ (a TIFF whose description says so), as Fiji, napari and scikit-image read it. Sizes come
-from the source's resolution, and from its description by ImageJ or OME.
+from the source's resolution, from its description by ImageJ or OME, or from the scale of an OME-Zarr.
 """
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from kshot.annotations.films import Film, films_of
 from kshot.annotations.model import DEFAULT_EXPORT, AnnotationSet, Export
 from kshot.errors import ImageReadError
 from kshot.formats.base import AnnotationWriter
+from kshot.io import ome_zarr
 from kshot.io.atomic import atomic_path
 from kshot.io.images import opened_image
 from kshot.io.names import below
+from kshot.io.ome_zarr import is_zarr
 from kshot.types import IGNORE
 
 log = logging.getLogger(__name__)
@@ -63,22 +65,31 @@ def _pages(film: Film, classes: tuple[str, ...], path: Path) -> Iterator[Image.I
 def _tags(film: Film) -> dict[int, Any]:
     """Tags of the new file: ImageJ's description, and the resolution of the source."""
     source = film.path or film.frames[0].path
-    text, tags = "", dict[int, Any]()
+    text, tags, of_zarr = "", dict[int, Any](), dict[str, str]()
     if source is not None:
         try:
-            with opened_image(source) as file:
-                given = getattr(file, "tag_v2", {})
-                text = str(given.get(_DESCRIPTION, ""))
-                tags = {tag: given[tag] for tag in (_PER_X, _PER_Y, _UNIT) if tag in given}
+            if is_zarr(source):
+                of_zarr = _of_metres(ome_zarr.opened(source).metres)
+            else:
+                with opened_image(source) as file:
+                    given = getattr(file, "tag_v2", {})
+                    text = str(given.get(_DESCRIPTION, ""))
+                    tags = {tag: given[tag] for tag in (_PER_X, _PER_Y, _UNIT) if tag in given}
         except ImageReadError:
             pass
     count, lines = len(film.frames), ["ImageJ=1.54f"]
     lines += [f"images={count}", f"slices={count}", "loop=false"]
-    sizes: dict[str, str] = _of_ome(text) or dict(re.findall(r"^(unit|spacing)=(.+?)\s*$", text, re.M))
+    sizes: dict[str, str] = of_zarr or _of_ome(text) or dict(re.findall(r"^(unit|spacing)=(.+?)\s*$", text, re.M))
     if "x" in sizes:
         tags |= {_PER_X: 1 / float(sizes["x"]), _PER_Y: 1 / float(sizes.get("y", sizes["x"])), _UNIT: 1}
     lines += [f"{name}={sizes[name]}" for name in ("unit", "spacing") if name in sizes]
     return tags | {_DESCRIPTION: "\n".join(lines) + "\n"}
+
+
+def _of_metres(metres: Mapping[str, float]) -> dict[str, str]:
+    """x, y and spacing in micrometres."""
+    sizes = {new: repr(metres[old] * 1e6) for new, old in (("x", "x"), ("y", "y"), ("spacing", "z")) if old in metres}
+    return {**sizes, "unit": "micron"} if sizes else {}
 
 
 def _of_ome(text: str) -> dict[str, str]:

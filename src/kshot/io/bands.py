@@ -8,15 +8,18 @@ from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
 from kshot.errors import ImageReadError
-from kshot.io import limits, rasters, tiff
+from kshot.io import limits, ome_zarr, rasters, tiff
 from kshot.io.images import name_of, opened_image, upright
 
 
 def read_bands(path: Path | bytes, page: int = 1) -> NDArray[Any]:
     """(h, w, b) values, as displayed; alpha is no band, and colours of a palette are three.
 
-    TIFFs that Pillow would cut to 8 bits or four bands are read by rasterio. Raises `ImageReadError`s.
+    Channels of an OME-Zarr are bands. TIFFs that Pillow would cut to 8 bits or four bands are read by rasterio.
+    Raises `ImageReadError`s.
     """
+    if isinstance(path, Path) and ome_zarr.is_zarr(path):
+        return np.moveaxis(ome_zarr.opened(path).plane(page), 0, -1)
     pages = tiff.pages(path)
     of_page = pages[page - 1] if pages else None
     if of_page and not of_page.damaged and (of_page.bands > 4 or (of_page.bands > 1 and of_page.bits > 8)):

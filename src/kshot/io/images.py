@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kshot.errors import ImageReadError, ImageTooLargeError, MaskError, ShapeError
-from kshot.io import limits, rasters, tiff
+from kshot.io import limits, ome_zarr, rasters, tiff
 from kshot.io.bit_depth import converter, extremes
 from kshot.io.greys import is_soft
 from kshot.io.rasters import BandSelection
@@ -51,8 +51,9 @@ def read_image(
     Arrays may be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4); uint8, uint16, bool, or floats in 0..1. Torch tensors may
     also have the channels first. Channels are red, green and blue: images of OpenCV, which are BGR, need
     `image[..., ::-1]`.
-    max_pixels: larger images are refused; by default as `limits.PIXELS` says. page: from 1, of a TIFF with several; of
-    other files with several images the first is read. selection: bands and stretch of TIFFs.
+    max_pixels: larger images are refused; by default as `limits.PIXELS` says. page: from 1, of a TIFF with several, or
+    a plane of an OME-Zarr; of other files with several images the first is read. selection: bands and stretch of TIFFs,
+    channels of an OME-Zarr.
     Raises `ImageReadError` (missing, not an image, damaged, no such page or band), `ImageTooLargeError` and
     `ShapeError`.
     """
@@ -60,6 +61,8 @@ def read_image(
         return _from_array(image, name_of(image))
     if hasattr(image, "detach"):
         return _from_array(array_of_tensor(image), "the image tensor")
+    if ome_zarr.is_zarr(image):
+        return ome_zarr.opened(image, max_pixels).image(page, selection)
     pages = tiff.pages(image)
     if page != 1 and not 1 <= page <= len(pages):
         raise ImageReadError(f"{name_of(image)}: no page {page}, it has {max(1, len(pages))}")
@@ -126,6 +129,8 @@ def image_size(image: Path | bytes) -> tuple[int, int]:
 
     Raises `ImageReadError`, and `ImageTooLargeError` over `limits.LABEL_PIXELS`, as labels of it are made.
     """
+    if ome_zarr.is_zarr(image):
+        return ome_zarr.opened(Path(str(image)), limits.LABEL_PIXELS.value).size_hw
     with opened_image(image, limits.LABEL_PIXELS) as opened:
         width, height = opened.size
         turned = opened.getexif().get(_ORIENTATION, 1) in {5, 6, 7, 8}

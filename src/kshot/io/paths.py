@@ -10,11 +10,13 @@ from pathlib import Path
 
 from kshot.errors import InputError
 from kshot.io.images import SUFFIXES
+from kshot.io.ome_zarr import SUFFIX as ZARR
+from kshot.io.ome_zarr import is_zarr
 from kshot.io.videos import SUFFIXES as VIDEOS
 
-_SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted({".tif", ".tiff", *VIDEOS}))
+_SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted({".tif", ".tiff", ZARR, *VIDEOS}))
 _HOLDS_SEVERAL = re.compile(f"({_SUFFIXES})$", re.I)
-# What runs call a page, scan.tif#page0002, and a frame, film.mp4#000010.
+# What runs call a page or plane, scan.tif#page0002, and a frame, film.mp4#000010.
 PAGE_OR_FRAME = re.compile(f"({_SUFFIXES})#(?P<page>page)?(?P<number>\\d+)$", re.I)
 
 
@@ -35,18 +37,28 @@ def is_image(path: Path, also: Collection[str] = ()) -> bool:
 
 
 def walk(folder: Path, wanted: Callable[[Path], bool] | None = None) -> Iterator[Path]:
-    """Files in a folder and all below it, images by default; each real folder once, so that looped links end."""
+    """Files in a folder and all below it, images by default; each real folder once, so that looped links end.
+
+    An OME-Zarr counts as a file: nothing in it is looked at.
+    """
     wanted = wanted or is_image
     seen = {folder.resolve()}
     for place, below, files in os.walk(folder, followlinks=True):
         kept = []
         for name in sorted(below):
             real = (Path(place) / name).resolve()
-            if name[0] != "." and real not in seen:
+            if is_zarr(Path(place) / name):
+                files.append(name)
+            elif name[0] != "." and real not in seen:
                 seen.add(real)
                 kept.append(name)
         below[:] = kept
-        yield from (path for path in (Path(place) / name for name in files) if wanted(path) and path.is_file())
+        yield from (path for path in (Path(place) / name for name in files) if wanted(path) and is_there(path))
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path is a file, or an OME-Zarr, which is a folder."""
+    return path.is_file() or is_zarr(path)
 
 
 def list_images(where: str | Path, also: Collection[str] = ()) -> list[Path]:
@@ -57,7 +69,7 @@ def list_images(where: str | Path, also: Collection[str] = ()) -> list[Path]:
     none. Raises `InputError` when there is none.
     """
     path = Path(where)
-    if path.is_file():
+    if is_there(path):
         return [path]
     if path.is_dir():
         found = list(walk(path, partial(is_image, also=also)))
@@ -75,7 +87,7 @@ def _matches(pattern: str, also: Collection[str]) -> list[Path]:
     base = root_of(Path(pattern))
     rest = Path(pattern).parts[len(base.parts) :]
     try:
-        found = [path for path in base.glob("/".join(rest)) if is_image(path, also) and path.is_file()]
+        found = [path for path in base.glob("/".join(rest)) if is_image(path, also) and is_there(path)]
     except ValueError as error:
         raise InputError(f"{pattern}: not a pattern ({error})") from error
     return [path for path in found if not any(part[0] == "." for part in path.relative_to(base).parts)]
@@ -83,7 +95,7 @@ def _matches(pattern: str, also: Collection[str]) -> list[Path]:
 
 def root_of(images: Path) -> Path:
     """The folder that names of images are relative to; of a glob pattern, the part before the first wildcard."""
-    if images.is_dir():
+    if images.is_dir() and not is_zarr(images):
         return images
     parts = images.parent.parts
     fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
@@ -91,7 +103,7 @@ def root_of(images: Path) -> Path:
 
 
 def may_hold_several(name: str) -> bool:
-    """Whether the name is that of a TIFF or a video, whose pages or frames are images."""
+    """Whether the name is that of a TIFF, an OME-Zarr or a video, whose pages, planes or frames are images."""
     return _HOLDS_SEVERAL.search(name) is not None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import KshotError, SettingError
-from kshot.io import rasters, tiff
+from kshot.io import ome_zarr, rasters, tiff
 from kshot.io.georeference import georeference_of
 from kshot.io.ground import is_mercator
 from kshot.io.images import opened_image
@@ -56,9 +56,14 @@ class PixelSize:
 def pixel_size_of(path: Path, page: int = 1) -> PixelSize | None:
     """What a TIFF says of its pixels: OME's or ImageJ's size, a map's projected system, or pixels per centimetre.
 
+    Of an OME-Zarr what its scale says, in micrometres.
+
     Of pixels that are not square it is the side of a square of the same area. None without any, or for other files:
     their dots per inch are mostly for printers and say nothing of what was photographed.
     """
+    if ome_zarr.is_zarr(path):
+        sides = ome_zarr.opened(path).metres
+        return _checked((sides["x"] * sides["y"]) ** 0.5 / METRES["um"], "um") if {"x", "y"} <= set(sides) else None
     pages = tiff.pages(path)
     if not pages or page > len(pages):
         return None

@@ -15,6 +15,7 @@ from kshot.features import FeatureCache
 from kshot.features.lru import SharedCache
 from kshot.io import rasters
 from kshot.io.images import read_image
+from kshot.io.ome_zarr import is_zarr
 from kshot.io.pages_and_frames import read_images
 from kshot.io.paths import file_of
 from kshot.io.tiff import Page, pages
@@ -64,7 +65,7 @@ class ServedImages:
     def data(self, index: int) -> bytes:
         """What stands for the image in the feature cache and in manifests: the file's bytes, or a page's pixels."""
         one = self.inputs[index]
-        if file_of(one.name) != one.name:
+        if file_of(one.name) != one.name or is_zarr(one.path):
             return self.pixels(index).tobytes()
         try:
             return one.path.read_bytes()
