@@ -105,8 +105,8 @@ class Painted:
         values = sorted(set(np.unique(plane).tolist()) - {0})
         if values[0] < 0 or values[-1] >= IGNORE:
             raise SupportError(
-                f"a class of the number {values[-1]}, where 1 to 254 can be classes; choose that numbers are objects, or "
-                "paint with smaller ones"
+                f"a class of the number {values[-1]}, where 1 to 254 can be classes; choose that numbers are objects, "
+                "or paint with smaller ones"
             )
         return Shot(image, mask=plane.astype(np.uint8), label={value: name_of(value) for value in values})
 
