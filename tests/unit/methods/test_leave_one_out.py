@@ -12,6 +12,7 @@ from kshot.methods._leave_one_out import (
     EnsembleMember,
     _held_out,
     _pool,
+    _spread,
     _within_one_support,
     leave_one_out,
 )
@@ -60,7 +61,7 @@ def test_at_most_so_many_supports_are_left_out() -> None:
     supports = [support(row((1, 0), (0, 1)), [1 - 0.01 * i, 0]) for i in range(7)]
     member = EnsembleMember(density.Task, density.Settings(), ("c",), SPEC)
     left_out = leave_one_out(supports, [member], max_supports=3, fraction=0.5, kappa=20.0)
-    assert left_out.left_out == ((0, 1, 2),)  # those that show most of it
+    assert left_out.left_out == ((1, 4, 6),)  # from large to small
 
 
 @pytest.mark.parametrize("shown", [(20, 14), (9, 20, 0, 7, 31), (20, 14, 31, 9, 0, 12, 28, 7, 25, 17)])
@@ -69,13 +70,22 @@ def test_up_to_ten_supports_of_one_class_are_searched_with_all_the_others(shown:
     chosen = ((density, density.Settings()), (attention, attention.Settings()), (matching, matching.Settings()))
     members = [EnsembleMember(module.Task, settings, ("c",), SPEC) for module, settings in chosen]
     left_out = leave_one_out(supports, members, max_supports=5, fraction=0.1, kappa=20.0)
-    assert left_out.left_out[0] == tuple(
-        sorted(range(len(shown)), key=lambda i: -shown[i])[: min(5, len(shown) - (0 in shown))]
-    )
+    by_area = sorted((i for i in range(len(shown)) if shown[i]), key=lambda i: -shown[i])
+    assert left_out.left_out[0] == tuple(by_area if len(by_area) <= 5 else [by_area[i] for i in (0, 2, 4, 6, 8)])
     for index, found in zip(left_out.left_out[0], left_out.scores[0], strict=True):
         rest, query = supports[:index] + supports[index + 1 :], supports[index].features
         logits = torch.stack([member.fit(rest).score(query)[1] for member in members])
         assert torch.equal(found.logits, logits.flatten(1))  # to the bit: published figures hang on it
+
+
+def test_of_many_supports_those_left_out_are_of_all_sizes() -> None:
+    supports = areas(*range(40, 0, -1))  # in order: 40 patches, 39, ... 1
+    member = EnsembleMember(density.Task, density.Settings(), ("c",), SPEC)
+    left_out = leave_one_out(supports, [member], max_supports=5, fraction=0.1, kappa=20.0)
+    # Ten helpers in the middle of each tenth, and of them every second one.
+    assert _spread(range(40), 10) == (2, 6, 10, 14, 18, 22, 26, 30, 34, 38)
+    assert left_out.left_out == ((6, 14, 22, 30, 38),)
+    assert _spread((7, 3), 5) == (7, 3) and _spread((), 5) == ()
 
 
 def test_a_pool_has_those_that_show_the_class_most_and_then_empty_ones() -> None:
