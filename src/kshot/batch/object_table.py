@@ -18,7 +18,7 @@ from kshot.io.atomic import atomic_path, write_text
 from kshot.io.bands import read_bands
 from kshot.io.csv_rows import csv_text
 from kshot.io.pages_and_frames import read_images
-from kshot.io.paths import PAGE_OR_FRAME, file_of
+from kshot.io.paths import file_of, page_of
 from kshot.io.pixel_size import METRES, PixelSize, ground_of, pixel_size_of
 from kshot.io.rasters import BandSelection
 from kshot.io.videos import is_video
@@ -91,8 +91,8 @@ def _measured(annotations: AnnotationSet, finder: ImageFinder, pixel_size: Pixel
     rows: list[dict[str, Any]] = []
     without: dict[str, int] = {}
     for image, bands in _with_bands(annotations, finder):
-        own = pixel_size or (pixel_size_of(image.path, _page(image.name)) if image.path else None)
-        ground = ground_of(image.path, image.size_hw[0]) if own is None else None
+        own = pixel_size or (pixel_size_of(image.path, page_of(image.name)) if image.path else None)
+        ground = ground_of(image.path, image.size_hw[0], page_of(image.name)) if own is None else None
         unit = unit or (own.unit if own else "" if ground is None else "m")
         found = list(_rows(image, bands, own or ground, unit))
         rows += found
@@ -152,7 +152,7 @@ def _with_bands(annotations: AnnotationSet, finder: ImageFinder) -> Iterator[tup
             continue
         bands = None
         with annotations.skipped.alone():
-            bands = _fitting(read_bands(image.found, _page(image.name)), image)
+            bands = _fitting(read_bands(image.found, page_of(image.name)), image)
         yield image, bands
     for path, frames in films.items():
         with annotations.skipped.alone():
@@ -166,11 +166,6 @@ def _fitting(bands: NDArray[Any], image: LabelledImage) -> NDArray[Any]:
     if bands.shape[:2] != tuple(image.size_hw):
         raise SupportError(f"{image.path}: has another size than its labels; its values are not measured")
     return bands
-
-
-def _page(name: str) -> int:
-    found = PAGE_OR_FRAME.search(name)
-    return int(found["number"]) if found and found["page"] else 1
 
 
 def _cell(value: Any) -> Any:

@@ -14,6 +14,7 @@ from kshot.io.atomic import write_text
 from kshot.io.georeference import PIXELS, Georeference, Transform, georeference_of, load_rasterio
 from kshot.io.ground import reference_system
 from kshot.io.names import below
+from kshot.io.paths import page_of
 from kshot.objects import Instance, Polygon
 
 _DECIMALS = 9  # of a degree: a tenth of a millimetre
@@ -39,7 +40,7 @@ class Geojson(AnnotationWriter):
         folder = out / self.output
         for image in as_objects(annotations).images:
             instances = (one.instance for one in image.annotations if not one.ignore)
-            place = georeference_of(image.path, image.size_hw[0])
+            place = georeference_of(image.path or image.part_of, image.size_hw[0], page_of(image.name))
             data = document_of(instances, place, export.tolerance, image.name)
             write_text(below(out, folder / f"{image.stem}.geojson"), json.dumps(data, allow_nan=False) + "\n")
         return folder

@@ -19,6 +19,7 @@ from kshot.formats.base import AnnotationWriter
 from kshot.formats.geojson import Rings, polygons_of, properties_of
 from kshot.io.atomic import atomic_path
 from kshot.io.georeference import Georeference, georeference_of, load_rasterio
+from kshot.io.paths import page_of
 
 _POLYGON, _MULTIPOLYGON = 3, 6  # of well-known binary (OGC 06-103r4, section 8.2)
 # Of when the tables were changed last: the same objects give the same bytes.
@@ -48,7 +49,7 @@ class Geopackage(AnnotationWriter):
         with atomic_path(path) as beside, _writing(path):
             beside.unlink()  # what is there is opened, and an empty file is no database
             for image in as_objects(annotations).images or [_NO_IMAGE]:
-                place = georeference_of(image.path, image.size_hw[0])
+                place = georeference_of(image.path or image.part_of, image.size_hw[0], page_of(image.name))
                 layer = _layer_of(place)
                 _append(beside, layer, image, place, export.tolerance, new=layer not in layers)
                 layers.add(layer)

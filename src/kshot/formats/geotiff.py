@@ -15,6 +15,7 @@ from kshot.formats.base import AnnotationWriter, RowWriter
 from kshot.formats.png import palette
 from kshot.io.atomic import atomic_path
 from kshot.io.georeference import Georeference, georeference_of, load_rasterio, quiet
+from kshot.io.paths import page_of
 from kshot.io.rasters import Raster
 from kshot.io.valid_pixels import valid_pixels
 from kshot.types import IGNORE, MAX_CLASSES
@@ -45,9 +46,10 @@ class Geotiff(AnnotationWriter, RowWriter):
         An image without a place on earth gives a plain TIFF. Lossless but for scores. Raises `OutputError`.
         """
         for image in annotations.images:
-            path, place = out / self.path_of(image.stem), georeference_of(image.path, image.size_hw[0])
+            path, source, page = out / self.path_of(image.stem), image.path or image.part_of, page_of(image.name)
+            place = georeference_of(source, image.size_hw[0], page)
             with _opened(path, image.size_hw, place, annotations.classes, {}) as file:
-                file.write(_with_nodata(image.labels(annotations.classes), valid_pixels(image.path)), 1)
+                file.write(_with_nodata(image.labels(annotations.classes), valid_pixels(source, page)), 1)
         return out / self.output
 
     @contextmanager

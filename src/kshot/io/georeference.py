@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import OutputError
+from kshot.io import tiff
 from kshot.io.ground import pixel_areas
 
 Transform = tuple[float, float, float, float, float, float]
@@ -36,12 +37,21 @@ class Georeference:
         return pixel_areas(self.crs, self.transform, self.height) if self.crs else None
 
 
-def georeference_of(path: Path | None, height: int) -> Georeference:
-    """The place of an image file that GDAL reads; of others, and without a file, none. Raises `OutputError`."""
+def georeference_of(path: Path | None, height: int, page: int = 1) -> Georeference:
+    """The place of an image file that GDAL reads; of others, and without a file, none. Raises `OutputError`.
+
+    page: from 1, of a TIFF with several; one that has no place of its own has that of the first.
+    """
     rasterio = load_rasterio()
     if path is None:
         return Georeference(height=height)
+    pages = tiff.pages(path) if page > 1 else ()
+    own = [f"GTIFF_DIR:off:{pages[page - 1].offset}:{path}"] if page <= len(pages) else []
     try:
+        for name in own:
+            with quiet(), rasterio.open(name, driver="GTiff") as source:
+                if source.crs:
+                    return Georeference(source.crs, tuple(source.transform)[:6], height)
         with quiet(), rasterio.open(path) as source:
             return Georeference(source.crs, tuple(source.transform)[:6], height)
     except rasterio.errors.RasterioIOError:  # an image that Pillow reads and GDAL does not

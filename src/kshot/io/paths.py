@@ -112,6 +112,12 @@ def file_of(name: str) -> str:
     return PAGE_OR_FRAME.sub(r"\1", name)
 
 
+def page_of(name: str) -> int:
+    """The number of the page that a name says, from 1; 1 for any other name."""
+    found = PAGE_OR_FRAME.search(name)
+    return int(found["number"]) if found and found["page"] else 1
+
+
 def user_cache() -> Path:
     """Where this system keeps what can be made again."""
     if "XDG_CACHE_HOME" in os.environ:

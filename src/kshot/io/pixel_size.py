@@ -78,11 +78,11 @@ def pixel_size_of(path: Path, page: int = 1) -> PixelSize | None:
     return _of_description(said, per_unit) or _of_map(path, pages[page - 1]) or _of_tags(per_unit, kind)
 
 
-def ground_of(path: Path | None, height: int) -> NDArray[np.float64] | None:
+def ground_of(path: Path | None, height: int, page: int = 1) -> NDArray[np.float64] | None:
     """(height,) square metres of a pixel in each row of a map in degrees, or of Mercator's; None of all others."""
     if path is None or not tiff.pages(path) or find_spec("rasterio") is None:
         return None
-    place = georeference_of(path, height)
+    place = georeference_of(path, height, page)
     if place.crs is None or not (place.crs.is_geographic or is_mercator(place.crs)):
         return None
     return place.pixel_areas

@@ -86,6 +86,21 @@ def test_a_run_predicts_nothing_where_there_is_no_data_whole_or_in_windows(
     assert np.array_equal(*masks)
 
 
+def test_pages_of_a_map_have_its_place(toy: kshot.Segmenter, shots: list[kshot.Shot], tmp_path: Path) -> None:
+    pictures = [draw(seed, (120, 160))[0] | 1 for seed in (0, 1)]
+    pictures[1][:, :30] = 0
+    for append, picture in zip(("NO", "YES"), pictures, strict=True):
+        write_scene(tmp_path / "series.tif", picture, nodata=0, APPEND_SUBDATASET=append)
+    formats = ("geotiff", "geojson")
+    label_folder(toy, toy.fit(shots), tmp_path / "series.tif", tmp_path / "out", formats=formats, table="o.csv")
+    for page in (1, 2):
+        with rasterio.open(tmp_path / f"out/geotiff/series/page000{page}.tif") as file:
+            assert (file.crs.to_epsg(), file.transform) == (32632, HALF_METRE)
+            assert (file.read(1) == 255).sum() == (0, 120 * 30)[page - 1]
+        data = json.loads((tmp_path / f"out/geojson/series/page000{page}.geojson").read_text())
+        assert all(one["properties"]["area_m2"] * 4 == one["properties"]["area_px"] for one in data["features"])
+
+
 def test_polygons_know_their_source_and_their_areas_in_metres(labels: np.ndarray, tmp_path: Path) -> None:
     degrees = {"crs": "EPSG:4326", "transform": MILLIDEGREE}
     given = annotations_of(tmp_path, labels, a={}, b=degrees)
