@@ -1,6 +1,7 @@
 """The labelled patch tokens of all supports side by side, from which most methods start."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from kshot.methods.base import Support
 from kshot.ops.geometry import FeatureMap, coverage
-from kshot.ops.pooling import stack_tokens
+from kshot.ops.pooling import stack_tokens, token_sums
 from kshot.ops.similarity import DENSITY_FLOOR, cosines, vmf_means
 
 _FLOOR = 1e-6
@@ -30,13 +31,14 @@ class SupportTokens(NamedTuple):
 
 def stack_supports(supports: Sequence[Support]) -> SupportTokens:
     """The patch tokens of all supports, without those of which nothing is labelled."""
-    tokens = torch.cat([support.features.tokens for support in supports])
     classes = stack_tokens([support.masks for support in supports])  # (N, n)
     background = stack_tokens([support.background for support in supports])  # (n,)
     labels = torch.cat([background[None], classes]).T
+    if len(supports) > MANY:
+        keys = torch.cat([support.token_sums for support in supports])
+        return _coreset(keys, labels, partial(_tokens_at, supports), CORESET_TOKENS)
     kept = labels.sum(1) > 0
-    stacked = SupportTokens(tokens[kept], labels[kept].contiguous())
-    return coreset(stacked) if len(supports) > MANY else stacked
+    return SupportTokens(torch.cat([support.features.tokens for support in supports])[kept], labels[kept].contiguous())
 
 
 def coreset(supports: SupportTokens, most: int = CORESET_TOKENS) -> SupportTokens:
@@ -45,26 +47,50 @@ def coreset(supports: SupportTokens, most: int = CORESET_TOKENS) -> SupportToken
     A token belongs to what it shows most of. Of those of one kind, evenly drawn ones stay, and each takes over the
     labels of the tokens that it is nearest to. Labels sum to what they summed to; the caller's order does not matter.
     """
-    kinds, parts = supports.labels.argmax(1), []
-    for kind in range(supports.labels.shape[1]):
-        tokens, labels = (each[kinds == kind] for each in supports)
-        if len(tokens) > most:
-            tokens, labels = _drawn(tokens, labels, _ASSIGNED * most)
-            centres, _ = _drawn(tokens, labels, most)
-            nearest = torch.cat([cosine.argmax(1) for cosine in cosines(tokens, centres)])
-            tokens, labels = centres, labels.new_zeros(len(centres), labels.shape[1]).index_add_(0, nearest, labels)
-        parts.append((tokens, labels))
-    tokens, labels = (torch.cat(each) for each in zip(*parts, strict=True))
-    return SupportTokens(tokens, labels.contiguous())
+    return _coreset(token_sums(supports.tokens), supports.labels, supports.tokens.__getitem__, most)
 
 
-def _drawn(tokens: Tensor, labels: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """At most so many of the tokens, evenly along one direction of theirs, whose labels stand for all."""
-    if len(tokens) <= most:
-        return tokens, labels
-    order = tokens.double().sum(1).argsort(stable=True)
+def _coreset(keys: Tensor, labels: Tensor, tokens_at: Callable[[Tensor], Tensor], most: int) -> SupportTokens:
+    """The coreset of tokens by their sums (n,), which order them, and labels (n, N+1); only drawn ones are read.
+
+    tokens_at: the tokens at some indices.
+    """
+    kinds, shown, parts = labels.argmax(1), labels.sum(1) > 0, list[tuple[Tensor, Tensor]]()
+    for kind in range(labels.shape[1]):
+        places = torch.nonzero(shown & (kinds == kind))[:, 0]
+        own = labels[places]
+        if len(places) <= most:
+            parts.append((tokens_at(places), own))
+            continue
+        drawn, own = _drawn(keys[places], own, _ASSIGNED * most)
+        places = places[drawn]
+        tokens = tokens_at(places)
+        centres = tokens[_drawn(keys[places], own, most)[0]]
+        nearest = torch.cat([cosine.argmax(1) for cosine in cosines(tokens, centres)])
+        parts.append((centres, own.new_zeros(len(centres), own.shape[1]).index_add_(0, nearest, own)))
+    tokens, kept = (torch.cat(each) for each in zip(*parts, strict=True))
+    return SupportTokens(tokens, kept.contiguous())
+
+
+def _drawn(keys: Tensor, labels: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Indices of at most so many tokens, evenly along the order of their keys, and labels that stand for all."""
+    if len(keys) <= most:
+        return torch.arange(len(keys)), labels
+    order = keys.argsort(stable=True)
     kept = order[torch.linspace(0, len(order) - 1, most).round().long()]
-    return tokens[kept], labels[kept] * (labels.sum(0) / labels[kept].sum(0).clamp(min=_FLOOR))
+    return kept, labels[kept] * (labels.sum(0) / labels[kept].sum(0).clamp(min=_FLOOR))
+
+
+def _tokens_at(supports: Sequence[Support], places: Tensor) -> Tensor:
+    """(k, c) tokens at indices into the tokens of all supports, one behind the other."""
+    ends = torch.tensor([support.features.tokens.shape[0] for support in supports]).cumsum(0)
+    owners = torch.searchsorted(ends, places, right=True)
+    found = supports[0].features.tokens.new_empty(len(places), supports[0].features.tokens.shape[1])
+    for index in owners.unique().tolist():
+        own = owners == index
+        tokens = supports[index].features.tokens
+        found[own] = tokens[places[own] - (int(ends[index]) - len(tokens))]
+    return found
 
 
 def log_ratios(shares: Tensor, floor: float = _FLOOR) -> Tensor:

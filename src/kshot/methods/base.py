@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -32,6 +33,7 @@ from kshot.methods._contract import problem_of
 from kshot.ops.geometry import FeatureMap
 from kshot.ops.object_shapes import ObjectShape
 from kshot.ops.pixel_features import PixelSamples
+from kshot.ops.pooling import token_sums
 from kshot.ops.presence import presence
 from kshot.ops.similarity import reduced_products
 from kshot.types import Shot
@@ -75,8 +77,16 @@ class Support:
         """(gh, gw) in 0..1: the fraction of each patch that is labelled and shows none of the classes."""
         return (self.valid_mask - self.masks.sum(0)).clamp(min=0)
 
+    @cached_property
+    def token_sums(self) -> Tensor:
+        """(n,) of its patch tokens, see `token_sums`; kept, so that a support which joins a thousand others re-reads
+        none of them."""
+        return token_sums(self.features.tokens)
+
     def with_ways(self, ways: int) -> "Support":
         """The same support with empty masks for classes that were added later."""
+        if ways == self.masks.shape[0]:
+            return self
         extra = self.masks.new_zeros(ways - self.masks.shape[0], *self.masks.shape[1:])
         return replace(self, masks=torch.cat([self.masks, extra]))
 

@@ -17,3 +17,8 @@ def masked_average(tokens: Tensor, weights: Tensor) -> Tensor:
 def stack_tokens(maps: list[Tensor]) -> Tensor:
     """Concatenate planes (..., gh, gw) of different grids into (..., n)."""
     return torch.cat([planes.flatten(-2) for planes in maps], -1)
+
+
+def token_sums(tokens: Tensor) -> Tensor:
+    """(n,) float64 sum over the channels of tokens (n, c): an order among them that no list of images changes."""
+    return tokens.sum(1, dtype=torch.float64)

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from kshot.methods import _support_tokens, density
+from kshot.methods import _support_tokens, base, density
 from kshot.methods._support_tokens import SupportTokens, coreset, stack_supports
 from kshot.methods.base import Support
 from kshot.ops.geometry import FeatureMap, Frame
+from kshot.ops.pooling import token_sums
 from kshot.ops.similarity import vmf_means
 
 FRAME = Frame((64, 64), (64, 64), 8)
@@ -62,3 +64,21 @@ def test_many_supports_take_no_more_tokens_than_some(monkeypatch: pytest.MonkeyP
         counts = [len(fit(supports(count)).tokens) for count in (64, 400)]
         assert max(counts) <= 2 * _support_tokens.CORESET_TOKENS
     assert len(stack_supports(supports(_support_tokens.MANY)).tokens) == _support_tokens.MANY * 64  # few stay whole
+
+
+def test_a_support_that_joins_many_reads_none_of_their_tokens_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    many, read = supports(_support_tokens.MANY + 8), list[Tensor]()
+    before = stack_supports(many)
+    monkeypatch.setattr(base, "token_sums", lambda tokens: read.append(tokens) or token_sums(tokens))
+    (new,) = supports(1)
+    after = stack_supports([*(each.with_ways(1) for each in many), new])
+    assert len(read) == 1 and torch.equal(read[0], new.features.tokens)
+    assert float(after.labels.sum()) == pytest.approx(float(before.labels.sum()) + 64, rel=1e-4)
+
+
+def test_a_bank_of_supports_is_that_of_their_tokens() -> None:
+    many = supports(_support_tokens.MANY + 8)
+    labels = torch.cat([torch.cat([each.background[None], each.masks]).flatten(1).T for each in many])
+    tokens = torch.cat([each.features.tokens for each in many])
+    one, two = stack_supports(many), coreset(SupportTokens(tokens, labels))
+    assert torch.equal(one.tokens, two.tokens) and torch.equal(one.labels, two.labels)
