@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import SettingError
-from kshot.ops.object_shapes import ObjectShape, split_by_shape
+from kshot.ops.object_shapes import Box, ObjectShape, around, split_by_shape
 
 METHODS = ("components", "watershed", "learned")
 # Two peaks are two objects where the saddle between them is lower than this fraction of the lower peak. Three quarters
@@ -17,7 +17,6 @@ METHODS = ("components", "watershed", "learned")
 _SADDLE = 0.75
 _AT_ONCE = 2**22  # pixels that are scanned at once
 _TOGETHER = 2**20  # pixels of a box whose components are taken apart in one go
-Box = tuple[slice, slice]
 Component = tuple[Box, NDArray[np.bool_]]
 
 
@@ -53,8 +52,8 @@ def split(
                 "instances (--instances) 'learned': no support's mask shows what one object is like; use watershed"
             )
         for place, inside in found:
-            for crop in split_by_shape(inside, None if score is None else score[place], shape):
-                yield _cropped(place, crop)
+            for own, crop in split_by_shape(inside, None if score is None else score[place], shape):
+                yield _moved(own, (place[0].start, place[1].start), 1), crop
         return
     for group in _grouped(found):
         yield from _basins(group, score, least)
@@ -68,7 +67,7 @@ def _grouped(components: Iterable[Component]) -> Iterator[list[Component]]:
     group: list[Component] = []
     box = (slice(0, 0), slice(0, 0))
     for component in components:
-        wider = _around(box, component[0]) if group else component[0]
+        wider = around(box, component[0]) if group else component[0]
         if group and (wider[0].stop - wider[0].start) * (wider[1].stop - wider[1].start) > _TOGETHER:
             yield group
             group, wider = [], component[0]
@@ -159,7 +158,7 @@ def _basins(components: Sequence[Component], score: NDArray[np.float32] | None, 
     from skimage.morphology import local_maxima, reconstruction
     from skimage.segmentation import watershed
 
-    rows, columns = reduce(_around, (place for place, _ in components))
+    rows, columns = reduce(around, (place for place, _ in components))
     corner = rows.start - 1, columns.start - 1  # a rim of one pixel: the image's border is a rim like any other
     owner = np.zeros((rows.stop - corner[0] + 1, columns.stop - corner[1] + 1), np.int32)
     for number, (place, crop) in enumerate(components, start=1):
@@ -183,13 +182,6 @@ def _basins(components: Sequence[Component], score: NDArray[np.float32] | None, 
         yield _moved(place, corner, 1), basins[place] == index
 
 
-def _cropped(place: Box, mask: NDArray[np.bool_]) -> Component:
-    """A mask in a box as its own smaller box."""
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    own = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-    return _moved(own, (place[0].start, place[1].start), 1), mask[own]
-
-
 def _large_enough(areas: NDArray[np.int64], owners: NDArray[np.int32], least: float) -> NDArray[np.bool_]:
     """(n,) which basins are kept: those of enough pixels, and of a component without any its largest, the first one."""
     kept: NDArray[np.bool_] = areas >= least
@@ -197,12 +189,6 @@ def _large_enough(areas: NDArray[np.int64], owners: NDArray[np.int32], least: fl
     first = order[np.append(True, np.diff(owners[order]) > 0)]
     kept[first] = True
     return kept
-
-
-def _around(first: Box, second: Box) -> Box:
-    """The smallest box around two."""
-    rows, columns = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True))
-    return rows, columns
 
 
 def _moved(place: Box, by: tuple[int, int], sign: int) -> Box:

@@ -10,6 +10,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ _SMOOTHING = 1.0  # pixels, of the distance to the rim, whose ridges are ragged
 _LEAST_AREA_STD, _LEAST_SOLIDITY_STD = 0.3, 0.04  # few objects look more alike than the next ones will be
 _LIKE = 0.8  # a component that is so much like one object is one
 Crop = NDArray[np.bool_]
+Box = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,21 @@ class ObjectShape:
         of_shape = min(0.0, solid - self.solidity) / max(self.solidity_std, _LEAST_SOLIDITY_STD)
         return 1 / (1 + (of_area**2 + of_shape**2) / 2)
 
+    def too_large(self, first: int, second: int) -> bool:
+        """Whether two regions of so many pixels are each an object at least rather than parts of one: by their areas
+        they are more like the known objects than both together are."""
+        std = max(self.log_area_std, _LEAST_AREA_STD)
+        small, both = math.log(min(first, second)), math.log(first + second)
+        return small >= self.log_area - 2 * std and both > self.log_area + 4 * std
+
 
 @dataclass(frozen=True, eq=False)
 class _Node:
     """A region of the tree."""
 
     basins: tuple[int, ...]
+    place: Box
+    """Around it."""
     area: int
     value: float
     """Pixels times likeness of the best cut of it."""
@@ -76,15 +87,24 @@ class _Node:
     """The basins of each object of that cut."""
 
 
-def split_by_shape(inside: Crop, score: NDArray[np.float32] | None, shape: ObjectShape) -> Iterator[Crop]:
-    """The objects of one component (h, w), each a mask of its size; score: (h, w) in 0..1."""
+def split_by_shape(inside: Crop, score: NDArray[np.float32] | None, shape: ObjectShape) -> Iterator[tuple[Box, Crop]]:
+    """The objects of one component (h, w), each as its box in it and its mask there; score: (h, w) in 0..1.
+
+    Time and memory grow with the objects, not with their square: ten thousand may touch in one component.
+    """
+    from scipy.ndimage import find_objects
+
     whole = int(inside.sum())
     if shape.likeness(whole, solidity(inside)) >= _LIKE:
-        yield inside
+        yield (slice(0, inside.shape[0]), slice(0, inside.shape[1])), inside
         return
     basins, height = _basins(inside, score)
-    for part in _best_cut(basins, height, shape):
-        yield np.isin(basins, part)
+    owners = np.zeros(basins.max() + 1, np.int32)
+    for number, part in enumerate(_best_cut(basins, height, shape), start=1):
+        owners[list(part)] = number
+    numbers = owners[basins]
+    for number, place in enumerate(find_objects(numbers), start=1):
+        yield place, numbers[place] == number
 
 
 def _basins(inside: Crop, score: NDArray[np.float32] | None) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
@@ -108,31 +128,54 @@ def _best_cut(
     basins: NDArray[np.int32], height: NDArray[np.float64], shape: ObjectShape
 ) -> tuple[tuple[int, ...], ...]:
     """The basins of each object."""
-    peaks = {index: float(height[basins == index].max()) for index in range(1, basins.max() + 1)}
-    nodes = {index: _node(basins, (index,), shape) for index in peaks}
-    saddles = _saddles(basins, height)
-    while saddles:
-        first, second = max(saddles, key=lambda pair: saddles[pair] / min(peaks[pair[0]], peaks[pair[1]]))
-        joined = max(peaks) + 1
-        nodes[joined] = _node(basins, nodes[first].basins + nodes[second].basins, shape, (nodes[first], nodes[second]))
-        peaks[joined] = max(peaks[first], peaks[second])
-        del saddles[first, second]
-        for pair in [pair for pair in saddles if first in pair or second in pair]:
-            (other,) = set(pair) - {first, second}
-            saddles[other, joined] = max(saddles.pop(pair), saddles.get((other, joined), 0.0))
-        del nodes[first], nodes[second]
+    from scipy.ndimage import find_objects, maximum
+
+    places = dict(enumerate(find_objects(basins), start=1))
+    peaks = dict(zip(places, np.atleast_1d(maximum(height, basins, list(places))).tolist(), strict=True))
+    nodes = {index: _node(basins, (index,), place, shape) for index, place in places.items()}
+    saddles: dict[int, dict[int, float]] = {index: {} for index in nodes}
+    queue = list[tuple[float, int, int]]()
+
+    def meet(one: int, other: int, saddle: float) -> None:
+        saddles[one][other] = saddles[other][one] = saddle
+        if not shape.too_large(nodes[one].area, nodes[other].area):
+            heappush(queue, (-saddle / min(peaks[one], peaks[other]), one, other))
+
+    for (one, other), saddle in _saddles(basins, height).items():
+        meet(one, other, saddle)
+    while queue:
+        _, first, second = heappop(queue)
+        if first not in nodes or second not in nodes:
+            continue
+        joined, children = len(saddles) + 1, (nodes.pop(first), nodes.pop(second))
+        place = around(children[0].place, children[1].place)
+        nodes[joined] = _node(basins, children[0].basins + children[1].basins, place, shape, children)
+        peaks[joined], saddles[joined] = max(peaks[first], peaks[second]), {}
+        others = (saddles[first].keys() | saddles[second].keys()) & nodes.keys()
+        for other in sorted(others):
+            meet(other, joined, max(saddles[first].get(other, 0.0), saddles[second].get(other, 0.0)))
     return tuple(part for node in nodes.values() for part in node.parts)
 
 
 def _node(
-    basins: NDArray[np.int32], members: tuple[int, ...], shape: ObjectShape, children: tuple[_Node, ...] = ()
+    basins: NDArray[np.int32],
+    members: tuple[int, ...],
+    place: Box,
+    shape: ObjectShape,
+    children: tuple[_Node, ...] = (),
 ) -> _Node:
-    region = np.isin(basins, members)
+    region = np.isin(basins[place], members)
     area = int(region.sum())
     value, apart = area * shape.likeness(area, solidity(region)), sum(child.value for child in children)
     if children and apart > value:
-        return _Node(members, area, apart, tuple(part for child in children for part in child.parts))
-    return _Node(members, area, value, (members,))
+        return _Node(members, place, area, apart, tuple(part for child in children for part in child.parts))
+    return _Node(members, place, area, value, (members,))
+
+
+def around(first: Box, second: Box) -> Box:
+    """The smallest box around two."""
+    rows, columns = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True))
+    return rows, columns
 
 
 def _saddles(basins: NDArray[np.int32], height: NDArray[np.float64]) -> dict[tuple[int, int], float]:

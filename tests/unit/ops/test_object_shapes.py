@@ -66,3 +66,23 @@ def test_parts_are_disjoint_and_make_up_the_mask(mask: np.ndarray, area: int) ->
         assert inside.any(0).all() or inside.any(1).all()
         total[place] += inside
     assert np.array_equal(total, mask.astype(int))
+
+
+def test_ten_thousand_touching_objects_come_apart() -> None:
+    """In one component of a million pixels; a region of the whole image for each would be 20,000 million pixels."""
+    one = disc(6, (11, 11), (5, 5)) | np.eye(11, dtype=bool)
+    found = list(split(np.tile(one, (100, 100)), None, "learned", shape=ObjectShape.of([one] * 5)))
+    assert len(found) == 10_000 and sum(crop.nbytes for _, crop in found) < 2 * 121 * 10_000
+
+
+def test_a_class_that_fills_the_image_is_one_object_whatever_takes_it_apart() -> None:
+    full = np.ones((300, 400), bool)
+    for method in ("components", "watershed", "learned"):
+        ((place, crop),) = split(full, None, method, shape=ObjectShape.of([disc(5)]))
+        assert place == (slice(0, 300), slice(0, 400)) and crop.all()
+
+
+def test_regions_join_unless_each_is_an_object_by_itself() -> None:
+    shape = ObjectShape(5, math.log(100), 0.1, 0.95, 0.02)
+    assert not shape.too_large(100, 200) and shape.too_large(200, 200)
+    assert not shape.too_large(10, 5_000)  # a fragment of something large is no object
