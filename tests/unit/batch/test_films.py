@@ -93,3 +93,10 @@ def test_all_frames_of_a_film_are_of_one_shard(toy, task, tmp_path) -> None:
     films = [{name.partition("#")[0] for name in part} for part in parts]
     assert not films[0] & films[1] and films[0] and films[1]
     assert sum(map(len, parts)) == 3 * sum(map(len, films)) == 12
+
+
+def test_a_memory_of_more_than_is_bounded_is_refused_before_anything_is_written(toy, task, tmp_path) -> None:
+    clip = film(tmp_path / "clip.avi", [draw(seed)[0] for seed in range(2)])
+    with pytest.raises(SettingError, match=r"a memory of 65 frames; expected 0\.\.64"):
+        label_folder(toy, task, clip, tmp_path / "out", memory=65)
+    assert not (tmp_path / "out" / "masks").exists()
