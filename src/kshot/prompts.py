@@ -8,7 +8,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,17 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kshot.errors import EmptyMaskError, MaskError, SettingError, SupportError
+from kshot._shot_marks import Marks, check_known
+from kshot.errors import EmptyMaskError, SettingError, SupportError
 from kshot.features.lru import BoundedCache
-from kshot.io.class_masks import read_class_mask
-from kshot.io.images import MAX_PIXELS, name_of, read_image, read_mask
+from kshot.io.images import MAX_PIXELS, name_of, read_image
 from kshot.io.rasters import BandSelection
 from kshot.methods.base import Support
 from kshot.ops.components import connected_components
 from kshot.ops.geometry import FeatureMap, Frame, coverage, to_grid
 from kshot.ops.object_shapes import ObjectShape
-from kshot.ops.pixel_features import sample_pixels, working_copy
-from kshot.ops.prompt_masks import grow_boxes, grow_marks, salient
+from kshot.ops.pixel_features import sample_pixels
+from kshot.ops.support_crops import support_windows
 from kshot.types import IGNORE, ImageLike, Shot, check_same_size
 
 # A mask must cover at least this much, in patches: less is dominated by whatever else those patches show.
@@ -74,6 +74,12 @@ class ShotReader:
             images[key][1].append(shot)
         return list(images.values())
 
+    def pixels(self, shot: Shot) -> NDArray[np.uint8]:
+        """(h, w, 3) of a shot with an image. Raises the `InputError`s of reading."""
+        if shot.image is None:
+            raise SupportError("a shot of words has no pixels")
+        return self._pixels(shot.image)[0]
+
     def _pixels(self, image: ImageLike) -> tuple[NDArray[np.uint8], bytes]:
         """Pixels (h, w, 3) and their hash."""
         if not isinstance(image, str | Path):
@@ -100,23 +106,26 @@ def encode_shots(
     words_of: Callable[[Sequence[str]], FeatureMap] | None = None,
     *,
     pixels: bool = False,
+    crop: bool = False,
 ) -> tuple[Support, ...]:
     """One support per image, then those of words, with masks (N, gh, gw) in the order of `classes`.
 
     Shots that share an image share its encoding, and one's foreground is no background of the other. words_of: embeds
-    n texts as a row of n patch tokens. pixels: draw single pixels too, of images of which each shot is a mask. Raises
-    the `InputError`s of reading, `MaskError`, `EmptyMaskError`, `SupportError` where masks of one image contradict each
-    other, and what `words_of` raises for a backbone that reads no words.
+    n texts as a row of n patch tokens. pixels: draw single pixels too, of images of which each shot is a mask. crop:
+    encode parts of the images around what is shown too.
+    Raises the `InputError`s of reading, `MaskError`, `EmptyMaskError`, `SupportError` where masks of one image
+    contradict each other, and what `words_of` raises for a backbone that reads no words.
     """
     given = tuple(shots)
     texts = [shot for shot in given if shot.text]
     if texts and words_of is None:
         raise SettingError(f"the text {texts[0].text!r}: nothing here reads words; give an image of the class")
     words = _encode_words(texts, classes, words_of) if words_of and texts else ()
-    images = reader.by_image(
-        given, lambda image, name: (features_of(image), name, working_copy(image) if pixels else None)
+    images = reader.by_image(given, lambda _, name: name)
+    supports = tuple(
+        _encode(reader.pixels(group[0]), name, group, classes, features_of, reader.max_pixels, pixels=pixels, crop=crop)
+        for name, group in images
     )
-    supports = tuple(_encode(*made, group, classes, reader.max_pixels) for made, group in images)
     promised = {name for _, group in images for shot in group for name in shot.classes}
     _check_all_shown(supports, classes, promised)
     return supports + words
@@ -163,32 +172,58 @@ def labelled_support(
 
 
 def _encode(
-    features: FeatureMap,
+    image: NDArray[np.uint8],
     name: str,
-    copy: NDArray[np.uint8] | None,
     shots: Sequence[Shot],
     classes: Sequence[str],
+    features_of: Callable[[NDArray[np.uint8]], FeatureMap],
     max_pixels: int,
+    *,
+    pixels: bool,
+    crop: bool,
 ) -> Support:
-    """The support of one image from all its shots; copy: (h', w', 3), the image made small, of which
-    single pixels are drawn."""
-    masks = torch.zeros(len(classes), *features.grid_hw)
-    valid_mask, objects = coverage(features.frame), dict[str, ObjectShape]()
-    drawn: list[NDArray[np.uint8]] = []
-    for shot in shots:
-        shown, labels = _shown(shot, classes, features, name, max_pixels)
-        valid_mask = torch.minimum(valid_mask, shown.valid_mask)
-        masks = torch.maximum(masks, shown.masks)
-        objects |= shown.objects
-        if labels is not None:
-            drawn.append(labels)
-    pixels = None
-    if all(shot.mask is not None for shot in shots):
-        _check_consistent(masks, valid_mask, classes, name)
-        pixels = None if copy is None else sample_pixels(copy, drawn)
+    """The support of one image (h, w, 3) from all its shots."""
+    size_hw = image.shape[0], image.shape[1]
+    marks = [Marks.of(shot, size_hw, name, max_pixels) for shot in shots]
+    support, objects, samples = _seen(features_of(image), marks, classes, name), dict[str, ObjectShape](), None
+    if pixels and all(mark.labels is not None for mark in marks):
+        drawn = [_class_labels(mark.labels, mark.wanted, classes) for mark in marks if mark.labels is not None]
+        samples = sample_pixels(image, drawn)
+    for mark in marks:
+        if mark.labels is not None:
+            objects |= object_shapes(mark.labels, mark.wanted, mark.numbers)
+    crops: list[Support] = []
+    if crop and all(shot.prompt != "none" for shot in shots):  # else the whole image is the support
+        shown = np.any([mark.shown(support.features) for mark in marks], axis=0)
+        crops += [
+            _seen(features_of(window.of(image)), [mark.within(window) for mark in marks], classes, name)
+            for window in support_windows(shown)
+        ]
     kind = "image" if all(shot.prompt == "none" for shot in shots) else "mask"
     weight = max(float(shot.weight) for shot in shots)
-    return Support(features, _share(masks, valid_mask), valid_mask, kind, weight, objects, pixels)
+    support, *crops = (replace(each, kind=kind, weight=weight) for each in (support, *crops))
+    return replace(support, objects=objects, pixels=samples, crops=tuple(crops))
+
+
+def _seen(features: FeatureMap, marks: Sequence[Marks], classes: Sequence[str], name: str) -> Support:
+    """The support of an image, or of a part of it, and of marks on it."""
+    masks, valid_mask = torch.zeros(len(classes), *features.grid_hw), coverage(features.frame)
+    for mark in marks:
+        shown = _shown(mark, classes, features, name)
+        valid_mask, masks = torch.minimum(valid_mask, shown.valid_mask), torch.maximum(masks, shown.masks)
+    if all(mark.labels is not None for mark in marks):
+        _check_consistent(masks, valid_mask, classes, name)
+    return Support(features, _share(masks, valid_mask), valid_mask)
+
+
+def _shown(mark: Marks, classes: Sequence[str], features: FeatureMap, name: str) -> Support:
+    """What the marks of one shot say of an image, or of the part of it that was encoded."""
+    if mark.labels is not None:
+        return labelled_support(mark.labels, mark.wanted, classes, features, name)
+    masks = torch.zeros(len(classes), *features.grid_hw)
+    if mark.shot.classes[0] in classes:
+        masks[classes.index(mark.shot.classes[0])] = mark.grown(features)
+    return Support(features, masks, coverage(features.frame))
 
 
 def _check_consistent(masks: Tensor, valid_mask: Tensor, classes: Sequence[str], name: str) -> None:
@@ -201,27 +236,6 @@ def _check_consistent(masks: Tensor, valid_mask: Tensor, classes: Sequence[str],
                 f"{name}: the masks of {classes[i]!r} and {classes[j]!r} cover the same region; "
                 "a pixel is of one class: take it out of one of them, or set it to 255 (ignore) in both"
             )
-
-
-def _shown(
-    shot: Shot, classes: Sequence[str], features: FeatureMap, name: str, max_pixels: int
-) -> tuple[Support, NDArray[np.uint8] | None]:
-    """What one shot says of an image: its support, and for a mask the labels (h, w) of its pixels."""
-    if shot.mask is not None:
-        if isinstance(shot.label, str):
-            read = read_class_mask(shot.mask, max_pixels=max_pixels)
-            labels, wanted, numbers = read.pixels, {1: shot.label}, read.objects
-        else:
-            labels, wanted, numbers = read_mask(shot.mask, max_pixels=max_pixels), dict(shot.label), None
-        numbers = numbers if shot.objects is None else shot.objects
-        shown = labelled_support(labels, wanted, classes, features, name)
-        shown = replace(shown, objects=object_shapes(labels, wanted, numbers))
-        return shown, _class_labels(labels, wanted, classes)
-    _check_inside(shot, features.frame.size_hw, name)
-    masks = torch.zeros(len(classes), *features.grid_hw)
-    if shot.classes[0] in classes:
-        masks[classes.index(shot.classes[0])] = _from_marks(shot, features)
-    return Support(features, masks, coverage(features.frame)), None
 
 
 def object_shapes(
@@ -258,9 +272,7 @@ def _from_labels(
     labels: NDArray[np.uint8], wanted: Mapping[int, str], frame: Frame, name: str
 ) -> tuple[dict[str, Tensor], Tensor]:
     """{class: (gh, gw)} of a label map (h, w), and the fraction (gh, gw) of each patch that is labelled."""
-    stray = sorted(set(np.unique(labels).tolist()) - {0, IGNORE, *wanted})
-    if stray:
-        raise MaskError(f"the mask of {name}: labels {stray} are in no class; name them, or set them to 0 or 255")
+    check_known(labels, wanted, name)
     valid_mask = grid_mask(labels != IGNORE, frame)
     shown = {}
     for label, class_name in wanted.items():
@@ -302,44 +314,7 @@ def _too_small(where: str, class_name: str, patches: float, patch: int) -> str:
     )
 
 
-def _from_marks(shot: Shot, features: FeatureMap) -> Tensor:
-    """(gh, gw) soft mask of boxes, points, scribbles or nothing."""
-    if shot.boxes is not None:
-        return grow_boxes(features, np.asarray(shot.boxes), _points(shot.points), _points(shot.negative_points))
-    if shot.points is not None:
-        return grow_marks(features, _points(shot.points), _points(shot.negative_points))
-    if shot.scribbles is not None:
-        positive = np.concatenate([points_along(np.asarray(line)) for line in shot.scribbles])
-        lines = [points_along(np.asarray(line)) for line in shot.negative_scribbles or ()]
-        return grow_marks(features, positive, np.concatenate(lines) if lines else _points(None))
-    return salient(features)
-
-
-def _check_inside(shot: Shot, size_hw: tuple[int, int], name: str) -> None:
-    height, width = size_hw
-    for kind in ("boxes", "points", "negative_points"):
-        rows = getattr(shot, kind)
-        if rows is None:
-            continue
-        x0, y0, x1, y1 = rows.T if kind == "boxes" else (*rows.T, *rows.T)
-        if ((x1 < 0) | (y1 < 0) | (x0 >= width) | (y0 >= height)).any():
-            raise MaskError(f"{kind} of {name}: {rows.tolist()} lie outside the image of {width} x {height} pixels")
-
-
 def _share(masks: Tensor, valid_mask: Tensor) -> Tensor:
     """Divide the labelled fraction of a patch among the classes that overlap in it."""
     total = masks.sum(0).clamp(min=1e-6)
     return masks * torch.minimum(total, valid_mask) / total
-
-
-def _points(rows: object) -> NDArray[np.float64]:
-    return np.zeros((0, 2)) if rows is None else np.asarray(rows, np.float64)
-
-
-def points_along(line: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points at most four pixels apart along a polyline (n, 2)."""
-    pieces = [line[:1]]
-    for start, end in pairwise(line):
-        steps = max(1, int(np.ceil(np.abs(end - start).max() / 4)))
-        pieces.append(start + (end - start) * (np.arange(1, steps + 1) / steps)[:, None])
-    return np.concatenate(pieces)

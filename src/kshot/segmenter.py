@@ -206,8 +206,16 @@ class Segmenter:
         Raises `InputError`s that name the shot, and `SettingError` for words when the backbone reads none.
         """
         words_of = partial(extract_words, self.backbone)
-        pixels = self.method.Task.reads_pixels
-        return encode_shots(shots, classes, self.features, self.shot_reader, words_of, pixels=pixels)
+        task = self.method.Task
+        return encode_shots(
+            shots,
+            classes,
+            self.features,
+            self.shot_reader,
+            words_of,
+            pixels=task.reads_pixels,
+            crop=task.crops_supports,
+        )
 
     @property
     def feature_spec(self) -> FeatureSpec:

@@ -87,20 +87,31 @@ def _named_method(path: str | Path, name: str, source: Mapping[str, str]) -> Any
 def _build(module: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> Task:
     spec = FeatureSpec(**(header["feature_spec"] | {"layers": tuple(header["feature_spec"]["layers"])}))
     supports = []
+    of_crops = header.get("crops", [[]] * len(header["frames"]))
     for index, (frame, facts) in enumerate(zip(header["frames"], header["supports"], strict=True)):
         features = FeatureMap(
             tensors[f"{index}.features"],
-            Frame(tuple(frame["size_hw"]), tuple(frame["inner_hw"]), frame["patch"]),
+            _frame(frame),
             spec.identity,
             tensors.get(f"{index}.token"),
             tensors.get(f"{index}.objectness"),
+        )
+        crops = tuple(
+            Support(
+                FeatureMap(tensors[f"{index}.crop{number}.features"], _frame(part), spec.identity),
+                tensors[f"{index}.crop{number}.masks"],
+                tensors[f"{index}.crop{number}.valid_mask"],
+                facts["kind"],
+                facts["weight"],
+            )
+            for number, part in enumerate(of_crops[index])
         )
         objects = {name: ObjectShape(**shape) for name, shape in facts.pop("objects", {}).items()}
         pixels = None
         if f"{index}.pixel_features" in tensors:
             pixels = PixelSamples(*(tensors[f"{index}.pixel_{each.name}"] for each in fields(PixelSamples)))
         masks, valid_mask = tensors[f"{index}.masks"], tensors[f"{index}.valid_mask"]
-        supports.append(Support(features, masks, valid_mask, **facts, objects=objects, pixels=pixels))
+        supports.append(Support(features, masks, valid_mask, **facts, objects=objects, pixels=pixels, crops=crops))
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header["settings"].items()}
     learned = None
     if "learned" in header:
@@ -108,3 +119,7 @@ def _build(module: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> T
         learned = Learned(header["learned"], own)
     task: Task = module.Task(tuple(header["classes"]), tuple(supports), spec, settings_of(module, settings), learned)
     return task
+
+
+def _frame(facts: dict[str, Any]) -> Frame:
+    return Frame(tuple(facts["size_hw"]), tuple(facts["inner_hw"]), facts["patch"])

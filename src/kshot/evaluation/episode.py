@@ -27,6 +27,7 @@ from kshot.metrics import CalibrationCounts, EpisodeCounts, IoUCounts, ObjectMat
 from kshot.ops.geometry import FeatureMap
 from kshot.ops.object_shapes import ObjectShape
 from kshot.ops.pixel_features import PixelSamples, sample_pixels
+from kshot.ops.support_crops import Window, support_windows
 from kshot.prompts import labelled_support, object_shapes
 from kshot.segmenter import Segmenter
 from kshot.types import IGNORE, Prediction, Thresholds, patch_pixels
@@ -74,6 +75,7 @@ class EpisodeRunner:
         self._features_in_memory = BoundedCache[FeatureMap](_FEATURE_BYTES, lambda found: found.features.nbytes)
         self._pixels_in_memory = BoundedCache[Pixels](_PIXEL_BYTES, lambda pixels: pixels.nbytes)
         self._masks = lru_cache(maxsize=_MASKS)(self._make_masks)
+        self._windows = lru_cache(maxsize=_MASKS)(self._make_windows)
         self._samples = lru_cache(maxsize=_SAMPLES)(self._make_samples)
         self._shapes = lru_cache(maxsize=_MASKS)(self._make_shapes)
 
@@ -137,9 +139,9 @@ class EpisodeRunner:
             for image_id in images
         )
 
-    def features(self, image_id: str) -> FeatureMap:
-        """Features of an image: from memory, from the cache, or computed."""
-        return self._features_in_memory.get(image_id, lambda: self._features(image_id))
+    def features(self, image_id: str, window: Window | None = None) -> FeatureMap:
+        """Features of an image, or of a part of it: from memory, from the cache, or computed."""
+        return self._features_in_memory.get((image_id, window), lambda: self._features(image_id, window))
 
     def image(self, image_id: str) -> Pixels:
         """(h, w, 3) uint8, RGB."""
@@ -151,16 +153,28 @@ class EpisodeRunner:
         return self._pixels_in_memory.get((image_id, classes), lambda: self.data.way_mask(image_id, classes))
 
     def _support(self, image_id: str, way: int, classes: tuple[int, ...]) -> Support:
-        features, own = self.features(image_id), classes[way - 1]
-        mask, valid_mask = self._masks(image_id, own, tuple(c for c in classes if c != own))
+        own, others = classes[way - 1], tuple(c for c in classes if c != classes[way - 1])
+        windows = self._windows(image_id, own) if self.segmenter.method.Task.crops_supports else ()
+        support, *crops = (self._seen(image_id, way, classes, window) for window in (None, *windows))
+        shapes = self._shapes(image_id, own) if self.instances == "learned" else {}
+        support = replace(support, crops=tuple(crops), objects=shapes)
+        if not self.segmenter.method.Task.reads_pixels:
+            return support
+        pixels = self._samples(image_id, own, others)
+        labels = torch.where(pixels.labels > 0, way, 0).to(torch.uint8)
+        return replace(support, pixels=replace(pixels, labels=labels))
+
+    def _seen(self, image_id: str, way: int, classes: tuple[int, ...], window: Window | None) -> Support:
+        """The support of an image, or of a part of it."""
+        features, own = self.features(image_id, window), classes[way - 1]
+        mask, valid_mask = self._masks(image_id, own, tuple(c for c in classes if c != own), window)
         masks = torch.zeros(len(classes), *features.grid_hw)
         masks[way - 1] = mask
-        shapes = self._shapes(image_id, own) if self.instances == "learned" else {}
-        if not self.segmenter.method.Task.reads_pixels:
-            return Support(features, masks, valid_mask, objects=shapes)
-        pixels = self._samples(image_id, own, tuple(c for c in classes if c != own))
-        labels = torch.where(pixels.labels > 0, way, 0).to(torch.uint8)
-        return Support(features, masks, valid_mask, objects=shapes, pixels=replace(pixels, labels=labels))
+        return Support(features, masks, valid_mask)
+
+    def _make_windows(self, image_id: str, own: int) -> tuple[Window, ...]:
+        """Where a support of class `own` is cropped."""
+        return support_windows(self.data.way_mask(image_id, (own,)) == 1)
 
     def _make_shapes(self, image_id: str, own: int) -> Mapping[str, ObjectShape]:
         """What the objects of class `own` in a support are like."""
@@ -172,11 +186,14 @@ class EpisodeRunner:
         labels = self.data.way_mask(image_id, (own, *others))
         return sample_pixels(self.image(image_id), [np.where(labels > 1, np.uint8(IGNORE), labels)])
 
-    def _make_masks(self, image_id: str, own: int, others: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def _make_masks(
+        self, image_id: str, own: int, others: tuple[int, ...], window: Window | None
+    ) -> tuple[Tensor, Tensor]:
         """(gh, gw) soft mask of class `own`, and the valid mask, of a support in which `others` are ignored."""
         labels = self.data.way_mask(image_id, (own, *others))
         labels = np.where(labels > 1, np.uint8(IGNORE), labels)
-        name, features = self.data.classes[own - 1], self.features(image_id)
+        labels = labels if window is None else labels[window.slices]
+        name, features = self.data.classes[own - 1], self.features(image_id, window)
         try:
             support = labelled_support(labels, {1: name}, (name,), features, image_id)
         except EmptyMaskError:
@@ -184,14 +201,15 @@ class EpisodeRunner:
             support = labelled_support(np.where(labels == 1, np.uint8(0), labels), {}, (name,), features, image_id)
         return support.masks[0], support.valid_mask
 
-    def _features(self, image_id: str) -> FeatureMap:
+    def _features(self, image_id: str, window: Window | None) -> FeatureMap:
         path, segmenter = self.data.image_path(image_id), self.segmenter
-        return self.cache.get(
-            path.read_bytes(),
-            segmenter.backbone,
-            segmenter.size,
-            lambda: segmenter.features(read_image(path, max_pixels=segmenter.max_pixels)),
-        )
+
+        def make() -> FeatureMap:
+            image = read_image(path, max_pixels=segmenter.max_pixels)
+            return segmenter.features(image if window is None else window.of(image))
+
+        part = b"" if window is None else repr(tuple(window)).encode()
+        return self.cache.get(path.read_bytes() + part, segmenter.backbone, segmenter.size, make)
 
     def _at_score_size(self, labels: Pixels) -> Pixels:
         if self.score_size is None:

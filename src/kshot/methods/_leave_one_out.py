@@ -33,8 +33,9 @@ class EnsembleMember(NamedTuple):
     learned: Learned | None = None
 
     def fit(self, supports: Sequence[Support]) -> Task:
-        """A task of this method."""
-        return self.task(self.classes, tuple(supports), self.feature_spec, self.settings, self.learned)
+        """A task of this method, which sees the crops of supports that have some, and not the whole images."""
+        seen = tuple(view for support in supports for view in support.crops or (support,))
+        return self.task(self.classes, seen, self.feature_spec, self.settings, self.learned)
 
 
 class HeldOutScores(NamedTuple):
@@ -165,7 +166,7 @@ def _only_shown_classes(
 ) -> tuple[list[Support], list[EnsembleMember], list[int]]:
     """Supports and members reduced to the classes that the supports show, and these classes' ways."""
     shown = [way for way in range(supports[0].masks.shape[0]) if any(bool(s.masks[way].any()) for s in supports)]
-    reduced = [replace(support, masks=support.masks[shown]) for support in supports]
+    reduced = [support.of_ways(shown) for support in supports]
     return reduced, [m._replace(classes=tuple(m.classes[way] for way in shown)) for m in members], shown
 
 
@@ -211,7 +212,8 @@ def _halves(support: Support, way: int, members: Sequence[EnsembleMember]) -> tu
     found = []
     for half in (upper, ~upper, left, ~left):
         shown, hidden = (
-            replace(support, masks=support.masks * side, valid_mask=support.valid_mask * side) for side in (half, ~half)
+            replace(support, masks=support.masks * side, valid_mask=support.valid_mask * side, crops=())
+            for side in (half, ~half)
         )
         if min(float(shown.masks[way].sum()), float(hidden.masks[way].sum())) > 0:
             logits = [member.fit([shown]).score(support.features)[way + 1] for member in members]

@@ -62,6 +62,8 @@ class Support:
     """{class: what its objects in this image are like}; for instances("learned") of predictions, not for methods."""
     pixels: PixelSamples | None = None
     """Single pixels; None where nobody drew a mask."""
+    crops: tuple["Support", ...] = ()
+    """The same support seen closer: parts of the image around what it shows, for methods that crop supports."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -88,7 +90,12 @@ class Support:
         if ways == self.masks.shape[0]:
             return self
         extra = self.masks.new_zeros(ways - self.masks.shape[0], *self.masks.shape[1:])
-        return replace(self, masks=torch.cat([self.masks, extra]))
+        crops = tuple(crop.with_ways(ways) for crop in self.crops)
+        return replace(self, masks=torch.cat([self.masks, extra]), crops=crops)
+
+    def of_ways(self, ways: Sequence[int]) -> "Support":
+        """The same support with the masks of some of its classes alone."""
+        return replace(self, masks=self.masks[list(ways)], crops=tuple(crop.of_ways(ways) for crop in self.crops))
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,7 @@ class Task(ABC):
     Settings: ClassVar[type]
     reads_text: ClassVar[bool] = False  # whether supports may be words
     reads_pixels: ClassVar[bool] = False  # whether it learns from single pixels of supports with masks
+    crops_supports: ClassVar[bool] = False  # whether it looks at `Support.crops`, see `ops.support_crops`
     learns: ClassVar[str] = ""  # the method whose trained tensors this one takes, where they are not its own
     source: ClassVar[_elsewhere.Source | None] = None  # where the method comes from, when it is not kshot's own
 
@@ -273,6 +281,7 @@ class Task(ABC):
             "classes": self.classes,
             "feature_spec": asdict(self.feature_spec),
             "frames": [asdict(support.features.frame) for support in self.supports],
+            "crops": [[asdict(crop.features.frame) for crop in support.crops] for support in self.supports],
             "supports": [
                 facts | {"objects": {name: asdict(shape) for name, shape in support.objects.items()}}
                 for facts, support in zip(self._support_facts(), self.supports, strict=True)
@@ -318,6 +327,9 @@ class Task(ABC):
             }
             if support.pixels is not None:
                 own |= {f"pixel_{name}": tensor for name, tensor in vars(support.pixels).items()}
+            for number, crop in enumerate(support.crops):
+                own |= {f"crop{number}.features": crop.features.features, f"crop{number}.masks": crop.masks}
+                own[f"crop{number}.valid_mask"] = crop.valid_mask
             # Cloned: safetensors refuses tensors that share memory, as an image token and a single patch token may.
             tensors |= {f"{index}.{name}": t.clone().contiguous() for name, t in own.items() if t is not None}
         learned = self.learned.tensors if self.learned is not None else {}

@@ -26,7 +26,7 @@ from kshot.methods._support_tokens import MANY, SupportTokens, coreset, log_rati
 from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.similarity import DENSITY_FLOOR, cosines_less_one, vmf_means
 
-_MAX_KEYS = 1296  # patches of the query that it is compared with in itself
+_MAX_KEYS = 4096  # patches of the query that it is compared with in itself
 _TRACE = 1e-3  # fraction of a patch below which a class does not count as shown
 
 
@@ -47,7 +47,7 @@ class Settings:
     self_support_sharpness: float = 4.0
     """Factor on the log ratios before the softmax that chooses confident patches."""
     pool: int = 0
-    """Side of the squares of patches that the query is compared with in itself; 0 is 1 on grids of up to 1,296 patches
+    """Side of the squares of patches that the query is compared with in itself; 0 is 1 on grids of up to 4,096 patches
     and larger on finer ones, where it would cost more than the encoder."""
     max_background_tokens: int = 512
     """Patches that show background alone are thinned evenly to about this number; those on a border all stay."""

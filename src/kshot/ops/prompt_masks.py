@@ -10,6 +10,7 @@ discriminants and normalised cuts, as in TokenCut (Wang et al., CVPR 2022), were
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -239,3 +240,12 @@ def _centre(frame: Frame, box: NDArray[np.float64], steepness: float) -> Tensor:
     down = (y / height - (y0 + y1) / 2) / max(y1 - y0, 1)
     right = (x / width - (x0 + x1) / 2) / max(x1 - x0, 1)
     return torch.exp(-steepness * (down[:, None] ** 2 + right**2)).float().flatten()
+
+
+def points_along(line: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points at most four pixels apart along a polyline (n, 2)."""
+    pieces = [line[:1]]
+    for start, end in pairwise(line):
+        steps = max(1, int(np.ceil(np.abs(end - start).max() / 4)))
+        pieces.append(start + (end - start) * (np.arange(1, steps + 1) / steps)[:, None])
+    return np.concatenate(pieces)

@@ -21,6 +21,7 @@ from kshot.io.paths import file_of
 from kshot.io.tiff import Page, pages
 from kshot.io.videos import is_video
 from kshot.ops.geometry import FeatureMap
+from kshot.ops.support_crops import Window
 from kshot.report.thumbnails import shrunk
 from kshot.segmenter import Segmenter
 
@@ -76,20 +77,21 @@ class ServedImages:
         """Of `data`, as manifests have it."""
         return hashlib.sha256(self.data(index)).hexdigest()
 
-    def features(self, index: int) -> FeatureMap:
-        """From memory, the cache on the disk, or the backbone. Raises as `pixels` does."""
+    def features(self, index: int, window: Window | None = None) -> FeatureMap:
+        """Of an image, or of a part of it: from memory, the cache on the disk, or the backbone. Raises as `pixels`."""
 
         def make() -> FeatureMap:
             segmenter = self.segmenter
             selection = repr(segmenter.band_selection).encode() if segmenter.band_selection.bands else b""
+            part = b"" if window is None else repr(tuple(window)).encode()
             return self.cache.get(
-                self.data(index) + selection,
+                self.data(index) + selection + part,
                 segmenter.backbone,
                 segmenter.size,
-                lambda: segmenter.features(self.pixels(index)),
+                lambda: segmenter.features(self.pixels(index) if window is None else window.of(self.pixels(index))),
             )
 
-        return self._features.get(index, make)
+        return self._features.get((index, window), make)
 
     def jpeg(self, index: int, side: int) -> bytes:
         """A copy of the image whose longer side is at most `side`; 0: the image's own size."""

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from pydantic import BaseModel, ConfigDict, Field
 
 from kshot.errors import MaskError
-from kshot.prompts import points_along
+from kshot.ops.prompt_masks import points_along
 
 MAX_POINTS = 4000
 """Of one stroke."""

@@ -79,7 +79,7 @@ class Predictions:
         known = self._fits.get(key)
         if known is None:
             shown = [i for i in range(len(classes)) if any(bool(support.masks[i].any()) for support in supports)]
-            chosen = tuple(replace(support, masks=support.masks[shown]) for support in supports)
+            chosen = tuple(support.of_ways(shown) for support in supports)
             segmenter, names = self.segmenter, tuple(classes[i] for i in shown)
             task = segmenter.method.Task(names, chosen, segmenter.feature_spec, segmenter.settings)
             self._number += 1

@@ -2,12 +2,17 @@
 
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from kshot.errors import SettingError
 from kshot.features.lru import SharedCache
 from kshot.io.images import read_mask
 from kshot.methods.base import Support
+from kshot.ops.pixel_features import sample_pixels
+from kshot.ops.support_crops import support_windows
 from kshot.prompts import labelled_support
 from kshot.serve.answers import Answer
 from kshot.serve.folder_state import FolderState
@@ -91,13 +96,25 @@ class ShownMasks:
         """An image with its mask as an example, a row for each of the classes. Raises `InputError`s."""
 
         def make() -> Support:
-            features = self.images.features(index)
+            task, name = self.images.segmenter.method.Task, self.images.names[index]
             if labels.marks:
                 mask = self.answer(index).resized(self.size_of(index)).mask()
             else:
                 mask = read_mask(labels.accepted or b"", drawn=False)
             wanted = {label: name for label, name in enumerate(names, 1) if (mask == label).any()}
-            return labelled_support(mask, wanted, names, features, self.images.names[index])
+            windows = support_windows(np.isin(mask, list(wanted))) if task.crops_supports else ()
+            support, *crops = (
+                labelled_support(
+                    mask if window is None else mask[window.slices],
+                    wanted,
+                    names,
+                    self.images.features(index, window),
+                    name,
+                )
+                for window in (None, *windows)
+            )
+            pixels = sample_pixels(self.images.pixels(index), [mask]) if task.reads_pixels else None
+            return replace(support, pixels=pixels, crops=tuple(crops))
 
         return self._supports.get((labels.number, names), make)
 

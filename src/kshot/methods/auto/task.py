@@ -112,6 +112,7 @@ class Task(base.Task):
     Settings = Settings
     learns: ClassVar[str] = "density"
     reads_pixels: ClassVar[bool] = True
+    crops_supports: ClassVar[bool] = True
 
     def _fitted(self) -> _Fitted:
         supports, prior = self.supports, self._prior()
