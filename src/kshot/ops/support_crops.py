@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_CONTEXTS = (2.0,)  # sides of crops relative to the longer side of what is shown in them
+_CONTEXTS = (1.2, 2.0)  # sides of crops relative to the longer side of what is shown in them
 _MIN_SIDE = 96  # pixels; what is smaller is blurred when it is enlarged
 _WHOLE = 0.9  # fraction of an image from which on a crop is not worth an encoding of its own
 
@@ -43,7 +43,7 @@ class Window(NamedTuple):
 
 
 def support_windows(shown: NDArray[np.bool_]) -> tuple[Window, ...]:
-    """Squares around all true pixels of (h, w), within the image; none that would be almost all of it."""
+    """Different squares around all true pixels of (h, w), within the image; none that would be almost all of it."""
     rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
     if not len(rows):
         return ()
@@ -55,7 +55,7 @@ def support_windows(shown: NDArray[np.bool_]) -> tuple[Window, ...]:
             _around(*ends, min(side, pixels), pixels) for ends, pixels in zip(box, shown.shape, strict=True)
         )
         window = Window(*rows_seen, *columns_seen)
-        if window.size_hw[0] * window.size_hw[1] < _WHOLE * shown.size:
+        if window.size_hw[0] * window.size_hw[1] < _WHOLE * shown.size and window not in windows:
             windows.append(window)
     return tuple(windows)
 

@@ -18,17 +18,19 @@ def shown(size_hw: tuple[int, int], *boxes: tuple[int, int, int, int]) -> np.nda
 @pytest.mark.parametrize(
     ("mask", "expected"),
     [
-        (shown((400, 600), (180, 280, 240, 340)), Window(130, 330, 190, 390)),  # twice the object, around its middle
-        (shown((400, 600), (0, 100, 0, 60)), Window(0, 200, 0, 200)),  # moved into the image, not cut
-        (shown((400, 600), (390, 400, 590, 600)), Window(304, 400, 504, 600)),  # not below 96 pixels
-        (shown((400, 600), (100, 110, 100, 110), (190, 200, 290, 300)), Window(0, 400, 0, 400)),  # all objects in one
-        (shown((400, 600), (100, 350, 10, 590)), None),  # almost the whole image
-        (shown((50, 50), (20, 21, 20, 21)), None),  # a small image is seen whole
-        (shown((400, 600)), None),  # nothing shown
+        # 1.2 times and twice the object, around its middle
+        (shown((400, 600), (180, 280, 240, 340)), [(170, 290, 230, 350), (130, 330, 190, 390)]),
+        (shown((400, 600), (0, 100, 0, 60)), [(0, 120, 0, 120), (0, 200, 0, 200)]),  # moved into the image, not cut
+        (shown((400, 600), (390, 400, 590, 600)), [(304, 400, 504, 600)]),  # not below 96 pixels, and each once
+        # all objects in one, at most as high as the image
+        (shown((400, 600), (100, 110, 100, 110), (190, 200, 290, 300)), [(30, 270, 80, 320), (0, 400, 0, 400)]),
+        (shown((400, 600), (100, 350, 10, 590)), []),  # almost the whole image
+        (shown((50, 50), (20, 21, 20, 21)), []),  # a small image is seen whole
+        (shown((400, 600)), []),  # nothing shown
     ],
 )
-def test_windows_by_hand(mask: np.ndarray, expected: Window | None) -> None:
-    assert support_windows(mask) == ((expected,) if expected else ())
+def test_windows_by_hand(mask: np.ndarray, expected: list[tuple[int, int, int, int]]) -> None:
+    assert support_windows(mask) == tuple(Window(*window) for window in expected)
 
 
 @given(st.data())

@@ -2,6 +2,7 @@
 
 Fitting:
 
+0. The ensemble's members see supports from near, in crops around what they show (`ops.support_crops`).
 1. The background prior that came with kshot for the backbone (or was given) gets a weight in 0..1: high where images
    are photographs of many places, low where they look alike (`background_prior`).
 2. The members of the ensemble are `density`, with the prior beside the supports' background, and, where images look
