@@ -266,9 +266,8 @@ class Prediction(Objects):
         if valid_mask is None:
             return self
         check_same_size(valid_mask.shape, self.mask.shape, "the valid mask")
-        mask, scores = np.where(valid_mask, self.mask, np.uint8(0)), np.where(valid_mask, self.scores, np.float32(0))
-        scores[0][~valid_mask] = 1
-        return replace(self, mask=mask, scores=scores)
+        mask = np.where(valid_mask, self.mask, np.uint8(0))
+        return replace(self, mask=mask, scores=background_outside(self.scores, valid_mask))
 
     def filtered(
         self, *, min_presence: float | None = None, min_score: float = 0.0, min_area: float | str = 0
@@ -377,6 +376,13 @@ def uncertainty_of(sums: Sequence[tuple[float, float, float]], present: Mapping[
     """
     losses = [1 - inside / (pixels + total - inside) for inside, total, pixels in sums]
     return sum(losses) / len(losses) if losses else max(present.values())
+
+
+def background_outside(scores: NDArray[np.float32], valid_mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Scores (N+1, h, w) with background for certain where valid_mask (h, w) is False."""
+    sure = np.where(valid_mask, scores, np.float32(0))
+    sure[0][~valid_mask] = 1
+    return sure
 
 
 def labels_of(scores: NDArray[np.float32], kept: Sequence[int]) -> NDArray[np.uint8]:

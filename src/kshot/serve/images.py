@@ -19,6 +19,7 @@ from kshot.io.ome_zarr import is_zarr
 from kshot.io.pages_and_frames import read_images
 from kshot.io.paths import file_of
 from kshot.io.tiff import Page, pages
+from kshot.io.valid_pixels import page_with_nodata, valid_pixels
 from kshot.io.videos import is_video
 from kshot.ops.geometry import FeatureMap
 from kshot.ops.support_crops import Window
@@ -50,6 +51,7 @@ class ServedImages:
         self._pixels = SharedCache[NDArray[np.uint8]](_PIXEL_BYTES, lambda pixels: pixels.nbytes)
         self._features = SharedCache[FeatureMap](_FEATURE_BYTES, lambda found: found.features.nbytes)
         self._copies = SharedCache[bytes](_COPY_BYTES, len)
+        self._valid = SharedCache[NDArray[np.bool_]](_COPY_BYTES, lambda valid: valid.nbytes)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -92,6 +94,15 @@ class ServedImages:
             )
 
         return self._features.get((index, window), make)
+
+    def valid_mask(self, index: int, size_hw: tuple[int, ...]) -> NDArray[np.bool_] | None:
+        """(h, w) at this size: where the image has data; None where it has it everywhere. Raises `ImageReadError`."""
+        one = self.inputs[index]
+        if one.problem or is_video(one.path) or page_with_nodata(one.path, one.page or 1) is None:
+            return None
+        whole = self._valid.get(index, lambda: _or_all(valid_pixels(one.path, one.page or 1)))
+        rows, columns = (rasters.preview_pixels(old, old, new) for old, new in zip(whole.shape, size_hw, strict=True))
+        return whole[rows][:, columns] if whole.size > 1 else None
 
     def jpeg(self, index: int, side: int) -> bytes:
         """A copy of the image whose longer side is at most `side`; 0: the image's own size."""
@@ -162,3 +173,8 @@ def _as_jpeg(image: Image.Image, side: int) -> bytes:
     file = io.BytesIO()
     shrunk(image, side).save(file, "JPEG", quality=88 if side == THUMBNAIL else 93)
     return file.getvalue()
+
+
+def _or_all(valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """A valid mask, or one pixel that stands for all."""
+    return np.ones((1, 1), np.bool_) if valid is None else valid

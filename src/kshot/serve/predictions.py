@@ -16,7 +16,7 @@ from kshot.ops.geometry import coverage, to_pixels
 from kshot.segmenter import Segmenter
 from kshot.serve.answers import Answer
 from kshot.serve.images import ServedImages
-from kshot.types import Prediction, Thresholds, patch_pixels, uncertainty_of
+from kshot.types import Prediction, Thresholds, background_outside, patch_pixels, uncertainty_of
 
 _LOGIT_BYTES = 256 * 2**20
 
@@ -114,7 +114,7 @@ class Predictions:
         """The answer at the size of a thumbnail, by interpolation alone."""
         frame, scored = self.images.features(index).frame, self._of(fit, index)
         pixels = to_pixels(scored.logits.float(), frame, size_hw)
-        return self._answer(fit, scored, pixels.softmax(0).numpy())
+        return self._answer(fit, scored, self._with_data(index, pixels.softmax(0).numpy()))
 
     def answer(self, fit: Fit, index: int, view: NDArray[np.uint8]) -> Answer:
         """The answer at the size of a view (h, w, 3) of the image, refined."""
@@ -144,7 +144,12 @@ class Predictions:
         with torch.inference_mode():
             fine = segmenter.refiner.refine(scored.logits.float(), frame, view, segmenter.refiner_settings)
             scores: NDArray[np.float32] = fit.task.with_pixels(fine, view).softmax(0).numpy()
-        return scores
+        return self._with_data(index, scores)
+
+    def _with_data(self, index: int, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (n+1, h, w) that are background where the image has no data."""
+        valid_mask = self.images.valid_mask(index, scores.shape[1:])
+        return scores if valid_mask is None else background_outside(scores, valid_mask)
 
     def _answer(self, fit: Fit, scored: _Scored, scores: NDArray[np.float32]) -> Answer:
         found = Answer.of_scores(scores, scored.kept)
