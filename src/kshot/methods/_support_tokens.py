@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from kshot.methods.base import Support
 from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.pooling import stack_tokens, token_sums
-from kshot.ops.similarity import DENSITY_FLOOR, cosines, vmf_means
+from kshot.ops.similarity import DENSITY_FLOOR, cosines, for_products, vmf_means
 
 _FLOOR = 1e-6
 MANY = 32
@@ -27,6 +28,21 @@ class SupportTokens(NamedTuple):
     """(n, c) of unit length; shorter where one stands for several."""
     labels: Tensor
     """(n, N+1) how much of each patch shows what; column 0 is the background shared by all supports."""
+
+    def for_products(self) -> "SupportTokens":
+        """The same, for methods that do nothing but multiply the tokens with those of queries."""
+        return self._replace(tokens=for_products(self.tokens))
+
+
+# Of each image, what it was compared with last, and the result: presence asks for what scoring has computed.
+_densities: WeakKeyDictionary[FeatureMap, tuple[SupportTokens, float, Tensor]] = WeakKeyDictionary()
+
+
+def densities(supports: SupportTokens, features: FeatureMap, kappa: float) -> Tensor:
+    """(q, N+1) kernel densities of the background's and each class's support tokens around an image's patch tokens."""
+    found = vmf_means(features.tokens.contiguous(), supports.tokens, supports.labels, kappa)
+    _densities[features] = supports, kappa, found
+    return found
 
 
 def stack_supports(supports: Sequence[Support]) -> SupportTokens:
@@ -115,12 +131,18 @@ def top_k_log_ratio(
 ) -> Tensor:
     """() mean log-likelihood ratio of class `way` to everything else, over its best `fraction` of the image's patches.
 
-    Likelihoods are kernel densities of the supports' tokens. Only patches near the top by `logits` (N+1, gh, gw) are
-    compared, which keeps it cheap.
+    Likelihoods are kernel densities of the supports' tokens. Only patches near the top by `logits` (N+1, gh, gw) count.
     """
-    tokens, labels, plane = features.tokens, supports.labels, logits[way + 1]
+    plane, totals = logits[way + 1], supports.labels.sum(0)
     count = max(1, round(fraction * float(coverage(features.frame).sum())))
     likely = plane.flatten().topk(min(4 * count, plane.numel())).indices
-    sides = torch.stack([labels.sum(1) - labels[:, way + 1], labels[:, way + 1]], 1)
-    ratios = log_ratios(vmf_means(tokens[likely], supports.tokens, sides, kappa), DENSITY_FLOOR)[:, 1]
+    known = _densities.get(features)
+    if known is not None and known[0] is supports and known[1] == kappa:
+        means = known[2][likely]
+    else:
+        means = vmf_means(features.tokens[likely], supports.tokens, supports.labels, kappa)
+    others = totals.clone()
+    others[way + 1] = 0
+    sides = torch.stack([means @ others / others.sum().clamp(min=_FLOOR), means[:, way + 1]], 1)
+    ratios = log_ratios(sides, DENSITY_FLOOR)[:, 1]
     return ratios.topk(min(count, len(ratios))).values.mean()

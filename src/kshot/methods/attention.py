@@ -35,7 +35,7 @@ class Task(base.Task):
     Settings = Settings
 
     def _fitted(self) -> SupportTokens:
-        return stack_supports(self.supports)
+        return stack_supports(self.supports).for_products()
 
     def _score(self, features: FeatureMap) -> Tensor:
         tokens, labels = self.fitted

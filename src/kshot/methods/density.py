@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from kshot.io.tensor_file import Learned
 from kshot.methods import base
-from kshot.methods._support_tokens import MANY, SupportTokens, coreset, log_ratios
+from kshot.methods._support_tokens import MANY, SupportTokens, coreset, densities, log_ratios
 from kshot.ops.geometry import FeatureMap, coverage
-from kshot.ops.similarity import DENSITY_FLOOR, cosines_less_one, vmf_means
+from kshot.ops.similarity import DENSITY_FLOOR, cosines_less_one
 
 _MAX_KEYS = 4096  # patches of the query that it is compared with in itself
 _TRACE = 1e-3  # fraction of a patch below which a class does not count as shown
@@ -66,11 +66,11 @@ class Task(base.Task):
     Settings = Settings
 
     def _fitted(self) -> SupportTokens:
-        return fit(self.supports, self.settings, self.learned)
+        return fit(self.supports, self.settings, self.learned).for_products()
 
     def _score(self, features: FeatureMap) -> Tensor:
-        supports, settings = self.fitted, self.settings
-        first = vmf_means(features.tokens.contiguous(), supports.tokens, supports.labels, settings.kappa)  # (q, N+1)
+        settings = self.settings
+        first = densities(self.fitted, features, settings.kappa)  # (q, N+1)
         logits: Tensor = QueryAffinity(features, settings).refine(first).T.reshape(-1, *features.grid_hw)
         return logits
 

@@ -24,25 +24,34 @@ def vmf_means(queries: Tensor, supports: Tensor, weights: Tensor, kappa: float) 
 
     weights: (n, k) non-negative; a column that is all zero gives zero. Queries and supports are of unit length.
     """
-    total = weights.sum(0).clamp(min=1e-6)
-    blocks = (cosines_less_one(rows, supports) for rows in queries.split(_BLOCK))
-    return torch.cat([block.mul_(kappa).exp_() @ weights for block in blocks]) / total
+    total, supports = weights.sum(0).clamp(min=1e-6), for_products(supports)
+    blocks = (cosines_less_one(rows, supports, kappa) for rows in queries.split(_BLOCK))
+    return torch.cat([block.exp_() @ weights for block in blocks]) / total
 
 
 def cosines(queries: Tensor, supports: Tensor, block: int = _BLOCK) -> Iterator[Tensor]:
     """Cosines of queries (q, c) with supports (n, c), in blocks of rows (<= block, n)."""
     for start in range(0, len(queries), block):
         rows = queries[start : start + block]
-        yield cosines_less_one(rows, supports).add_(1) if _reduced.get() else rows @ supports.T
+        yield cosines_less_one(rows, supports).add_(1) if _reduced.get() else rows.float() @ supports.float().T
 
 
-def cosines_less_one(queries: Tensor, supports: Tensor) -> Tensor:
-    """(q, n) cosines of queries (q, c) with supports (n, c), less one: the nearer to each other, the more exact."""
+def cosines_less_one(queries: Tensor, supports: Tensor, factor: float = 1.0) -> Tensor:
+    """(q, n) cosines of queries (q, c) with supports (n, c), less one, times a factor.
+
+    The nearer to each other, the more exact.
+    """
     if not _reduced.get():
-        return (queries @ supports.T).sub_(1)
+        found = (queries.float() @ supports.float().T).sub_(1)
+        return found if factor == 1 else found.mul_(factor)
     # Taken off before the result is rounded to bfloat16, which is the finer, the nearer to zero.
     one = torch.ones(1, dtype=torch.bfloat16)
-    return torch.addmm(one, queries.bfloat16(), supports.bfloat16().T, beta=-1).float()
+    return torch.addmm(one, queries.bfloat16(), supports.bfloat16().T, beta=-factor, alpha=factor).float()
+
+
+def for_products(tokens: Tensor) -> Tensor:
+    """Tokens as products want them, to be kept: those of supports meet every query."""
+    return tokens.bfloat16() if _reduced.get() else tokens
 
 
 @contextmanager

@@ -41,14 +41,17 @@ def refine(logits: Tensor, frame: Frame, image: NDArray[np.uint8], settings: Set
     if not bool(near.any()):
         return plain
     small_hw = fit_size(frame.size_hw, settings.side)
-    # The background's logits are zero, and the filter would leave them so.
-    coarse = to_pixels(logits[1:].clamp(-settings.limit, settings.limit), frame, small_hw)  # (n, sh, sw)
+    # The background's logits are zero, and the filter would leave them so; a class that wins nowhere has no contour.
+    rows = [row for row in logits.argmax(0).unique().tolist() if row > 0]
+    coarse = to_pixels(logits[rows].clamp(-settings.limit, settings.limit), frame, small_hw)  # (n, sh, sw)
     patch = frame.patch * (small_hw[0] / frame.inner_hw[0] * small_hw[1] / frame.inner_hw[1]) ** 0.5
     radius = max(1, round(settings.radius * patch))
     slope, offset = _coefficients(_grey(image, small_hw), coarse, radius, settings.epsilon)
     guide = _grey(image, frame.size_hw)
     filtered = torch.addcmul(enlarge(offset, frame.size_hw), enlarge(slope, frame.size_hw), guide)
-    plain[1:].lerp_(filtered, to_pixels(near, frame))
+    weight = to_pixels(near, frame)
+    for row, values in zip(rows, filtered, strict=True):
+        plain[row].lerp_(values, weight)
     return plain
 
 
