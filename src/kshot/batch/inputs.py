@@ -5,6 +5,7 @@ import time
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -165,8 +166,8 @@ def plan(images: Images, out: Path, given: Mapping[str, str] | None = None) -> l
     format or report cannot hold gets a `problem`, and its name is escaped. Raises `InputError` when there is no image,
     or when all of them lie in `out`.
     """
-    inside = out.resolve()
-    paths = {name: path for name, path in _named(images).items() if inside not in path.resolve().parents}
+    lies_inside = partial(_lies_in, out.resolve(), {})
+    paths = {name: path for name, path in _named(images).items() if not lies_inside(path)}
     if not paths:
         listed = ", ".join(str(where) for where in _several(images)[:3])
         raise InputError(f"{listed}: lies in the output folder {out}, where results are written; give another -o")
@@ -175,6 +176,16 @@ def plan(images: Images, out: Path, given: Mapping[str, str] | None = None) -> l
     stems = unique_stems(shown, given)
     each = zip(paths.items(), shown, strict=True)
     return [Input(name, path, stems[name], problem=problems.get(real)) for (real, path), name in each]
+
+
+def _lies_in(folder: Path, known: dict[Path, bool], path: Path) -> bool:
+    """Whether a file lies in a resolved folder, or below; known: whether the folders of earlier files do."""
+    if path.is_symlink():
+        return folder in path.resolve().parents
+    if path.parent not in known:
+        real = path.parent.resolve()
+        known[path.parent] = folder in (real, *real.parents)
+    return known[path.parent]
 
 
 def _problem(odd: str) -> InputError:
@@ -206,9 +217,17 @@ def _several(images: Images) -> Sequence[str | Path]:
 
 def _named(images: Images) -> dict[str, Path]:
     """The files of all places by their names: paths relative to `common_root`, in order."""
-    root = common_root(images)
+    name_of = partial(_relative, common_root(images), {})
     found = (path for where in _several(images) for path in list_images(where, {*VIDEOS, ZARR}))
-    return dict(sorted((Path(os.path.relpath(path, root)).as_posix(), path) for path in found))
+    return dict(sorted((name_of(path), path) for path in found))
+
+
+def _relative(root: Path, known: dict[Path, str], path: Path) -> str:
+    """The path of a file relative to a folder, with slashes; known: those of the folders of earlier files."""
+    folder = path.parent
+    if folder not in known:
+        known[folder] = Path(os.path.relpath(folder, root)).as_posix()
+    return path.name if known[folder] == "." else f"{known[folder]}/{path.name}"
 
 
 def split(file: Input, every: int = 1) -> Iterator[Input]:

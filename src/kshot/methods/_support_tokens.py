@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor
@@ -34,14 +34,14 @@ class SupportTokens(NamedTuple):
         return self._replace(tokens=for_products(self.tokens))
 
 
-# Of each image, what it was compared with last, and the result: presence asks for what scoring has computed.
-_densities: WeakKeyDictionary[FeatureMap, tuple[SupportTokens, float, Tensor]] = WeakKeyDictionary()
+# Of each image the tokens that it was compared with last, kappa and the result: presence asks for what scoring computed.
+_densities: WeakKeyDictionary[FeatureMap, tuple[ReferenceType[Tensor], float, Tensor]] = WeakKeyDictionary()
 
 
 def densities(supports: SupportTokens, features: FeatureMap, kappa: float) -> Tensor:
     """(q, N+1) kernel densities of the background's and each class's support tokens around an image's patch tokens."""
-    found = vmf_means(features.tokens.contiguous(), supports.tokens, supports.labels, kappa)
-    _densities[features] = supports, kappa, found
+    found = vmf_means(for_products(features.tokens), supports.tokens, supports.labels, kappa)
+    _densities[features] = ref(supports.tokens), kappa, found
     return found
 
 
@@ -137,7 +137,7 @@ def top_k_log_ratio(
     count = max(1, round(fraction * float(coverage(features.frame).sum())))
     likely = plane.flatten().topk(min(4 * count, plane.numel())).indices
     known = _densities.get(features)
-    if known is not None and known[0] is supports and known[1] == kappa:
+    if known is not None and known[0]() is supports.tokens and known[1] == kappa:
         means = known[2][likely]
     else:
         means = vmf_means(features.tokens[likely], supports.tokens, supports.labels, kappa)

@@ -14,7 +14,7 @@ from torch import Tensor
 from kshot.methods import base
 from kshot.methods._support_tokens import SupportTokens, base_rates, log_ratios, stack_supports
 from kshot.ops.geometry import FeatureMap
-from kshot.ops.similarity import cosines
+from kshot.ops.similarity import cosines, for_products
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Task(base.Task):
 
     def _score(self, features: FeatureMap) -> Tensor:
         tokens, labels = self.fitted
-        blocks = cosines(features.tokens, tokens)
+        blocks = cosines(for_products(features.tokens), tokens)
         shares = torch.cat([cosine.div_(self.settings.temperature).softmax(1) @ labels for cosine in blocks])
         shares = shares / base_rates(labels) ** self.settings.balance
         logits: Tensor = log_ratios(shares).T.reshape(-1, *features.grid_hw)

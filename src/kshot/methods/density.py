@@ -24,7 +24,7 @@ from kshot.io.tensor_file import Learned
 from kshot.methods import base
 from kshot.methods._support_tokens import MANY, SupportTokens, coreset, densities, log_ratios
 from kshot.ops.geometry import FeatureMap, coverage
-from kshot.ops.similarity import DENSITY_FLOOR, cosines_less_one
+from kshot.ops.similarity import DENSITY_FLOOR, cosines_less_one, for_products
 
 _MAX_KEYS = 4096  # patches of the query that it is compared with in itself
 _TRACE = 1e-3  # fraction of a patch below which a class does not count as shown
@@ -132,8 +132,9 @@ class QueryAffinity:
     def __init__(self, features: FeatureMap, settings: Settings):
         self.settings, self.grid_hw = settings, features.grid_hw
         self.pool = settings.pool or math.ceil((features.tokens.shape[0] / _MAX_KEYS) ** 0.5)
-        inside, tokens = coverage(features.frame).flatten(), features.tokens.contiguous()
-        self.keys = tokens if self.pool == 1 else F.normalize(self._pooled(tokens), dim=1)
+        inside, tokens = coverage(features.frame).flatten(), for_products(features.tokens)
+        pooled = tokens if self.pool == 1 else F.normalize(self._pooled(features.tokens.contiguous()), dim=1)
+        self.keys = for_products(pooled)
         self.sizes = self._pooled(inside[:, None])[:, 0] * (len(inside) / len(self.keys))
         cosines = cosines_less_one(tokens, self.keys)  # (q, r)
         sharpness = settings.affinity_sharpness

@@ -15,7 +15,7 @@ from torch import Tensor
 from kshot.methods import base
 from kshot.methods._support_tokens import SupportTokens, base_rates, log_ratios, stack_supports
 from kshot.ops.geometry import FeatureMap
-from kshot.ops.similarity import cosines
+from kshot.ops.similarity import cosines, for_products
 
 # The two directions multiply the same vectors in another order; equal cosines may differ by as much.
 _ROUNDING = 1e-5
@@ -49,7 +49,7 @@ class Task(base.Task):
 
     def _score(self, features: FeatureMap) -> Tensor:
         tokens, labels = self.fitted
-        query, settings = features.tokens.contiguous(), self.settings
+        query, settings = for_products(features.tokens), self.settings
         kth = _kth_cosines(tokens, query, settings.neighbours)  # (n,)
         votes = torch.cat([_votes(cosine, kth, labels, settings) for cosine in cosines(query, tokens)])
         votes = (votes + settings.smoothing) / base_rates(labels) ** settings.balance

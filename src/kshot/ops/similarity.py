@@ -50,8 +50,8 @@ def cosines_less_one(queries: Tensor, supports: Tensor, factor: float = 1.0) -> 
 
 
 def for_products(tokens: Tensor) -> Tensor:
-    """Tokens as products want them, to be kept: those of supports meet every query."""
-    return tokens.bfloat16() if _reduced.get() else tokens
+    """Tokens (n, c) as products want them, converted once: those of supports meet every query, and a query many."""
+    return tokens.bfloat16() if _reduced.get() else tokens.contiguous()
 
 
 @contextmanager
