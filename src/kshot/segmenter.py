@@ -15,7 +15,7 @@ from kshot import _plugins
 from kshot.backbones import base as backbones
 from kshot.backbones.base import Backbone
 from kshot.errors import SettingError
-from kshot.features import accelerate, extract, extract_words, precision_of
+from kshot.features import accelerate, extract, extract_many, extract_words, precision_of
 from kshot.io import videos
 from kshot.io.images import MAX_PIXELS, read_image
 from kshot.io.ome_zarr import SUFFIX as ZARR
@@ -199,6 +199,10 @@ class Segmenter:
     def features(self, image: NDArray[np.uint8]) -> FeatureMap:
         """The expensive part: features of an image (h, w, 3) uint8."""
         return extract(self.backbone, image, self.size)
+
+    def features_of(self, images: Sequence[NDArray[np.uint8]]) -> list[FeatureMap]:
+        """The same of several images, in their order; those of one shape go through the backbone together."""
+        return extract_many(self.backbone, images, self.size, max(1, len(images)))
 
     def encode(self, shots: Iterable[Shot], classes: Sequence[str]) -> tuple[Support, ...]:
         """Supports of shots, with soft masks on the grid in the order of `classes`.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kshot.batch.inputs import Input
 from kshot.errors import SettingError
 from kshot.memory import DEFAULT_FRAMES, FrameMemory
+from kshot.ops.geometry import FeatureMap
 from kshot.segmenter import Segmenter
 from kshot.types import Prediction
 
@@ -61,10 +62,12 @@ class FilmPredictor:
     films: Films
     _film: Path | None = field(default=None, init=False)
 
-    def __call__(self, source: Input, image: NDArray[np.uint8]) -> Prediction:
-        """The masks of an image (h, w, 3)."""
+    def __call__(self, source: Input, image: NDArray[np.uint8], features: FeatureMap | None = None) -> Prediction:
+        """The masks of an image (h, w, 3), from its features where they are known."""
         film = self.films.film_of(source)
         if film is None:
+            if features is not None:
+                return self.segmenter.decide(self.memory.task, features, image)
             return self.segmenter.predict(self.memory.task, image)
         if film != self._film:
             self.memory.clear()

@@ -24,7 +24,7 @@ from kshot.batch.large_images import LargeImages, predict_tiled
 from kshot.batch.object_table import check_table, to_table
 from kshot.batch.protection import check_replaced, entries_of
 from kshot.batch.run_folder import RunFolder
-from kshot.batch.stages import ImageResult, Stages, overlapped
+from kshot.batch.stages import ImageResult, Predict, Stages, overlapped
 from kshot.errors import OutputError, SettingError, plural
 from kshot.features import precision_of
 from kshot.features.tiles import Tiling
@@ -36,6 +36,7 @@ from kshot.io.rasters import BandSelection
 from kshot.io.whole import is_whole
 from kshot.memory import FrameMemory
 from kshot.methods.base import Task
+from kshot.ops.geometry import FeatureMap
 from kshot.ops.processor import core_count
 from kshot.segmenter import Segmenter
 from kshot.tasks import task_of
@@ -49,13 +50,16 @@ Engine = Callable[[Iterable[Input | None], Stages, int | None], Generator[ImageR
 # (h, w): where an image has data; None where it has it everywhere.
 ValidMask = NDArray[np.bool_] | None
 _MOST_WORKERS = 4
+_GPU_BATCH = 8
 
 
 def on_this_machine(inputs: Iterable[Input | None], stages: Stages, workers: int | None) -> Generator[ImageResult]:
     """The local engine: reading, inference and writing overlap."""
-    if workers is None:  # the inference keeps all cores busy by itself, and one reader feeds several of them
+    if workers is None and stages.on_gpu:  # the cores have nothing else to do than to decode the next batch
+        workers = min(stages.batch, core_count())
+    elif workers is None:  # the inference keeps all cores busy by itself, and one reader feeds several of them
         workers = max(1, min(_MOST_WORKERS, core_count() // 4))
-    return overlapped(inputs, stages.read, stages.infer, stages.write, workers)
+    return overlapped(inputs, stages.read, stages.infer, stages.write, workers, stages.encode, stages.batch)
 
 
 @dataclass
@@ -113,6 +117,7 @@ def label_folder(
     memory: int | None = None,
     sequence: bool = False,
     workers: int | None = None,
+    batch: int | None = None,
     engine: Engine = on_this_machine,
     shard: Shard | None = None,
     keep: Collection[Path] = (),
@@ -135,7 +140,8 @@ def label_folder(
     By default 5, or 0 with tiles. Where it is given, pages of a TIFF count as slices of a stack, with the same memory.
     sequence: all images are frames of one film, or slices of one stack, in the order of their names.
     workers: threads that read, and as many that write, beside the inference; 0 does one thing after another; None takes
-    one for every four cores. engine: who does it; `ray_engine.on_ray` spreads the images over a cluster, whose actors
+    one for every four cores, beside a GPU more. batch: images of one shape that are encoded together; None takes 8 on a
+    GPU, and 1 on a CPU, which gains nothing by it. engine: who does it; `ray_engine.on_ray` spreads the images over a cluster, whose actors
     `workers` counts then; None takes what the cluster has.
     shard: one part of the folder, for several machines that share `out`; the last to end leaves what one run would.
     keep: files and folders beside the images that are read, such as supports, and must not be replaced.
@@ -150,6 +156,8 @@ def label_folder(
     out, started = Path(out), time.perf_counter()
     if workers is not None and workers < 0:
         raise SettingError(f"{workers} workers; expected 0 or more")
+    if batch is not None and batch < 1:
+        raise SettingError(f"a batch of {batch} images; expected 1 or more")
     check_table(table, pixel_size)
     export, thresholds = export or Export(), thresholds or Thresholds()
     task = task_of(task)
@@ -174,7 +182,7 @@ def label_folder(
         **(notes or {}),
     }
     film = FilmPredictor(segmenter, FrameMemory(task, films.frames), films)
-    stages = _stages(film, tiling, writers, out.resolve(), thresholds, least)
+    stages = _stages(film, tiling, writers, out.resolve(), thresholds, least, batch)
     summary = Summary(str(out))
     check_replaced(
         out,
@@ -237,9 +245,11 @@ def _stages(
     out: Path,
     thresholds: Thresholds,
     least: LeastPixels,
+    batch: int | None,
 ) -> Stages:
     segmenter, task = film.segmenter, film.memory.task
-    predict = partial(_tiled, segmenter, task, tiling) if tiling else partial(_whole, film)
+    predict: Predict = partial(_tiled, segmenter, task, tiling) if tiling else partial(_whole, film)
+    on_gpu = segmenter.backbone.device.type != "cpu"
     return Stages(
         partial(_filtered, predict, thresholds, least),
         writers,
@@ -247,30 +257,45 @@ def _stages(
         segmenter.max_pixels,
         segmenter.band_selection,
         LargeImages(segmenter, task, tiling, writers, out, thresholds, least) if tiling else None,
-        on_gpu=segmenter.backbone.device.type != "cpu",
+        on_gpu=on_gpu,
+        features_of=None if tiling else segmenter.features_of,
+        batch=(_GPU_BATCH if on_gpu else 1) if batch is None else batch,
     )
 
 
 def _tiled(
-    segmenter: Segmenter, task: Task, tiling: Tiling, _: Input, image: NDArray[np.uint8], valid_mask: ValidMask
+    segmenter: Segmenter,
+    task: Task,
+    tiling: Tiling,
+    source: Input,
+    image: NDArray[np.uint8],
+    valid_mask: ValidMask,
+    features: FeatureMap | None = None,
 ) -> Prediction:
     return predict_tiled(segmenter, task, tiling, image, valid_mask)
 
 
-def _whole(film: FilmPredictor, source: Input, image: NDArray[np.uint8], valid_mask: ValidMask) -> Prediction:
-    return film(source, image).with_valid_mask(valid_mask)
+def _whole(
+    film: FilmPredictor,
+    source: Input,
+    image: NDArray[np.uint8],
+    valid_mask: ValidMask,
+    features: FeatureMap | None = None,
+) -> Prediction:
+    return film(source, image, features).with_valid_mask(valid_mask)
 
 
 def _filtered(
-    predict: Callable[[Input, NDArray[np.uint8], ValidMask], Prediction],
+    predict: Predict,
     thresholds: Thresholds,
     least: LeastPixels,
     source: Input,
     image: NDArray[np.uint8],
     valid_mask: ValidMask,
+    features: FeatureMap | None = None,
 ) -> Prediction:
     limits = replace(thresholds, min_area=least(image.shape[:2]))
-    return predict(source, image, valid_mask).filtered(**asdict(limits))
+    return predict(source, image, valid_mask, features).filtered(**asdict(limits))
 
 
 def _least_pixels(thresholds: Thresholds, size: int, patch: int, tile: int | None, size_hw: Sequence[int]) -> float:

@@ -5,12 +5,12 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from kshot.io.ome_zarr import is_zarr
 from kshot.io.rasters import BandSelection
 from kshot.io.tiff import Page
 from kshot.io.valid_pixels import valid_pixels
+from kshot.ops.geometry import FeatureMap
 from kshot.types import Prediction
 
 Item = TypeVar("Item")
@@ -35,6 +36,20 @@ Made = TypeVar("Made")
 log = logging.getLogger(__name__)
 # What is wrong with one image's name costs this image; a full or read-only disk costs the run.
 _OF_THE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
+
+
+class Predict(Protocol):
+    """From an image (h, w, 3) uint8 and where it has data (h, w) to its masks; films want to know which frame it is."""
+
+    def __call__(
+        self,
+        source: Input,
+        image: NDArray[np.uint8],
+        valid_mask: NDArray[np.bool_] | None,
+        features: FeatureMap | None = None,
+    ) -> Prediction:
+        """features: of the image, where they are known already."""
+        ...
 
 
 @dataclass
@@ -52,6 +67,8 @@ class ImageResult:
     """(h, w): where the image has data; None where it has it everywhere, or is not read whole."""
     page: Page | None = None
     """Instead of the image, where it is so large that it is done in windows."""
+    features: FeatureMap | None = None
+    """Of the image, where it was encoded together with others."""
     prediction: Prediction | None = None
     """From inference until writing."""
 
@@ -63,8 +80,7 @@ class Stages:
     Each may run on a thread, or on another machine.
     """
 
-    predict: Callable[[Input, NDArray[np.uint8], NDArray[np.bool_] | None], Prediction]
-    """From an image (h, w, 3) uint8 and where it has data to its masks; films want to know which frame it is."""
+    predict: Predict
     writers: Mapping[str, Format]
     """What writes each format, by its name."""
     out: Path
@@ -76,6 +92,10 @@ class Stages:
     """Does the largest images window by window; only with tiles."""
     on_gpu: bool = False
     """Whether inference needs a GPU."""
+    features_of: Callable[[Sequence[NDArray[np.uint8]]], list[FeatureMap]] | None = None
+    """Encodes several images at once."""
+    batch: int = 1
+    """How many."""
 
     def read(self, source: Input) -> ImageResult:
         """Read and decode the image; what is wrong with it goes into the record."""
@@ -98,11 +118,25 @@ class Stages:
                 result.valid_mask = valid_pixels(source.path)
         return result
 
+    def encode(self, results: Sequence[ImageResult]) -> None:
+        """Encode images that could be read together; what is left without features, `infer` encodes alone."""
+        several = [each for each in results if each.image is not None and not each.source.is_page_or_frame]
+        if self.features_of is None or len(several) < 2:
+            return
+        try:
+            found = self.features_of([each.image for each in several if each.image is not None])
+        except Exception as error:  # which image it is, and whether the memory suffices for one, shows in `infer`
+            log.info("%d images cannot be encoded together: %s", len(several), error)
+            return
+        for result, features in zip(several, found, strict=True):
+            result.features = features
+
     def infer(self, result: ImageResult) -> ImageResult:
         """Find the masks of an image that could be read; one that is done in windows is written, too."""
         if result.image is not None:
             with _stage(result, "infer"):
-                result.prediction = self.predict(result.source, result.image, result.valid_mask)
+                result.prediction = self.predict(result.source, result.image, result.valid_mask, result.features)
+            result.features = None
         elif result.page and self.large_images:
             with _stage(result, "infer"):
                 result.record |= self.large_images.label(result.source, result.page)
@@ -141,17 +175,24 @@ def overlapped(
     infer: Callable[[Made], Made],
     write: Callable[[Made], Made],
     workers: int = 1,
+    encode: Callable[[Sequence[Made]], None] | None = None,
+    batch: int = 1,
 ) -> Generator[Made]:
     """`write(infer(read(item)))` of each item, in their order.
 
+    encode: called before `infer` with `batch` items that are read, fewer at the end.
+
     `infer` runs in the caller's thread, one item at a time, because it keeps all cores (or the GPU) busy by itself;
-    `workers` threads read and as many write beside it, and never more than `workers` items wait between two stages, so
-    memory does not grow with the items. 0 does one stage after the other. A None among the items says that the next
-    may take long: what is on its way is finished first. Whatever a stage raises ends the iteration.
+    `workers` threads read and as many write beside it, and never more than `workers` items, and a batch, wait between
+    two stages, so memory does not grow with the items. 0 does one stage after the other, unless there are batches. A
+    None among the items says that the next may take long: what is on its way is finished first. Whatever a stage raises
+    ends the iteration.
     """
-    if workers == 0:
+    encode = encode if batch > 1 else None
+    if workers == 0 and encode is None:
         yield from (write(infer(read(item))) for item in items if item is not None)
         return
+    workers = max(1, workers)
     readers = ThreadPoolExecutor(workers, "kshot-read")
     writers = ThreadPoolExecutor(workers, "kshot-write")
     reading: deque[Future[Made]] = deque()
@@ -163,10 +204,13 @@ def overlapped(
 
     def moved(at_most: int) -> Iterator[Made]:
         while len(reading) > at_most:
-            made = infer(reading.popleft().result())
-            # Room is made before the next is handed over: a prediction is far larger than its image.
-            yield from finished(workers)
-            writing.append(writers.submit(write, made))
+            group = [reading.popleft().result() for _ in range(min(batch, len(reading)))]
+            if encode is not None:
+                encode(group)
+            for made in map(infer, group):
+                # Room is made before the next is handed over: a prediction is far larger than its image.
+                yield from finished(workers)
+                writing.append(writers.submit(write, made))
 
     try:
         for item in items:
@@ -175,7 +219,7 @@ def overlapped(
                 yield from finished(0)
             else:
                 reading.append(readers.submit(read, item))
-                yield from moved(workers)
+                yield from moved(workers + batch - 1)
         yield from moved(0)
         yield from finished(0)
     finally:

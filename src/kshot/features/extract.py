@@ -37,6 +37,8 @@ def extract_many(
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
             pixels = torch.stack([prepare(images[i], frames[i], backbone.spec) for i in batch])
+            if backbone.device.type == "cuda":  # from pinned memory, so that the copy and the next batch overlap
+                pixels = pixels.pin_memory().to(backbone.device, non_blocking=True)
             found.update(zip(batch, _maps(backbone, pixels, [frames[i] for i in batch]), strict=True))
     return [found[index] for index in range(len(images))]
 

@@ -34,7 +34,7 @@ class SupportTokens(NamedTuple):
         return self._replace(tokens=for_products(self.tokens))
 
 
-# Of each image the tokens that it was compared with last, kappa and the result: presence asks for what scoring computed.
+# Of each image: the tokens that it was compared with last, kappa, and the result, which presence asks for again.
 _densities: WeakKeyDictionary[FeatureMap, tuple[ReferenceType[Tensor], float, Tensor]] = WeakKeyDictionary()
 
 

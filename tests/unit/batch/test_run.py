@@ -350,3 +350,49 @@ def test_ctrl_c_ends_the_command_in_order(support_folder: Path, image_folder: Pa
     done = subprocess.run([*command, "--resume", "--limit", "3"], capture_output=True, text=True, check=True)
     assert "done before" in done.stdout and 2 <= before < 400
     assert len(read_manifest(tmp_path / "out")) >= before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_gives_what_single_images_give(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path, workers: int
+) -> None:
+    (image_folder / "broken.jpg").write_bytes(b"no image")
+    calls: list[int] = []
+    together = toy.features_of
+
+    def counted(images):  # type: ignore[no-untyped-def]
+        calls.append(len(images))
+        return together(images)
+
+    alone = label_folder(toy, task, image_folder, tmp_path / "alone", workers=workers)
+    toy.features_of = counted  # type: ignore[method-assign]
+    try:
+        batched = label_folder(toy, task, image_folder, tmp_path / "batched", workers=workers, batch=4)
+    finally:
+        del toy.features_of
+    assert max(calls) > 1
+    assert (batched.total, batched.failed, batched.processed) == (alone.total, 1, alone.processed)
+    for one, other in zip(read_manifest(tmp_path / "alone"), read_manifest(tmp_path / "batched"), strict=True):
+        assert one["input"] == other["input"]
+        if one["status"] != "failed":
+            masks = [np.array(Image.open(tmp_path / run / one["outputs"]["png"])) for run in ("alone", "batched")]
+            assert (masks[0] == masks[1]).mean() > 0.999
+
+
+def test_a_batch_that_fails_is_done_one_by_one(
+    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
+) -> None:
+    def full(images):  # type: ignore[no-untyped-def]
+        raise MemoryError
+
+    toy.features_of = full  # type: ignore[method-assign]
+    try:
+        summary = label_folder(toy, task, image_folder, tmp_path / "out", batch=4)
+    finally:
+        del toy.features_of
+    assert summary.failed == 0 and summary.processed == summary.total
+
+
+def test_a_batch_of_none_is_refused(toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="batch of 0"):
+        label_folder(toy, task, image_folder, tmp_path / "out", batch=0)
