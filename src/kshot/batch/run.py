@@ -140,9 +140,10 @@ def label_folder(
     By default 5, or 0 with tiles. Where it is given, pages of a TIFF count as slices of a stack, with the same memory.
     sequence: all images are frames of one film, or slices of one stack, in the order of their names.
     workers: threads that read, and as many that write, beside the inference; 0 does one thing after another; None takes
-    one for every four cores, beside a GPU more. batch: images of one shape that are encoded together; None takes 8 on a
-    GPU, and 1 on a CPU, which gains nothing by it. engine: who does it; `ray_engine.on_ray` spreads the images over a cluster, whose actors
-    `workers` counts then; None takes what the cluster has.
+    one for every four cores, beside a GPU more.
+    batch: images of one shape that are encoded together; None takes 8 on a GPU, and 1 on a CPU, which gains nothing.
+    engine: who does it; `ray_engine.on_ray` spreads the images over a cluster, whose actors `workers` counts then; None
+    takes what the cluster has.
     shard: one part of the folder, for several machines that share `out`; the last to end leaves what one run would.
     keep: files and folders beside the images that are read, such as supports, and must not be replaced.
     thresholds: what of each prediction is kept; without them components below `SPECK_PATCHES` patch tokens are not.
