@@ -62,6 +62,7 @@ def export(workspace: Workspace, asked: ExportIn) -> ExportOut:
         raise SettingError(f"{asked.format}: writes no labels of a folder")
     if place.is_dir() and any(place.iterdir()) and not asked.overwrite:
         raise SettingError(f"{place}: holds an earlier export; tick 'Replace', or rename that folder")
+    _write_waiting(workspace)
     with workspace.folder.lock:
         records = [record for record in workspace.folder.records.values() if record["status"] != FAILED]
         accepted = {workspace.images.names[i] for i, one in workspace.folder.labels.items() if one.accepted is not None}
@@ -79,6 +80,16 @@ def export(workspace: Workspace, asked: ExportIn) -> ExportOut:
     if left := len(workspace.images) - len(workspace.folder.records):
         notes.append(f"{left} images have not followed yet; export again when they have")
     return ExportOut(path=str(path), images=given.count, command=command_of(asked, workspace.out), notes=notes)
+
+
+def _write_waiting(workspace: Workspace) -> None:
+    """Write the masks of accepted images that are drawn on again; else they wait for the background, and for a task."""
+    folder, names = workspace.folder, workspace.images.names
+    with folder.lock:
+        accepted = [index for index, one in folder.labels.items() if one.accepted is not None]
+        waiting = [index for index in accepted if names[index] not in folder.records]
+    for index in waiting:
+        workspace.record_decided(index)
 
 
 def _place(asked: ExportIn, out: Path) -> Path:

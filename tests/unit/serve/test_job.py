@@ -171,3 +171,15 @@ def test_pages_of_a_tiff_are_images(tmp_path: Path, toy: kshot.Segmenter) -> Non
         assert iou(mask_of(served, 2) == 1, disc(2)) > 0.6
         assert served.post("/api/images/1/accept", json={}).status_code == 200
     assert len(list((tmp_path / "out" / "accepted").rglob("*.png"))) == 1
+
+
+def test_an_accepted_image_that_is_drawn_on_again_is_exported(served: TestClient, tmp_path: Path) -> None:
+    served.post("/api/classes", json={"name": "disc"})
+    served.post("/api/images/0/reject")  # no class is shown, so no task writes the others' masks
+    stroke = {"kind": "stroke", "radius": 4, "grow": False, "points": [[15, 5]], "on": False}
+    assert served.post("/api/images/0/marks", json=stroke).status_code == 200
+    settled(served)
+    done = served.post("/api/export", json={"format": "coco", "accepted_only": True})
+    assert done.status_code == 200, done.text
+    assert done.json()["images"] == 1
+    assert not np.asarray(Image.open(tmp_path / "out" / "masks" / "0.png")).any()
