@@ -3,7 +3,8 @@
     python -m benchmarks.accuracy.bank --root ../shared/data/wbc --label 2 --shots 60 --queries 12
 
 IoU of one class with all tokens of the shots and with their coreset. Then the same shots, each with a little noise on
-its features, until there are 1,000: seconds of one prediction relative to 5 shots, interleaved, least of five.
+its features, until there are 1,000: seconds of one prediction relative to 5 shots, interleaved, least of five; what one
+more shot takes beside fitting all anew, and the megabytes that the supports hold.
 """
 
 import argparse
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--label", type=int, default=1)
     parser.add_argument("--shots", type=int, default=60)
     parser.add_argument("--queries", type=int, default=12)
+    parser.add_argument("--out", type=Path, help="write JSON here")
     given = parser.parse_args()
     images = sorted((given.root / "images").iterdir())
     masks = {path.stem: path for path in (given.root / "masks").iterdir()}
@@ -44,7 +46,13 @@ def main() -> None:
     coreset, five = _task(seg, supports), _task(seg, supports[:5])
     with patch(MODULES[0], 10**9), patch(MODULES[1], 10**9):
         full = _task(seg, supports)
-    thousand = _task(seg, _noisy(supports, 1000))
+    many = _noisy(supports, 1000)
+    started = time.perf_counter()
+    thousand = _task(seg, many)
+    joined = time.perf_counter()
+    more = thousand.with_shots(shots[:1], seg)
+    growth = {"fit 1000": round(joined - started, 1), "one more": round(time.perf_counter() - joined, 1)}
+    growth["megabytes of supports"] = round(sum(map(_bytes, more.supports)) / 1e6)
     rows: dict[str, list[float]] = {"five": [], "full": [], "coreset": [], "thousand": [], "full with coreset": []}
     for path in images[: given.queries]:
         image, truth = read_image(path), read_mask(masks[path.stem]) == given.label
@@ -56,12 +64,21 @@ def main() -> None:
         rows["full with coreset"].append(_iou(found["full"], found["coreset"]))
     facts = {name: round(float(np.mean(values)), 4) for name, values in rows.items()}
     seconds = _seconds(seg, {"five": five, "thousand": thousand, "full": full}, read_image(images[0]))
-    print(json.dumps({"mean IoU": facts, "relative seconds": seconds, "load": os.getloadavg()}, indent=1))
+    found_all = {"mean IoU": facts, "relative seconds": seconds, "growth": growth, "load": os.getloadavg()}
+    print(json.dumps(found_all, indent=1))
+    if given.out:
+        given.out.write_text(json.dumps(found_all, indent=1) + "\n")
 
 
 def _task(seg: kshot.Segmenter, supports: tuple[Support, ...]) -> Task:
     task: Task = seg.method.Task(("it",), supports, seg.feature_spec, seg.settings)
     return task
+
+
+def _bytes(support: Support) -> int:
+    tensors = [support.features.features, support.masks, support.valid_mask, support.token_sums]
+    tensors += list(vars(support.pixels).values()) if support.pixels is not None else []
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def _noisy(supports: tuple[Support, ...], count: int) -> tuple[Support, ...]:
