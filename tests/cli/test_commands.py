@@ -232,7 +232,7 @@ def test_thresholds_hold_at_predict_time(support_folder: Path, image_folder: Pat
     assert not any(found("area", "--min-area", "90%").values())
     assert not any(found("score", "--min-score", "1").values())
     assert not any(found("presence", "--min-presence", "1").values())
-    assert found("none", "--min-area", "0", "--min-score", "0") == found("again")
+    assert found("none", "--min-area", "0", "--min-score", "0") == found("again", "--min-area", "0")
     run("predict", "t.kshot", image_folder / "a.jpg", "-o", "saved", "--format", "scores")
     saved = kshot.Prediction.from_scores(*read_scores(Path("saved/scores/a.npz"))).filtered(min_score=0.6)
     run("predict", "t.kshot", image_folder / "a.jpg", "-o", "anew", "--min-score", "0.6")

@@ -18,6 +18,7 @@ from tests.support.commands import commands, run
 from tests.support.dataset_layouts import whole_voc
 from tests.support.disc_episodes import make_colours
 from tests.support.drawing import draw
+from tests.support.film_folders import make_davis
 from tests.support.photographs import folder_of
 from tests.support.with_heads import make as make_vit
 
@@ -36,6 +37,7 @@ TRAINING = [name for name in commands() if name.startswith("train ")]
 # Options that make an evaluation or a training short.
 SHORT = {
     "eval": "--episodes 2 --workers 1",
+    "eval davis": "--backbone toy",
     "train heads": "--steps 2 --batch-size 2 --validate-every 1",
     "train distill": (
         "--views 1 --grid 6 --dim 12 --start random --width 64 --blocks 1 --sides 32,48 --epochs 1 --dtype float32"
@@ -98,6 +100,8 @@ def place(
         for name in ("pets", "cells"):
             if name in inputs and ("--root" in inputs or "--check" in inputs):
                 make_colours(Path(name), 3)
+        if "DAVIS" in inputs:
+            make_davis(Path("DAVIS"), {"ant": 3})
         if "photos/" in inputs:
             folder_of(Path("photos"), 8)
         if "cat.kshot" in inputs:
@@ -141,7 +145,7 @@ def type_in(example: str, tmp_path: Path) -> None:
     for flag in {"--backbone", "--teacher"} & set(words):
         place = words.index(flag) + 1
         words[place] = stand_ins.get(words[place], lambda name=words[place]: name)()
-    short = SHORT.get(words[0], "") or SHORT.get(" ".join(words[:2]), "")
+    short = SHORT.get(" ".join(words[:2]), SHORT.get(words[0], ""))
     run(*words, *short.split())
 
 

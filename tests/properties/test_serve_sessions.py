@@ -31,8 +31,8 @@ class Sessions(RuleBasedStateMachine):
         self.served.post("/api/classes", json={"name": "disc"})
         self.accepted: dict[int, np.ndarray] = {}
         self.steps: dict[str, list[tuple[int, np.ndarray | None]]] = {"one": [], "two": []}
-        self.last: dict[int, str] = {}
-        """The window that changed an image last; the other cannot take its own older step back."""
+        self.changed: dict[int, list[str]] = {}
+        """The windows whose changes of an image hold, in order; only the last one's can be taken back."""
 
     def teardown(self) -> None:
         self.context.__exit__(None, None, None)
@@ -40,7 +40,7 @@ class Sessions(RuleBasedStateMachine):
 
     def did(self, window: str, index: int) -> None:
         self.steps[window].append((index, self.accepted.get(index)))
-        self.last[index] = window
+        self.changed.setdefault(index, []).append(window)
 
     def post(self, path: str, window: str, body: object = None) -> int:
         return self.served.post(path, json=body, headers={"X-Kshot-Session": window}).status_code
@@ -73,12 +73,13 @@ class Sessions(RuleBasedStateMachine):
             assert code == 409
             return
         index, before = self.steps[window].pop()
-        if self.last[index] != window:
+        if self.changed[index][-1:] != [window]:
             assert code == 409
             return
         if code == 409:  # a step of the other window lies between
             return
         assert code == 200
+        self.changed[index].pop()
         if before is None:
             self.accepted.pop(index, None)
         else:

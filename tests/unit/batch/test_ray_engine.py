@@ -76,7 +76,7 @@ def test_a_disk_that_takes_no_more_ends_the_run(
 ) -> None:
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "sub").write_text("a file where a folder belongs")
-    stages = Stages(lambda _, image, valid_mask: toy.predict(task, image), {"png": load_format("png")}, tmp_path, 10**6)
+    stages = Stages(lambda _, image, *__: toy.predict(task, image), {"png": load_format("png")}, tmp_path, 10**6)
     inputs = [Input(name, image_folder / name, name.removesuffix(".jpg")) for name in ("a.jpg", "sub/a.jpg")]
     (rows,) = ray_engine._Labeller(stages)({"input": [ray_engine._packed(each) for each in inputs]})
     results = ray_engine._results({name: column[i] for name, column in rows.items()} for i in range(2))
