@@ -88,7 +88,8 @@ def _build(module: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> T
     spec = FeatureSpec(**(header["feature_spec"] | {"layers": tuple(header["feature_spec"]["layers"])}))
     supports = []
     of_crops = header.get("crops", [[]] * len(header["frames"]))
-    for index, (frame, facts) in enumerate(zip(header["frames"], header["supports"], strict=True)):
+    described = zip(header["frames"], header["supports"], of_crops, strict=True)
+    for index, (frame, facts, parts) in enumerate(described):
         features = FeatureMap(
             tensors[f"{index}.features"],
             _frame(frame),
@@ -104,7 +105,7 @@ def _build(module: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> T
                 facts["kind"],
                 facts["weight"],
             )
-            for number, part in enumerate(of_crops[index])
+            for number, part in enumerate(parts)
         )
         objects = {name: ObjectShape(**shape) for name, shape in facts.pop("objects", {}).items()}
         pixels = None

@@ -1,21 +1,17 @@
 """The page of `kshot serve` in a real browser: what goes wrong costs itself alone, and is said."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support.page_server import (
     COIN,
     COIN_IMAGE,
-    Server,
     name_class,
     open_image,
     opened,
-    photographs,
     place,
     serving,
 )
@@ -32,24 +28,6 @@ MOVE = """([left, top, right, bottom]) => {
             {bubbles: true, pointerId: 1, pointerType: "mouse", buttons: 1, clientX: x, clientY: y}));
     }
 }"""
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    return photographs(tmp_path / "photos")
-
-
-@pytest.fixture
-def server(images: Path, tmp_path: Path) -> Iterator[Server]:
-    with serving(images, tmp_path / "out") as started:
-        yield started
-
-
-@pytest.fixture
-def page(chromium: Browser, server: Server) -> Iterator[Page]:
-    context = chromium.new_context(viewport={"width": 1360, "height": 860})
-    yield opened(context.new_page(), server.address)
-    context.close()
 
 
 def test_a_stroke_of_ten_thousand_points_is_one_mark(page: Page) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +21,9 @@ from tests.support.page_server import (
     name_class,
     open_image,
     opened,
-    photographs,
     place,
     serving,
 )
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    return photographs(tmp_path / "photos")
-
-
-@pytest.fixture
-def server(images: Path, tmp_path: Path) -> Iterator[Server]:
-    with serving(images, tmp_path / "out") as started:
-        yield started
-
-
-@pytest.fixture
-def page(chromium: Browser, server: Server) -> Iterator[Page]:
-    context = chromium.new_context(viewport={"width": 1360, "height": 860}, color_scheme="light")
-    yield opened(context.new_page(), server.address)
-    context.close()
 
 
 def picture(page: Page, name: str) -> None:

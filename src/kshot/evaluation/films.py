@@ -105,7 +105,7 @@ def evaluate_films(
             progress(len(rows), len(films), FilmsResult(_objects(rows), {}).figures["j_and_f"])
     order = {film.name: place for place, film in enumerate(films)}
     rows.sort(key=lambda row: order[row["film"]])
-    result = FilmsResult(_objects(rows), settings, tuple(told for row in rows for told in row["remarks"]))
+    result = FilmsResult(_objects(rows), settings, tuple(told for row in rows for told in row["warnings"]))
     if out is not None:
         _write(Path(out), result)
     return result
@@ -157,8 +157,8 @@ def _opened(out: Path, run: dict[str, Any], films: Sequence[FilmFolder]) -> tupl
 
 def _is_row(row: Row) -> bool:
     """Whether a line is what `_row` makes; one that is not counts as not there, and its film is done again."""
-    objects, remarks = row.get("objects"), row.get("remarks")
-    return isinstance(remarks, list) and isinstance(objects, list) and bool(objects) and all(map(_is_object, objects))
+    objects, warnings = row.get("objects"), row.get("warnings")
+    return isinstance(warnings, list) and isinstance(objects, list) and bool(objects) and all(map(_is_object, objects))
 
 
 def _is_object(values: Any) -> bool:
@@ -177,7 +177,7 @@ def _row(segmenter: Segmenter, film: FilmFolder, memory: int) -> Row:
         raise DatasetError(f"{film.masks[film.frames[0]]}: the first true mask of {film.name} shows no object")
     measured: dict[int, list[tuple[float, float]]] = {label: [] for label in labels}
     counted = set(list(film.masks)[1:-1])
-    shown, remarks = _shown(segmenter, film, first, labels)
+    shown, warnings = _shown(segmenter, film, first, labels)
     later = set[int]()
     for frame, found in _predictions(segmenter, film, first, shown, memory):
         if frame in counted:
@@ -188,26 +188,26 @@ def _row(segmenter: Segmenter, film: FilmFolder, memory: int) -> Row:
                 pair = found == label, true == label, true == IGNORE
                 measured[label].append((region_similarity(*pair), contour_accuracy(*pair)))
     if later:
-        remarks.append(f"{film.name}: objects {sorted(later)} are first shown later, and left out")
+        warnings.append(f"{film.name}: objects {sorted(later)} are first shown later, and left out")
     each = [{"label": label, "j": [j for j, _ in m], "f": [f for _, f in m]} for label, m in measured.items()]
-    return {"film": film.name, "objects": each, "remarks": remarks}
+    return {"film": film.name, "objects": each, "warnings": warnings}
 
 
 def _shown(
     segmenter: Segmenter, film: FilmFolder, first: NDArray[np.uint8], labels: Sequence[int]
 ) -> tuple[list[int], list[str]]:
-    """The objects whose first mask can be learned from, and remarks on the others."""
+    """The objects whose first mask can be learned from, and warnings on the others."""
     image = read_image(film.frames[0], max_pixels=segmenter.max_pixels, selection=segmenter.band_selection)
     features = segmenter.features(image)
-    shown, remarks = [], []
+    shown, warnings = [], []
     for label in labels:
         try:
             own = (first == label).astype(np.uint8)
             labelled_support(own, {1: "it"}, ("it",), features, str(film.masks[film.frames[0]]))
             shown.append(label)
         except EmptyMaskError:
-            remarks.append(f"{film.name}: object {label} covers no patch in its first frame, and counts as not found")
-    return shown, remarks
+            warnings.append(f"{film.name}: object {label} covers no patch in its first frame, and counts as not found")
+    return shown, warnings
 
 
 def _predictions(

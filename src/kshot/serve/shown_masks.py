@@ -38,7 +38,7 @@ class ShownMasks:
         self._locks: dict[int, threading.RLock] = {}
         self._answers = SharedCache[Answer](_ANSWER_BYTES, lambda a: 2 * a.labels.nbytes)
         self._opened = SharedCache[OpenImage](_OPEN_BYTES, lambda o: 4 * o.features.features.nbytes + o.view.nbytes)
-        self._supports = SharedCache[Support](_SUPPORT_BYTES, lambda support: support.features.features.nbytes)
+        self._supports = SharedCache[Support](_SUPPORT_BYTES, _bytes_of)
 
     def lock_of(self, index: int) -> threading.RLock:
         """Held while the mask of an image changes."""
@@ -131,3 +131,7 @@ class ShownMasks:
         if "mask" in record:
             return Answer.of_mask(read_mask(self.out / record["mask"], drawn=False)).resized(size_hw)
         return Answer.nothing(size_hw)
+
+
+def _bytes_of(support: Support) -> int:
+    return sum(view.features.features.nbytes for view in (support, *support.crops))
