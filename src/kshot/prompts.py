@@ -7,7 +7,7 @@ give text classes something to lose against.
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,6 +129,41 @@ def encode_shots(
     promised = {name for _, group in images for shot in group for name in shot.classes}
     _check_all_shown(supports, classes, promised)
     return supports + words
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedImage:
+    """An image of which every shot is a mask."""
+
+    name: str
+    """For messages."""
+    size_hw: tuple[int, int]
+    """In pixels."""
+    shots: tuple[Shot, ...]
+    """At least one."""
+
+    def labels(self, classes: Sequence[str], max_pixels: int) -> NDArray[np.uint8]:
+        """(h, w): w + 1 for class w, 0 for everything else, 255 where nothing is known; later masks lie above.
+
+        Raises the `InputError`s of reading a mask, and `MaskError`.
+        """
+        found = np.zeros(self.size_hw, np.uint8)
+        for shot in self.shots:
+            mark = Marks.of(shot, self.size_hw, self.name, max_pixels)
+            if mark.labels is not None:
+                drawn = _class_labels(mark.labels, mark.wanted, classes)
+                found = np.where(drawn > 0, drawn, found)
+        return found
+
+
+def masked_images(shots: Iterable[Shot], reader: ShotReader) -> list[MaskedImage]:
+    """The distinct images of which every shot is a mask. Raises the `InputError`s of reading."""
+    images = reader.by_image(shots, lambda pixels, name: (name, (pixels.shape[0], pixels.shape[1])))
+    return [
+        MaskedImage(name, size_hw, tuple(group))
+        for (name, size_hw), group in images
+        if all(shot.prompt == "mask" for shot in group)
+    ]
 
 
 def grid_mask(mask: NDArray[np.bool_] | Tensor, frame: Frame) -> Tensor:

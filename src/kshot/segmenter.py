@@ -1,5 +1,6 @@
 """The flow: support images in, a frozen task; a query image in, its masks out."""
 
+import copy
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from kshot import _plugins
+from kshot._size_choice import choose_size_for
 from kshot.backbones import base as backbones
 from kshot.backbones.base import Backbone
 from kshot.errors import SettingError
@@ -30,6 +32,7 @@ from kshot.prompts import ShotReader, encode_shots
 from kshot.refiners.base import Refiner
 from kshot.tasks import task_of
 from kshot.types import ImageLike, Prediction, Shot, SupportSet
+from kshot.working_size import AUTO, candidate_sizes
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ class Segmenter:
     backbone: short name, Hub id, local folder, or a loaded Backbone.
     method: a name, see `kshot.names`, or a Python file of your own, whose code is run. refiner: a name.
     size: images are resized to about size x size pixels of area, aspect ratio kept; by default the backbone's own size.
+    "auto" takes 1, 1.5 or 2 times that, whichever finds left-out supports best, see `kshot.working_size.choose_size`:
+    `fit` takes many times as long then, and a task of a larger size longer for each image.
     layers: of the backbone, such as ("10", "12", "k12"): outputs and attention keys of blocks.
     device: auto, cpu, cuda, cuda:N. dtype: float32 or bfloat16.
     engine: what computes the features on a CPU: torch, openvino, autocast, or auto for the fastest that is here and
@@ -58,7 +63,7 @@ class Segmenter:
         backbone: str | Backbone = backbones.DEFAULT,
         method: str | Path = "auto",
         refiner: str = "edges",
-        size: int | None = None,
+        size: int | str | None = None,
         layers: Sequence[int | str] | None = None,
         device: str = "auto",
         dtype: str = "float32",
@@ -85,9 +90,8 @@ class Segmenter:
             loaded = backbones.load_backbone(backbone, device=device, dtype=dtype, layers=layers)
             backbone = accelerate(loaded, engine)
         self.backbone = backbone
-        self.size = backbone.spec.size if size is None else size
-        if self.size < backbone.spec.patch:
-            raise SettingError(f"size {self.size} is smaller than one patch of {backbone.spec.patch} pixels")
+        self.chooses_size, self.sizes = size == AUTO, _sizes(size, backbone)
+        self.size = self.sizes[0]
         where = f"{backbone.device}, {precision_of(backbone)}"
         log.info("backbone %s on %s, method %s, refiner %s", backbone.spec.name, where, method, refiner)
 
@@ -95,9 +99,14 @@ class Segmenter:
     def for_task(cls, task: Task, **settings: Any) -> "Segmenter":
         """The Segmenter that a saved task was fitted with; keyword settings override.
 
-        Raises `BackboneMismatchError` where they make another backbone of it.
+        Raises `BackboneMismatchError` where they make another backbone of it, and `SettingError` for another size.
         """
         spec = task.feature_spec
+        if settings.get("size") not in (None, spec.size):
+            raise SettingError(
+                f"size {settings['size']} (--size): this task was fitted at {spec.size}, and its images are encoded at "
+                "the size of its supports; leave the size out, or fit again"
+            )
         made = {"backbone": spec.backbone, "layers": spec.layers or None, "size": spec.size}
         made["method"] = task.source.reference if task.source else task.method
         if settings.get("backbone", spec.backbone) != spec.backbone:
@@ -119,15 +128,26 @@ class Segmenter:
         self.settings = settings_of(self.method, state["settings"])
 
     def fit(self, support: SupportSet | Iterable[Shot]) -> Task:
-        """A frozen task, fitted on the support set; raises `InputError`s that name the shot."""
+        """A frozen task, fitted on the support set; raises `InputError`s that name the shot.
+
+        Where the size is "auto", `task.size_choice` says which one was taken and why.
+        """
         shots = support if isinstance(support, SupportSet) else SupportSet(support)
-        supports = self.encode(shots, shots.classes)
+        choice = choose_size_for(self, shots) if self.chooses_size else None
+        sized = self.at_size(choice.size) if choice else self
+        supports = sized.encode(shots, shots.classes)
         log.info("fitting %s on %d supports", ", ".join(shots.classes), len(supports))
-        task: Task = self.method.Task(shots.classes, supports, self.feature_spec, self.settings)
+        task: Task = self.method.Task(shots.classes, supports, sized.feature_spec, self.settings, size_choice=choice)
         return task
 
+    def at_size(self, size: int) -> "Segmenter":
+        """The same Segmenter at one working size, with the same loaded backbone. Raises `SettingError`."""
+        other = copy.copy(self)
+        other.chooses_size, other.sizes, other.size = False, _sizes(size, self.backbone), size
+        return other
+
     def predict(self, task: Task | str | Path, image: ImageLike) -> Prediction:
-        """Masks of one image.
+        """Masks of one image, which is encoded at the task's own size.
 
         task: or the path of a task file, which is then read for this image alone.
         image: path, encoded bytes, PIL image, array (h, w, 3) or torch tensor (h, w, 3) or (3, h, w), in RGB. OpenCV's
@@ -137,7 +157,7 @@ class Segmenter:
         task = task_of(task)
         task.check_backbone(self.feature_spec.identity)
         pixels = read_image(image, max_pixels=self.max_pixels, selection=self.band_selection)  # (h, w, 3) uint8
-        features = self.features(pixels)  # (c, gh, gw)
+        features = self.features(pixels, task.feature_spec.size)  # (c, gh, gw)
         return self.decide(task, features, pixels).with_valid_mask(valid_pixels(image))
 
     def decide(
@@ -194,27 +214,28 @@ class Segmenter:
         """Masks of the next frame of a film, which then joins the memory. Raises as `predict` does."""
         film.task.check_backbone(self.feature_spec.identity)
         pixels = read_image(image, max_pixels=self.max_pixels, selection=self.band_selection)  # (h, w, 3) uint8
-        return self.decide(film, self.features(pixels), pixels)
+        return self.decide(film, self.features(pixels, film.task.feature_spec.size), pixels)
 
-    def features(self, image: NDArray[np.uint8]) -> FeatureMap:
-        """The expensive part: features of an image (h, w, 3) uint8."""
-        return extract(self.backbone, image, self.size)
+    def features(self, image: NDArray[np.uint8], size: int | None = None) -> FeatureMap:
+        """The expensive part: features of an image (h, w, 3) uint8. size: a task's, by default this Segmenter's."""
+        return extract(self.backbone, image, size or self.size)
 
-    def features_of(self, images: Sequence[NDArray[np.uint8]]) -> list[FeatureMap]:
+    def features_of(self, images: Sequence[NDArray[np.uint8]], size: int | None = None) -> list[FeatureMap]:
         """The same of several images, in their order; those of one shape go through the backbone together."""
-        return extract_many(self.backbone, images, self.size, max(1, len(images)))
+        return extract_many(self.backbone, images, size or self.size, max(1, len(images)))
 
-    def encode(self, shots: Iterable[Shot], classes: Sequence[str]) -> tuple[Support, ...]:
+    def encode(self, shots: Iterable[Shot], classes: Sequence[str], size: int | None = None) -> tuple[Support, ...]:
         """Supports of shots, with soft masks on the grid in the order of `classes`.
 
-        Raises `InputError`s that name the shot, and `SettingError` for words when the backbone reads none.
+        size: of the task that they join, by default this Segmenter's. Raises `InputError`s that name the shot, and
+        `SettingError` for words when the backbone reads none.
         """
         words_of = partial(extract_words, self.backbone)
         task = self.method.Task
         return encode_shots(
             shots,
             classes,
-            self.features,
+            partial(self.features, size=size),
             self.shot_reader,
             words_of,
             pixels=task.reads_pixels,
@@ -228,6 +249,19 @@ class Segmenter:
         layers = tuple(getattr(self.backbone, "layers", ()))
         precision = precision_of(self.backbone)
         return FeatureSpec(spec.name, self.backbone.identity, layers, self.size, spec.patch, precision)
+
+
+def _sizes(size: int | str | None, backbone: Backbone) -> tuple[int, ...]:
+    """The working sizes of a Segmenter; several where one is to be chosen. Raises `SettingError`."""
+    spec = backbone.spec
+    if size == AUTO:
+        return candidate_sizes(spec.size, spec.patch)
+    if isinstance(size, str):
+        raise SettingError(f"size {size!r}: expected a number of pixels, or {AUTO!r}")
+    size = spec.size if size is None else size
+    if size < spec.patch:
+        raise SettingError(f"size {size} is smaller than one patch of {spec.patch} pixels")
+    return (size,)
 
 
 def names(family: str) -> list[str]:

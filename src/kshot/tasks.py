@@ -18,6 +18,7 @@ from kshot.methods.base import LEARNED, FeatureSpec, Support, Task, load_method,
 from kshot.ops.geometry import FeatureMap, Frame
 from kshot.ops.object_shapes import ObjectShape
 from kshot.ops.pixel_features import PixelSamples
+from kshot.working_size import SizeChoice
 
 
 def load_task(path: str | Path, method: str | Path | None = None) -> Task:
@@ -118,7 +119,9 @@ def _build(module: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> T
     if "learned" in header:
         own = {name.removeprefix(LEARNED): part for name, part in tensors.items() if name.startswith(LEARNED)}
         learned = Learned(header["learned"], own)
-    task: Task = module.Task(tuple(header["classes"]), tuple(supports), spec, settings_of(module, settings), learned)
+    choice = SizeChoice.from_dict(header["size_choice"]) if "size_choice" in header else None
+    classes, made = tuple(header["classes"]), settings_of(module, settings)
+    task: Task = module.Task(classes, tuple(supports), spec, made, learned, choice)
     return task
 
 

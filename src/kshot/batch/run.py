@@ -167,7 +167,7 @@ def label_folder(
         memory, sequence, tiled=tiling is not None, spread=shard is not None or engine is not on_this_machine
     )
     tile = tiling.tile if tiling else None
-    least = partial(_least_pixels, thresholds, segmenter.size, task.feature_spec.patch, tile)
+    least = partial(_least_pixels, thresholds, task.feature_spec.size, task.feature_spec.patch, tile)
     writers = _writers(formats, export, least)
     given = {} if overwrite else stems_of_run(out)
     inputs = Inputs(images, out, limit=limit, watch=watch, shard=shard, skip=skip, every=every, given=given)
@@ -259,7 +259,7 @@ def _stages(
         segmenter.band_selection,
         LargeImages(segmenter, task, tiling, writers, out, thresholds, least) if tiling else None,
         on_gpu=on_gpu,
-        features_of=None if tiling else segmenter.features_of,
+        features_of=None if tiling else partial(segmenter.features_of, size=task.feature_spec.size),
         batch=(_GPU_BATCH if on_gpu else 1) if batch is None else batch,
     )
 
@@ -322,6 +322,7 @@ def settings_of_run(
         "refiner_settings": asdict(segmenter.refiner_settings),
         "formats": [name for name in writers if name != OBJECTS],
         "export": asdict(export),
+        **({"size_choice": task.size_choice.to_dict()} if task.size_choice else {}),
         **({"objects": _shapes_of(task)} if export.instances == "learned" else {}),
     }
 

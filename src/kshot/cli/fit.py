@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kshot.cli import options as o
-from kshot.cli.output import answer, bars, described, say, say_notes, say_warnings, supports_of
+from kshot.cli.output import answer, bars, described, say, say_notes, say_size, say_warnings, supports_of
 from kshot.errors import plural
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def fit(
     if add is None:
         segmenter = model.segmenter()
         task = segmenter.fit(supports)
+        say_size(task)
     else:
         before = load_task(add, model.method_file)
         segmenter = model.segmenter_of(before)
@@ -83,8 +84,11 @@ def fit(
         "classes": task.classes,
         "supports": len(given),
         "backbone": task.feature_spec.backbone,
+        "size": task.feature_spec.size,
         "remarks": [*task.warnings, *(note for one in read for note in one.notes)],
     }
+    if task.size_choice is not None:
+        facts["size_choice"] = task.size_choice.to_dict()
     if effects:
         facts["effect"] = [asdict(effect) for effect in effects]
     if added:

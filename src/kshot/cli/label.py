@@ -9,7 +9,17 @@ import typer
 
 from kshot.cli import options as o
 from kshot.cli import parsing
-from kshot.cli.output import answer, described, finish, progress_bar, say, say_notes, say_warnings, supports_of
+from kshot.cli.output import (
+    answer,
+    described,
+    finish,
+    progress_bar,
+    say,
+    say_notes,
+    say_size,
+    say_warnings,
+    supports_of,
+)
 from kshot.errors import SettingError, plural
 
 if TYPE_CHECKING:
@@ -67,6 +77,7 @@ def label(
     segmenter = model.segmenter()
     say(described(supports))
     task = segmenter.fit(supports)
+    say_size(task)
     say_warnings(task)
     return _label(segmenter, task, images, out, run, supports, keep=_files_of(folder, supports), **how)
 

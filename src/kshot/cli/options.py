@@ -141,7 +141,14 @@ class Model:
     set_: Annotated[
         list[str] | None, _model("A setting of the method or refiner: method.presence=false, refiner.band=2.", "--set")
     ] = None
-    size: Size = None
+    size: Annotated[
+        str | None,
+        _model(
+            "Side of the working area in pixels; auto: 1, 1.5 or 2 times the backbone's own, by leave-one-out. "
+            "[default: the backbone's]",
+            env="SIZE",
+        ),
+    ] = None
     layers: Layers = None
     device: Device = "auto"
     dtype: Dtype = "float32"
@@ -162,7 +169,7 @@ class Model:
         given = asdict(self)
         given |= parsing.parse_settings(given.pop("set_") or ())
         given["engine"] = given.pop("inference_engine")
-        given["layers"] = parsing.parse_layers(self.layers)
+        given |= {"size": parsing.parse_size(self.size), "layers": parsing.parse_layers(self.layers)}
         given |= {"bands": parsing.parse_bands(self.bands), "stretch": parsing.parse_stretch(self.stretch)}
         return {name: value for name, value in given.items() if value is not None}
 

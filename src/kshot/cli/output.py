@@ -54,6 +54,12 @@ def say_warnings(task: "Task") -> None:
         say(f"look: {warning}")
 
 
+def say_size(task: "Task") -> None:
+    """Which working size was chosen for a task, and why, where it was."""
+    if task.size_choice is not None:
+        say(str(task.size_choice))
+
+
 def say_notes(supports: "SupportSet") -> None:
     """What reading the supports left out, for people."""
     say_lines([f"supports: {note}" for note in supports.notes], failed=supports.failures > 0)

@@ -21,6 +21,15 @@ BACKBONES = (
 CONVERTED = ", ".join(["png", *(name for name in _FORMATS if name not in _PER_IMAGE)])
 
 
+def parse_size(text: str | None) -> int | str | None:
+    """A number of pixels, or "auto"."""
+    if text is None or text == "auto":
+        return text
+    if not text.isdecimal():
+        raise SettingError(f"--size {text}: expected a number of pixels, or auto")
+    return int(text)
+
+
 def parse_layers(text: str | None) -> tuple[str, ...] | None:
     """Layers from "10,12,k12"."""
     layers = _parts(text)

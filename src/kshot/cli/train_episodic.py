@@ -102,7 +102,13 @@ def episodic(
 
     place = (options.cache or user_cache()).expanduser()
     settings["cache"] = place / "features"
-    segmenter = o.Model(backbone=backbone, method=method, size=size, layers=layers, device=device).segmenter()
+    segmenter = o.Model(
+        backbone=backbone,
+        method=method,
+        size=None if size is None else str(size),
+        layers=layers,
+        device=device,
+    ).segmenter()
     data = load_dataset(dataset, root, fold=fold, cache=place / "areas")
     with t.training_bar() as bar:
         made = training.episodic(segmenter, data, out, recipe=chosen, **settings, progress=bar)

@@ -4,7 +4,7 @@ Only the cheap part runs here, on features from the cache. In a support of one w
 ignored: they are no background, and this shot does not show them as their own class.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -31,6 +31,7 @@ from kshot.ops.support_crops import Window, support_windows
 from kshot.prompts import labelled_support, object_shapes
 from kshot.segmenter import Segmenter
 from kshot.types import IGNORE, Prediction, Thresholds, patch_pixels
+from kshot.working_size import SizeChoice, choose_size, images_to_try
 
 # Kept in memory by each process, so that an image that comes again is neither read nor decoded again.
 _FEATURE_BYTES, _PIXEL_BYTES, _MASKS, _SAMPLES = 300 * 2**20, 200 * 2**20, 8192, 1024
@@ -56,7 +57,8 @@ class EpisodeRunner:
     cache: features on disk. score_size: score at this square size in pixels (nearest neighbour) instead of the query's
     own, as some published codes do. instances: how masks are taken apart (`Prediction.instances`), where objects are
     compared with the true ones too. always_present: see `Protocol`. `learned`: the weights of a method that is still in
-    training; None reads them from where the method's settings say.
+    training; None reads them from where the method's settings say. A Segmenter that chooses its size does so in each
+    episode.
     """
 
     def __init__(
@@ -79,6 +81,14 @@ class EpisodeRunner:
         self._samples = lru_cache(maxsize=_SAMPLES)(self._make_samples)
         self._shapes = lru_cache(maxsize=_MASKS)(self._make_shapes)
 
+        self.sized = {
+            size: EpisodeRunner(
+                segmenter.at_size(size), data, cache, score_size, always_present=always_present, instances=instances
+            )
+            for size in (segmenter.sizes if segmenter.chooses_size else ())
+        }
+        """The same at each working size that an episode may choose; empty for a Segmenter of one size."""
+
     @property
     def forwards(self) -> int:
         """How many images had to be encoded."""
@@ -99,6 +109,8 @@ class EpisodeRunner:
             "calibration": calibration.to_array().tolist(),
             "uncertainty": float(result.prediction.uncertainty),
         }
+        if self.sized:
+            row["size"] = result.task.feature_spec.size
         if self.instances is not None:
             row["objects"] = [matches_row(matches) for matches in self.matches(result, self.instances)]
         return row
@@ -108,7 +120,7 @@ class EpisodeRunner:
 
         method: as `Prediction.instances` takes it. Raises `DatasetError` where the truth tells no objects apart.
         """
-        spec, pred, truth = self.segmenter.feature_spec, result.prediction, result.truth
+        spec, pred, truth = result.task.feature_spec, result.prediction, result.truth
         least = Thresholds().least_pixels(pred.size_hw, patch_pixels(pred.size_hw, spec.size, spec.patch))
         found = pred.filtered(min_area=least).instances(method, least)
         numbers = self.data.objects(result.episode.query)
@@ -121,22 +133,50 @@ class EpisodeRunner:
 
     def predict(self, episode: Episode) -> EpisodeResult:
         """Fit on the supports, predict the query."""
-        names = tuple(self.data.classes[c - 1] for c in episode.classes)
-        segmenter = self.segmenter
-        task: Task = segmenter.method.Task(
-            names, self.supports(episode), segmenter.feature_spec, segmenter.settings, self.learned
-        )
+        if self.sized:
+            choice = self.choice(episode)
+            return self.sized[choice.size].predict(episode)
+        segmenter, task = self.segmenter, self._task(episode, self.supports(episode))
         # A query that shows its class by the rules of the protocol is not asked whether it does.
-        least = 0.0 if self.always_present and len(names) == 1 else None
+        least = 0.0 if self.always_present and len(task.classes) == 1 else None
         prediction = segmenter.decide(task, self.features(episode.query), self.image(episode.query), min_presence=least)
         return EpisodeResult(episode, prediction, self.labels(episode.query, episode.classes), task)
 
-    def supports(self, episode: Episode) -> tuple[Support, ...]:
-        """The K supports of each way."""
+    def choice(self, episode: Episode) -> SizeChoice:
+        """The working size that suits the supports of an episode, with a Segmenter that chooses it."""
+        shown = [(image, way) for way, images in enumerate(episode.supports) for image in images]
+        images = list(dict.fromkeys(image for image, _ in shown))
+        areas = np.zeros((len(images), len(episode.classes)))
+        for image, way in shown:
+            areas[images.index(image), way] = (self.labels(image, episode.classes) == way + 1).mean()
+        tried = images_to_try(areas)
+
+        def predict(size: int, index: int) -> Pixels:
+            runner, hidden = self.sized[size], images[tried[index]]
+            kept = {images[other] for other in tried} - {hidden}
+            supports = runner.supports(episode, kept)
+            task, image = runner._task(episode, supports), self.image(hidden)
+            return runner.segmenter.decide(task, runner.features(hidden), image, min_presence=0.0).mask
+
+        def truth(index: int) -> Pixels:
+            return self.labels(images[tried[index]], episode.classes)
+
+        return choose_size(self.segmenter.sizes, areas[list(tried)], truth, predict)
+
+    def _task(self, episode: Episode, supports: Sequence[Support]) -> Task:
+        segmenter, names = self.segmenter, tuple(self.data.classes[c - 1] for c in episode.classes)
+        task: Task = segmenter.method.Task(
+            names, tuple(supports), segmenter.feature_spec, segmenter.settings, self.learned
+        )
+        return task
+
+    def supports(self, episode: Episode, kept: Container[str] | None = None) -> tuple[Support, ...]:
+        """The K supports of each way; kept: those of these images alone."""
         return tuple(
             self._support(image_id, way, episode.classes)
             for way, images in enumerate(episode.supports, 1)
             for image_id in images
+            if kept is None or image_id in kept
         )
 
     def features(self, image_id: str, window: Window | None = None) -> FeatureMap:

@@ -114,6 +114,11 @@ def evaluate_films(
 def _settings(segmenter: Segmenter, films: Sequence[FilmFolder], memory: int) -> dict[str, Any]:
     """All that the figures depend on. Raises `SettingError` for a memory out of range."""
     check_memory(memory)
+    if segmenter.chooses_size:
+        raise SettingError(
+            "size 'auto' (--size) leaves supports out in turn, and a film has one, its first true mask; "
+            "give a size in pixels"
+        )
     settings = {
         "protocol": "davis",
         "backbone": asdict(segmenter.feature_spec),

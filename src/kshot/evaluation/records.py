@@ -38,12 +38,15 @@ class RowRules:
     """The class ids that the run's episodes ask for."""
     objects: bool = False
     """Whether a row says of each way which objects were found, and how many are true."""
+    sizes: tuple[int, ...] = ()
+    """The working sizes of which a row says one, where each episode chooses its own."""
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> "RowRules":
         """Those of a run.json."""
         settings = run["settings"]
-        return cls(settings["episodes"], settings["way"], frozenset(run["classes"]), "instances" in settings)
+        classes, sizes = frozenset(run["classes"]), tuple(settings.get("sizes", ()))
+        return cls(settings["episodes"], settings["way"], classes, "instances" in settings, sizes)
 
     def fault(self, row: Any) -> str:
         """What is wrong with a row; empty for a good one."""
@@ -60,6 +63,8 @@ class RowRules:
         }
         if self.objects:
             checks["objects"] = self._are_objects(row.get("objects")), f"{self.way} pairs of a count and its objects"
+        if self.sizes:
+            checks["size"] = row.get("size") in self.sizes, f"one of {', '.join(map(str, self.sizes))}"
         if row.keys() != {"episode", *checks}:
             return f"expected the keys episode, {', '.join(checks)}, got {short(sorted(row))}"
         wrong = next((key for key, (fits, _) in checks.items() if not fits), None)

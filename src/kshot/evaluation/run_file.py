@@ -70,8 +70,9 @@ def read_run(path: Path) -> dict[str, Any]:
     """A run.json. Raises `SettingError` that says what is wrong with it."""
     run = read_json_object(path)
     fault = _fault(run, _FACTS) or _fault(run["settings"], _SETTINGS) or _fault(run["settings"]["backbone"], _BACKBONE)
-    if not fault and "instances" in run["settings"]:
-        fault = _fault(run["settings"], {"instances": _TEXT})
+    for key, check in _OPTIONAL.items():
+        if not fault and key in run["settings"]:
+            fault = _fault(run["settings"], {key: check})
     if fault:
         raise damaged(path, fault)
     wrong = [c for c in run["classes"] if c > len(run["names"])]
@@ -217,5 +218,9 @@ _SETTINGS: Mapping[str, _Check] = {
     **dict.fromkeys(("seed", "min_area"), _NUMBER),
     **dict.fromkeys(("allow_repeats", "drop_small"), _FLAG),
     "fold": _MAYBE,
+}
+_OPTIONAL: Mapping[str, _Check] = {
+    "instances": _TEXT,
+    "sizes": ("numbers from 1 on", lambda v: isinstance(v, list) and bool(v) and all(_is_whole(c, 1) for c in v)),
 }
 _BACKBONE: Mapping[str, _Check] = {"backbone": _TEXT, "identity": _TEXT, "size": _COUNT}

@@ -127,6 +127,8 @@ def _facts(job: EvaluationJob) -> dict[str, Any]:
     }
     if job.instances is not None:
         settings["instances"] = job.instances
+    if segmenter.chooses_size:
+        settings["sizes"] = list(segmenter.sizes)
     settings |= segmenter.method.Task.source_facts()
     if learned is not None:  # other weights in the same place make another run
         settings["learned"] = learned.digest

@@ -57,7 +57,8 @@ class EvaluationJob:
     def rules(self) -> RowRules:
         """What a row of the run has to be."""
         classes = frozenset(class_id for episode in self.episodes for class_id in episode.classes)
-        return RowRules(len(self.episodes), self.episodes.settings.way, classes, self.instances is not None)
+        sizes = self.segmenter.sizes if self.segmenter.chooses_size else ()
+        return RowRules(len(self.episodes), self.episodes.settings.way, classes, self.instances is not None, sizes)
 
     def runner(self) -> EpisodeRunner:
         """Who runs the episodes."""

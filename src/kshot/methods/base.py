@@ -37,6 +37,7 @@ from kshot.ops.pooling import token_sums
 from kshot.ops.presence import presence
 from kshot.ops.similarity import reduced_products
 from kshot.types import Shot
+from kshot.working_size import SizeChoice
 
 KINDS = ("mask", "image", "text")
 LEARNED = "learned."
@@ -119,8 +120,8 @@ class FeatureSpec:
 class Encoder(Protocol):
     """What turns shots into supports: the Segmenter."""
 
-    def encode(self, shots: Iterable[Shot], classes: Sequence[str]) -> tuple[Support, ...]:
-        """Supports whose masks are in the order of `classes`."""
+    def encode(self, shots: Iterable[Shot], classes: Sequence[str], size: int | None = None) -> tuple[Support, ...]:
+        """Supports whose masks are in the order of `classes`. size: the working size, by default its own."""
         ...
 
 
@@ -174,6 +175,8 @@ class Task(ABC):
     learned: Learned | None = field(default=None, repr=False)
     """Trained tensors, for methods that have some; by default those that `settings.weights` names. They are saved with
     the task."""
+    size_choice: SizeChoice | None = field(default=None, repr=False)
+    """Why the supports are of this working size, where it was chosen for them (`Segmenter(size="auto")`)."""
     fitted: Any = field(init=False, repr=False)
     """The result of fitting; its type is the method's own."""
 
@@ -266,7 +269,7 @@ class Task(ABC):
         added = tuple(shots)
         classes = tuple(dict.fromkeys([*self.classes, *(name for shot in added for name in shot.classes)]))
         old = tuple(support.with_ways(len(classes)) for support in self.supports)
-        return replace(self, classes=classes, supports=old + encoder.encode(added, classes))
+        return replace(self, classes=classes, supports=old + encoder.encode(added, classes, self.feature_spec.size))
 
     @classmethod
     def source_facts(cls) -> dict[str, Any]:
@@ -288,6 +291,8 @@ class Task(ABC):
             ],
         }
         header |= self.source_facts()
+        if self.size_choice is not None:
+            header["size_choice"] = self.size_choice.to_dict()
         if self.learned is not None:
             header["learned"] = dict(self.learned.facts)
         write_task(Path(path), header, self._tensors())
@@ -305,7 +310,7 @@ class Task(ABC):
         if self.source is None or self.source.path is None:
             return super().__reduce_ex__(protocol)
         # Another process cannot import the class of a file: it runs the file, and fits again as `load_task` does.
-        parts = (self.classes, self.supports, self.feature_spec, self.learned)
+        parts = (self.classes, self.supports, self.feature_spec, self.learned, self.size_choice)
         return _refitted, (self.source, asdict(self.settings), *parts)
 
     def _products(self) -> AbstractContextManager[None]:
@@ -407,8 +412,8 @@ def _refitted(source: _elsewhere.Source, settings: dict[str, Any], *parts: Any) 
     module = load_method(source.reference)
     if module.Task.source != source:
         raise TaskError(f"{source.path}: has changed since the task was fitted; fit again")
-    classes, supports, spec, learned = parts
-    task: Task = module.Task(classes, supports, spec, settings_of(module, settings), learned)
+    classes, supports, spec, learned, choice = parts
+    task: Task = module.Task(classes, supports, spec, settings_of(module, settings), learned, choice)
     return task
 
 

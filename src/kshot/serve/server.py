@@ -53,7 +53,7 @@ def serve(
     supports, task: examples to begin with, one or the other. host: other than loopback needs a token, which is made
     when none is
     given. port: 0 takes any that is free. cache: folder of features. label_studio: answer as a machine learning backend
-    of Label Studio, too. told: gets lines for people.
+    of Label Studio, too. told: gets lines for people. A Segmenter that chooses its size does so by the supports.
     Raises `InputError` without images, `SettingError` for a port that is in use or an output folder of other files,
     `OutputError` where nothing can be written or another run is at work.
     """
@@ -64,6 +64,9 @@ def serve(
     if host not in _LOOPBACK and token is None:
         token = secrets.token_urlsafe(24)
     out = Path(out) if out is not None else Path(f"{common_root(images).resolve().name}-kshot")
+    segmenter = segmenter or (Segmenter.for_task(task) if task is not None else Segmenter())
+    if segmenter.chooses_size and task is None:
+        segmenter = _at_chosen_size(segmenter, supports, told)
     with ExitStack() as stack:
         listener = stack.enter_context(_listen(host, port))
         place = f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
@@ -71,7 +74,7 @@ def serve(
             opened(
                 images,
                 out,
-                segmenter or (Segmenter.for_task(task) if task is not None else Segmenter()),
+                segmenter,
                 supports=supports,
                 task=task,
                 read_only=read_only,
@@ -127,6 +130,8 @@ def opened(
     from kshot.serve.run_writer import DRAWN, RunWriter
     from kshot.serve.workspace import Workspace
 
+    if task is not None:
+        segmenter = segmenter.at_size(task.feature_spec.size)
     begun = is_begun(out)
     if read_only and not begun:
         raise SettingError(f"{out}: no {MANIFEST} in it, and --read-only shows results; give a run's folder with -o")
@@ -155,6 +160,18 @@ def opened(
         if label_studio:
             add_label_studio(app, workspace)
         yield app
+
+
+def _at_chosen_size(segmenter: Segmenter, supports: SupportSet | None, told: Callable[[str], None]) -> Segmenter:
+    """The Segmenter at the size that suits the supports: the page encodes its images once, at one size."""
+    if supports is None:
+        raise SettingError(
+            "size 'auto' (--size) chooses by supports, and the page begins without any; give a support folder or a "
+            "task (--task), or a size in pixels"
+        )
+    task = segmenter.fit(supports)
+    told(str(task.size_choice))
+    return segmenter.at_size(task.feature_spec.size)
 
 
 @contextmanager

@@ -99,6 +99,8 @@ def episodic(
     """
     if segmenter.settings != segmenter.method.Settings():
         raise SettingError("training starts from the method's own settings; give the segmenter no others")
+    if segmenter.chooses_size:
+        raise SettingError("training is at one working size; give the segmenter a size in pixels, or none")
     out = Path(out)
     check_output(out, [*OF_A_RUN, FILE, NOVEL, SUMMARY], overwrite=overwrite)
     classes = split_classes(data, base=base, novel=novel, every=novel_every, offset=novel_offset)
