@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.metrics import IoUCounts
+from kshot.ops.spread import evenly_spread
 
 log = logging.getLogger(__name__)
 AUTO = "auto"
@@ -72,11 +73,11 @@ def images_to_try(areas: NDArray[np.floating]) -> tuple[int, ...]:
     areas: (images, classes), how much each shows of each class; 0: nothing. Up to five classes count, those that
     several images show; of each, images of all sizes of what they show.
     """
-    ways = _spread([way for way in range(areas.shape[1]) if np.count_nonzero(areas[:, way]) > 1], MOST_LEFT_OUT)
+    ways = evenly_spread([way for way in range(areas.shape[1]) if np.count_nonzero(areas[:, way]) > 1], MOST_LEFT_OUT)
     chosen: set[int] = set()
     for way in ways:
         showing = [int(index) for index in np.argsort(-areas[:, way], kind="stable") if areas[index, way] > 0]
-        chosen |= set(_spread(showing, MOST_IMAGES // len(ways)))
+        chosen |= set(evenly_spread(showing, MOST_IMAGES // len(ways)))
     return tuple(sorted(chosen))
 
 
@@ -84,7 +85,7 @@ def images_to_leave_out(areas: NDArray[np.floating]) -> tuple[int, ...]:
     """Indices of up to `MOST_LEFT_OUT` images whose classes are all shown by others too, from large to small ones."""
     several = np.count_nonzero(areas, axis=0) > 1
     fit = [i for i in np.argsort(-areas.sum(1), kind="stable") if areas[i].any() and several[areas[i] > 0].all()]
-    return tuple(int(index) for index in _spread(fit, MOST_LEFT_OUT))
+    return tuple(int(index) for index in evenly_spread(fit, MOST_LEFT_OUT))
 
 
 def choose_size(
@@ -134,9 +135,3 @@ def mean_iou(labels: Labels, truth: Labels, ways: int) -> float:
     """Mean IoU in 0..1 of the classes that the truth (h, w) shows; pixels of 255 do not count."""
     counts = IoUCounts.from_masks(labels, truth, ways)
     return float(counts.iou()[1:][counts.truth[1:] > 0].mean())
-
-
-def _spread(ordered: Sequence[int], most: int) -> list[int]:
-    """At most so many of an ordered sequence, evenly from its first to its last."""
-    count = min(most, len(ordered))
-    return [ordered[int((place + 0.5) * len(ordered) / count)] for place in range(count)]

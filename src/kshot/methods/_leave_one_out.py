@@ -16,6 +16,7 @@ from kshot.methods._support_tokens import log_ratios, soft_ious, top_k_log_ratio
 from kshot.methods.base import FeatureSpec, Support, Task
 from kshot.ops.geometry import coverage, near_pairs
 from kshot.ops.similarity import DENSITY_FLOOR
+from kshot.ops.spread import evenly_spread
 
 CANDIDATE_THRESHOLDS = torch.tensor([-2.0, -1.5, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0])
 _NEIGHBOURHOOD = 2  # rows and columns around a patch whose tokens resemble it only because they lie close
@@ -93,7 +94,8 @@ def leave_one_out(
 ) -> LeaveOneOut:
     """Search for each class in up to `max_supports` of its supports, each left out in turn.
 
-    These are of all sizes (see `_spread`). A support is searched with the help of at most twice as many others (see
+    These are of all sizes: in the largest ones alone a mask that runs over its object costs little IoU, and thresholds
+    would be too low. A support is searched with the help of at most twice as many others (see
     `_pool`), so the work grows linearly with the classes. members: the first is a `density`, whose support tokens give
     the top-k log ratio. fraction, kappa: of `top_k_log_ratio`.
     """
@@ -108,8 +110,8 @@ def leave_one_out(
             midpoints[way], ratios[way] = _within_one_support(supports[showing[0]], way, kappa, fraction)
             scores[way] = _halves(supports[showing[0]], way, members)
         elif showing:
-            helpers = _spread(showing, 2 * max_supports)
-            left_out[way], pool = _spread(helpers, max_supports), _pool(supports, helpers, 2 * max_supports)
+            helpers = evenly_spread(showing, 2 * max_supports)
+            left_out[way], pool = evenly_spread(helpers, max_supports), _pool(supports, helpers, 2 * max_supports)
             for index in left_out[way]:
                 searches.setdefault((index, pool), []).append(way)
     found: dict[tuple[int, int], tuple[HeldOutScores, Tensor]] = {}
@@ -140,15 +142,6 @@ def supports_showing(supports: Sequence[Support], way: int) -> list[int]:
     """Indices of the supports that show a class, the one with most of it first: the caller's order does not matter."""
     areas = {index: float(support.masks[way].sum()) for index, support in enumerate(supports)}
     return sorted((index for index, area in areas.items() if area > 0), key=lambda index: areas[index], reverse=True)
-
-
-def _spread(ordered: Sequence[int], most: int) -> tuple[int, ...]:
-    """At most so many of some supports in order of size, evenly from the largest to the smallest.
-
-    In the largest ones alone a mask that runs over its object costs little IoU, and thresholds would be too low.
-    """
-    count = min(most, len(ordered))
-    return tuple(ordered[int((place + 0.5) * len(ordered) / count)] for place in range(count))
 
 
 def _pool(supports: Sequence[Support], showing: Sequence[int], most: int) -> tuple[int, ...]:
