@@ -3,7 +3,8 @@
 Episodes are 1-way, drawn as HSNet draws them. The figure is the mIoU in percent, beside it the difference to the
 default size with its 95 % interval, paired by episode; `choices` counts which sizes were taken. Costs are seconds of
 one thread, medians over the episodes: of the choice, and of fitting and predicting at each size, where the features of
-the smaller two sizes are there already. A run that was stopped has the figures of the episodes that it did.
+the smaller two sizes are there already. A run that was stopped has the figures of the episodes that it did;
+the same command goes on with the others.
 
 python -m benchmarks.accuracy.sizes --out benchmarks/results/sizes.json --table
 """
@@ -37,21 +38,28 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the table of docs/how_to/which_settings.md")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    segmenter, found = Segmenter(size="auto"), list[dict[str, Any]]()
+    segmenter, before = Segmenter(size="auto"), _rows_of(options.out)
+    found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in options.sets:
             data = open_kind(name, Path(folder))
             drawn = draw_episodes(data, "hsnet", 1, options.shot, options.episodes, options.seed, drop_small=True)
             runner = EpisodeRunner(segmenter, data, FeatureCache(options.cache or Path(folder) / "cache"))
-            done: list[dict[str, Any]] = []
-            found.append({})
-            for episode in drawn:
+            done = before.get(name, [])[: len(drawn)]
+            found.append(_figures(name, done, segmenter.sizes) if done else {})
+            for episode in list(drawn)[len(done) :]:
                 done.append(_run(runner, episode))
                 print(json.dumps({"set": name, **done[-1]}), flush=True)
                 found[-1] = _figures(name, done, segmenter.sizes)
                 write(options.out, {"about": facts(), "shot": options.shot, "seed": options.seed, "sets": found})
     if options.table:
         print(table(found))
+
+
+def _rows_of(out: Path | None) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each set that an earlier run wrote."""
+    sets = json.loads(out.read_text())["sets"] if out is not None and out.is_file() else []
+    return {one["set"]: one["rows"] for one in sets}
 
 
 def _run(runner: EpisodeRunner, episode: Episode) -> dict[str, Any]:

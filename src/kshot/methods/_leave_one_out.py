@@ -95,9 +95,9 @@ def leave_one_out(
     """Search for each class in up to `max_supports` of its supports, each left out in turn.
 
     These are of all sizes: in the largest ones alone a mask that runs over its object costs little IoU, and thresholds
-    would be too low. A support is searched with the help of at most twice as many others (see
-    `_pool`), so the work grows linearly with the classes. members: the first is a `density`, whose support tokens give
-    the top-k log ratio. fraction, kappa: of `top_k_log_ratio`.
+    would be too low. A support is searched with the help of at most twice as many others (see `_pool`), so the work
+    grows linearly with the classes. members: the first is a `density`, whose support tokens give the top-k log ratio.
+    fraction, kappa: of `top_k_log_ratio`.
     """
     ways = supports[0].masks.shape[0]
     midpoints, ratios = torch.zeros(ways), torch.full((ways,), _MAX_LOG_RATIO)

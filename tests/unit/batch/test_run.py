@@ -360,9 +360,9 @@ def test_a_batch_gives_what_single_images_give(
     calls: list[int] = []
     together = toy.features_of
 
-    def counted(images):  # type: ignore[no-untyped-def]
+    def counted(images, size):  # type: ignore[no-untyped-def]
         calls.append(len(images))
-        return together(images)
+        return together(images, size)
 
     alone = label_folder(toy, task, image_folder, tmp_path / "alone", workers=workers)
     toy.features_of = counted  # type: ignore[method-assign]
