@@ -6,7 +6,7 @@ give text classes something to lose against.
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -107,8 +107,8 @@ def encode_shots(
     *,
     pixels: bool = False,
     crop: bool = False,
-) -> tuple[Support, ...]:
-    """One support per image, then those of words, with masks (N, gh, gw) in the order of `classes`.
+) -> Iterator[Support]:
+    """One support per image, then those of words, with masks (N, gh, gw) in the order of `classes`, one by one.
 
     Shots that share an image share its encoding, and one's foreground is no background of the other. words_of: embeds
     n texts as a row of n patch tokens. pixels: draw single pixels too, of images of which each shot is a mask. crop:
@@ -122,13 +122,15 @@ def encode_shots(
         raise SettingError(f"the text {texts[0].text!r}: nothing here reads words; give an image of the class")
     words = _encode_words(texts, classes, words_of) if words_of and texts else ()
     images = reader.by_image(given, lambda _, name: name)
-    supports = tuple(
-        _encode(reader.pixels(group[0]), name, group, classes, features_of, reader.max_pixels, pixels=pixels, crop=crop)
-        for name, group in images
-    )
-    promised = {name for _, group in images for shot in group for name in shot.classes}
-    _check_all_shown(supports, classes, promised)
-    return supports + words
+    missing = {name for _, group in images for shot in group for name in shot.classes}
+    for name, group in images:
+        image = reader.pixels(group[0])
+        support = _encode(image, name, group, classes, features_of, reader.max_pixels, pixels=pixels, crop=crop)
+        missing -= {shown for shown, mask in zip(classes, support.masks, strict=True) if bool(mask.any())}
+        yield support
+    for name in (name for name in classes if name in missing):
+        raise EmptyMaskError(_too_small("every support", name, 1.0, support.features.frame.patch))
+    yield from words
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,14 +332,6 @@ def _class_labels(labels: NDArray[np.uint8], wanted: Mapping[int, str], classes:
             table[label] = classes.index(class_name) + 1
     found: NDArray[np.uint8] = table[labels]
     return found
-
-
-def _check_all_shown(supports: Sequence[Support], classes: Sequence[str], promised: Set[str]) -> None:
-    """Refuse a class that shots name but whose masks are too small in all of them."""
-    for index, name in enumerate(classes):
-        if name in promised and not any(bool(support.masks[index].any()) for support in supports):
-            patch = supports[0].features.frame.patch
-            raise EmptyMaskError(_too_small("every support", name, 1.0, patch))
 
 
 def _too_small(where: str, class_name: str, patches: float, patch: int) -> str:

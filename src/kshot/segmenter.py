@@ -130,13 +130,14 @@ class Segmenter:
     def fit(self, support: SupportSet | Iterable[Shot]) -> Task:
         """A frozen task, fitted on the support set; raises `InputError`s that name the shot.
 
-        Where the size is "auto", `task.size_choice` says which one was taken and why.
+        Where the size is "auto", `task.size_choice` says which one was taken and why. Of many supports the task keeps
+        what `Task.keep` says, so that neither it nor its file grows with them.
         """
         shots = support if isinstance(support, SupportSet) else SupportSet(support)
         choice = choose_size_for(self, shots) if self.chooses_size else None
         sized = self.at_size(choice.size) if choice else self
-        supports = sized.encode(shots, shots.classes)
-        log.info("fitting %s on %d supports", ", ".join(shots.classes), len(supports))
+        supports = self.method.Task.keep(sized.encode_each(shots, shots.classes))
+        log.info("fitting %s on %d supports", ", ".join(shots.classes), sum(each.count for each in supports))
         task: Task = self.method.Task(shots.classes, supports, sized.feature_spec, self.settings, size_choice=choice)
         return task
 
@@ -230,6 +231,10 @@ class Segmenter:
         size: of the task that they join, by default this Segmenter's. Raises `InputError`s that name the shot, and
         `SettingError` for words when the backbone reads none.
         """
+        return tuple(self.encode_each(shots, classes, size))
+
+    def encode_each(self, shots: Iterable[Shot], classes: Sequence[str], size: int | None = None) -> Iterator[Support]:
+        """The same one after the other, so that no more of many stay in memory than are kept."""
         words_of = partial(extract_words, self.backbone)
         task = self.method.Task
         return encode_shots(

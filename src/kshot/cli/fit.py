@@ -1,6 +1,6 @@
 """`kshot fit`: supports in, a task file out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kshot.cli import options as o
-from kshot.cli.output import answer, bars, described, say, say_notes, say_size, say_warnings, supports_of
+from kshot.cli.output import answer, bars, described, say, say_notes, say_size, say_warnings
 from kshot.errors import plural
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from kshot.batch.review import Effect
-    from kshot.methods.base import Support, Task
+    from kshot.methods.base import Task
     from kshot.segmenter import Segmenter
     from kshot.types import Shot, SupportSet
 
@@ -78,11 +78,10 @@ def fit(
     task.save(out)
     say_warnings(task)
     effects = [] if no_effect else list(_effects(segmenter, task, accepted, more))
-    given = supports_of(task)
     facts: dict[str, Any] = {
         "task": str(out),
         "classes": task.classes,
-        "supports": len(given),
+        "supports": task.support_count,
         "backbone": task.feature_spec.backbone,
         "size": task.feature_spec.size,
         "remarks": [*task.warnings, *(note for one in read for note in one.notes)],
@@ -93,7 +92,7 @@ def fit(
         facts["effect"] = [asdict(effect) for effect in effects]
     if added:
         facts["added"] = [{"from": name, "supports": len(one)} for name, one in zip(accepted, added, strict=True)]
-    lines = [f"{out}: {plural(len(task.classes), 'class', 'classes')} ({', '.join(task.classes)}), {_counted(given)}"]
+    lines = [f"{out}: {plural(len(task.classes), 'class', 'classes')} ({', '.join(task.classes)}), {_counted(task)}"]
     lines += [
         f"mean uncertainty of the {effect.images} most doubtful other images: "
         f"{100 * effect.before:.1f}% -> {100 * effect.after:.1f}%"
@@ -134,9 +133,9 @@ def _supports(folder: str | None, prompts: o.Prompts, accepted: "list[str]", mor
     return SupportSet([*supports, *more], source=source, notes=supports.notes, failures=supports.failures)
 
 
-def _counted(supports: "Sequence[Support]") -> str:
+def _counted(task: "Task") -> str:
     """How many supports there are, of each kind."""
-    texts = sum(support.kind == "text" for support in supports)
-    images = len(supports) - texts
+    texts = sum(support.kind == "text" and bool(support.masks.any()) for support in task.supports)
+    images = task.support_count - texts
     parts = [plural(images, "support image")] if images or not texts else []
     return " and ".join([*parts, plural(texts, "text")] if texts else parts)

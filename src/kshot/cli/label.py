@@ -18,7 +18,6 @@ from kshot.cli.output import (
     say_notes,
     say_size,
     say_warnings,
-    supports_of,
 )
 from kshot.errors import SettingError, plural
 
@@ -104,7 +103,7 @@ def predict(
 
     task = load_task(task_file, method_file)
     if run.dry_run:
-        return _say_plan(task.classes, len(supports_of(task)), images, out, run, None, **how)
+        return _say_plan(task.classes, task.support_count, images, out, run, None, **how)
     return _label(model.segmenter_of(task), task, images, out, run, None, **how)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kshot.batch import Summary
     from kshot.io.manifest import Record
-    from kshot.methods.base import Support, Task
+    from kshot.methods.base import Task
     from kshot.types import SupportSet
 
 _quiet = False
@@ -89,11 +89,6 @@ def described(supports: "SupportSet") -> str:
     counts = {name: sum(name in shot.classes for shot in supports) for name in supports.classes}
     listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
     return f"supports: {listed}; read from {supports.source}"
-
-
-def supports_of(task: "Task") -> "list[Support]":
-    """The supports of a task that somebody gave: background words came by themselves."""
-    return [support for support in task.supports if support.kind != "text" or bool(support.masks.any())]
 
 
 def bars(*columns: Any, shown: bool = True, transient: bool = True) -> "Progress":

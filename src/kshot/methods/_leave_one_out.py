@@ -35,7 +35,7 @@ class EnsembleMember(NamedTuple):
 
     def fit(self, supports: Sequence[Support]) -> Task:
         """A task of this method, which sees the crops of supports that have some, and not the whole images."""
-        seen = tuple(view for support in supports for view in support.crops or (support,))
+        seen = tuple(view for support in supports for view in support.views)
         return self.task(self.classes, seen, self.feature_spec, self.settings, self.learned)
 
 
@@ -74,15 +74,15 @@ class LeaveOneOut:
         """For each class (samples, members, t), or None where nothing could be left out."""
         return tuple(torch.stack([one.ious for one in samples]) if samples else None for samples in self.scores)
 
-    def warnings(self, classes: Sequence[str]) -> tuple[str, ...]:
-        """A line for each support in which the others find almost nothing of its class."""
+    def warnings(self, classes: Sequence[str], supports: Sequence[Support]) -> tuple[str, ...]:
+        """A line for each support in which the others find almost nothing of its class; supports: as fitted."""
         lines = []
         for name, left_out, ious in zip(classes, self.left_out, self.ious, strict=True):
             best = dict(zip(left_out, ious.amax((1, 2)).tolist() if left_out and ious is not None else (), strict=True))
             median = sorted(best.values())[len(best) // 2] if len(best) >= _MIN_SAMPLES else 0.0
             lines += [
-                f"support {index + 1} ({name}): the other supports find it with an IoU of only {iou:.2f}, where "
-                f"{median:.2f} is typical; look at its mask, or leave it out"
+                f"support {supports[index].number or index + 1} ({name}): the other supports find it with an IoU of "
+                f"only {iou:.2f}, where {median:.2f} is typical; look at its mask, or leave it out"
                 for index, iou in sorted(best.items())
                 if iou < _WEAK_FRACTION * median
             ]

@@ -1,24 +1,19 @@
 """The labelled patch tokens of all supports side by side, from which most methods start."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import NamedTuple
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor
 
-from kshot.methods.base import Support
+from kshot.methods._supports import CORESET_TOKENS, MANY, Support, coreset_of, stacked_labels
+from kshot.ops.coresets import coreset
 from kshot.ops.geometry import FeatureMap, coverage
-from kshot.ops.pooling import stack_tokens, token_sums
-from kshot.ops.similarity import DENSITY_FLOOR, cosines, for_products, vmf_means
+from kshot.ops.pooling import token_sums
+from kshot.ops.similarity import DENSITY_FLOOR, for_products, vmf_means
 
 _FLOOR = 1e-6
-MANY = 32
-"""Supports beyond which their tokens are kept as a coreset, so that scoring does not slow down with them."""
-CORESET_TOKENS = 1024
-"""Of the background, and of each class."""
-_ASSIGNED = 16  # times as many tokens find their nearest one in a coreset; of more, evenly drawn ones do
 
 
 class SupportTokens(NamedTuple):
@@ -46,67 +41,18 @@ def densities(supports: SupportTokens, features: FeatureMap, kappa: float) -> Te
 
 
 def stack_supports(supports: Sequence[Support]) -> SupportTokens:
-    """The patch tokens of all supports, without those of which nothing is labelled."""
-    classes = stack_tokens([support.masks for support in supports])  # (N, n)
-    background = stack_tokens([support.background for support in supports])  # (n,)
-    labels = torch.cat([background[None], classes]).T
+    """The patch tokens of all supports, without those of which nothing is labelled; of more than `MANY` a coreset."""
     if len(supports) > MANY:
-        keys = torch.cat([support.token_sums for support in supports])
-        return _coreset(keys, labels, partial(_tokens_at, supports), CORESET_TOKENS)
+        return SupportTokens(*coreset_of(supports))
+    labels = stacked_labels(supports)
     kept = labels.sum(1) > 0
     return SupportTokens(torch.cat([support.features.tokens for support in supports])[kept], labels[kept].contiguous())
 
 
-def coreset(supports: SupportTokens, most: int = CORESET_TOKENS) -> SupportTokens:
-    """A bank of many references as at most `most` tokens for the background and for each class, weighted by their kind.
-
-    A token belongs to what it shows most of. Of those of one kind, evenly drawn ones stay, and each takes over the
-    labels of the tokens that it is nearest to. Labels sum to what they summed to; the caller's order does not matter.
-    """
-    return _coreset(token_sums(supports.tokens), supports.labels, supports.tokens.__getitem__, most)
-
-
-def _coreset(keys: Tensor, labels: Tensor, tokens_at: Callable[[Tensor], Tensor], most: int) -> SupportTokens:
-    """The coreset of tokens by their sums (n,), which order them, and labels (n, N+1); only drawn ones are read.
-
-    tokens_at: the tokens at some indices.
-    """
-    kinds, shown, parts = labels.argmax(1), labels.sum(1) > 0, list[tuple[Tensor, Tensor]]()
-    for kind in range(labels.shape[1]):
-        places = torch.nonzero(shown & (kinds == kind))[:, 0]
-        own = labels[places]
-        if len(places) <= most:
-            parts.append((tokens_at(places), own))
-            continue
-        drawn, own = _drawn(keys[places], own, _ASSIGNED * most)
-        places = places[drawn]
-        tokens = tokens_at(places)
-        centres = tokens[_drawn(keys[places], own, most)[0]]
-        nearest = torch.cat([cosine.argmax(1) for cosine in cosines(tokens, centres)])
-        parts.append((centres, own.new_zeros(len(centres), own.shape[1]).index_add_(0, nearest, own)))
-    tokens, kept = (torch.cat(each) for each in zip(*parts, strict=True))
-    return SupportTokens(tokens, kept.contiguous())
-
-
-def _drawn(keys: Tensor, labels: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Indices of at most so many tokens, evenly along the order of their keys, and labels that stand for all."""
-    if len(keys) <= most:
-        return torch.arange(len(keys)), labels
-    order = keys.argsort(stable=True)
-    kept = order[torch.linspace(0, len(order) - 1, most).round().long()]
-    return kept, labels[kept] * (labels.sum(0) / labels[kept].sum(0).clamp(min=_FLOOR))
-
-
-def _tokens_at(supports: Sequence[Support], places: Tensor) -> Tensor:
-    """(k, c) tokens at indices into the tokens of all supports, one behind the other."""
-    ends = torch.tensor([support.features.tokens.shape[0] for support in supports]).cumsum(0)
-    owners = torch.searchsorted(ends, places, right=True)
-    found = supports[0].features.tokens.new_empty(len(places), supports[0].features.tokens.shape[1])
-    for index in owners.unique().tolist():
-        own = owners == index
-        tokens = supports[index].features.tokens
-        found[own] = tokens[places[own] - (int(ends[index]) - len(tokens))]
-    return found
+def reduced_tokens(supports: SupportTokens, most: int = CORESET_TOKENS) -> SupportTokens:
+    """At most `most` tokens for the background and for each class, see `kshot.ops.coresets`."""
+    tokens, labels = supports
+    return SupportTokens(*coreset(token_sums(tokens), labels, tokens.__getitem__, most))
 
 
 def log_ratios(shares: Tensor, floor: float = _FLOOR) -> Tensor:

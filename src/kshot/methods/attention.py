@@ -33,6 +33,7 @@ class Task(base.Task):
 
     method = "attention"
     Settings = Settings
+    reads_banks = True
 
     def _fitted(self) -> SupportTokens:
         return stack_supports(self.supports).for_products()

@@ -7,10 +7,10 @@ So a task file holds the supports and no state of the method; loading it fits th
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -30,73 +30,18 @@ from kshot.errors import (
 )
 from kshot.io.tensor_file import Learned, digest, read_learned, write_task
 from kshot.methods._contract import problem_of
+from kshot.methods._supports import KINDS as KINDS
+from kshot.methods._supports import Support as Support
+from kshot.methods._supports import bounded
 from kshot.ops.geometry import FeatureMap
 from kshot.ops.object_shapes import ObjectShape
-from kshot.ops.pixel_features import PixelSamples
-from kshot.ops.pooling import token_sums
 from kshot.ops.presence import presence
 from kshot.ops.similarity import reduced_products
 from kshot.types import Shot
 from kshot.working_size import SizeChoice
 
-KINDS = ("mask", "image", "text")
 LEARNED = "learned."
 """Stands before the names of learned tensors in a task file."""
-
-
-@dataclass(frozen=True, eq=False)
-class Support:
-    """One encoded support: an image with soft masks, or words. Raises `ShapeError` where shapes do not agree."""
-
-    features: FeatureMap
-    """The image's patch tokens; for words, each patch token is the embedding of one text."""
-    masks: Tensor
-    """(N, gh, gw) in 0..1, the fraction of each patch that shows each class."""
-    valid_mask: Tensor
-    """(gh, gw) in 0..1, the fraction of each patch that is labelled; ignored pixels and padding are not."""
-    kind: str = "mask"
-    """"mask" for an image that somebody marked, "image" for a whole image, whose masks are its salient region, "text"
-    for words; words that stand for no class are background words."""
-    weight: float = 1.0
-    """Above 0: how much the support counts in a class's embedding."""
-    objects: Mapping[str, ObjectShape] = field(default_factory=dict)
-    """{class: what its objects in this image are like}; for instances("learned") of predictions, not for methods."""
-    pixels: PixelSamples | None = None
-    """Single pixels; None where nobody drew a mask."""
-    crops: tuple["Support", ...] = ()
-    """The same support seen closer: parts of the image around what it shows, for methods that crop supports."""
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ShapeError(f"expected a support of kind {', '.join(KINDS)}, got {self.kind!r}")
-        grid_hw = self.features.grid_hw
-        if self.masks.ndim != 3 or tuple(self.masks.shape[1:]) != grid_hw:
-            raise ShapeError(f"expected masks (N, *{grid_hw}), got {tuple(self.masks.shape)}")
-        if tuple(self.valid_mask.shape) != grid_hw:
-            raise ShapeError(f"expected valid_mask {grid_hw}, got {tuple(self.valid_mask.shape)}")
-
-    @property
-    def background(self) -> Tensor:
-        """(gh, gw) in 0..1: the fraction of each patch that is labelled and shows none of the classes."""
-        return (self.valid_mask - self.masks.sum(0)).clamp(min=0)
-
-    @cached_property
-    def token_sums(self) -> Tensor:
-        """(n,) of its patch tokens, see `token_sums`; kept, so that a support which joins a thousand others re-reads
-        none of them."""
-        return token_sums(self.features.tokens)
-
-    def with_ways(self, ways: int) -> "Support":
-        """The same support with empty masks for classes that were added later."""
-        if ways == self.masks.shape[0]:
-            return self
-        extra = self.masks.new_zeros(ways - self.masks.shape[0], *self.masks.shape[1:])
-        crops = tuple(crop.with_ways(ways) for crop in self.crops)
-        return replace(self, masks=torch.cat([self.masks, extra]), crops=crops)
-
-    def of_ways(self, ways: Sequence[int]) -> "Support":
-        """The same support with the masks of some of its classes alone."""
-        return replace(self, masks=self.masks[list(ways)], crops=tuple(crop.of_ways(ways) for crop in self.crops))
 
 
 @dataclass(frozen=True)
@@ -120,8 +65,9 @@ class FeatureSpec:
 class Encoder(Protocol):
     """What turns shots into supports: the Segmenter."""
 
-    def encode(self, shots: Iterable[Shot], classes: Sequence[str], size: int | None = None) -> tuple[Support, ...]:
-        """Supports whose masks are in the order of `classes`. size: the working size, by default its own."""
+    def encode_each(self, shots: Iterable[Shot], classes: Sequence[str], size: int | None = None) -> Iterator[Support]:
+        """Supports whose masks are in the order of `classes`, one after the other. size: the working size, by default
+        its own."""
         ...
 
 
@@ -167,7 +113,7 @@ class Task(ABC):
     classes: tuple[str, ...]
     """N names."""
     supports: tuple[Support, ...]
-    """At least one, encoded, in the order in which they were given."""
+    """At least one, encoded, in the order in which they were given; of many, those that `keep` keeps."""
     feature_spec: FeatureSpec
     """Of the supports' features, and of those that can be scored."""
     settings: Any = None
@@ -185,6 +131,7 @@ class Task(ABC):
     reads_text: ClassVar[bool] = False  # whether supports may be words
     reads_pixels: ClassVar[bool] = False  # whether it learns from single pixels of supports with masks
     crops_supports: ClassVar[bool] = False  # whether it looks at `Support.crops`, see `ops.support_crops`
+    reads_banks: ClassVar[bool] = False  # whether supports may be a bank: patch tokens of many images, in no order
     learns: ClassVar[str] = ""  # the method whose trained tensors this one takes, where they are not its own
     source: ClassVar[_elsewhere.Source | None] = None  # where the method comes from, when it is not kshot's own
 
@@ -264,12 +211,27 @@ class Task(ABC):
     def with_shots(self, shots: Iterable[Shot], encoder: Encoder) -> Self:
         """A new task with more shots or classes, which come after the old ones; old supports are not encoded again.
 
-        encoder: the Segmenter.
+        encoder: the Segmenter. Of many supports it keeps what `keep` says, in whatever steps they came.
         """
         added = tuple(shots)
         classes = tuple(dict.fromkeys([*self.classes, *(name for shot in added for name in shot.classes)]))
-        old = tuple(support.with_ways(len(classes)) for support in self.supports)
-        return replace(self, classes=classes, supports=old + encoder.encode(added, classes, self.feature_spec.size))
+        old = (support.with_ways(len(classes)) for support in self.supports)
+        new = encoder.encode_each(added, classes, self.feature_spec.size)
+        return replace(self, classes=classes, supports=self.keep(chain(old, new)))
+
+    @classmethod
+    def keep(cls, supports: Iterable[Support]) -> tuple[Support, ...]:
+        """The supports that a task holds of all that are given: the 32 of each class whose hashes are the lowest, and
+        of all others a bank of 1,024 patch tokens of the background and of each class, which is the last.
+
+        Of methods that read no bank all stay.
+        """
+        return bounded(supports) if cls.reads_banks else tuple(supports)
+
+    @property
+    def support_count(self) -> int:
+        """Supports that were given, background words not counted."""
+        return sum(each.count for each in self.supports if each.kind != "text" or bool(each.masks.any()))
 
     @classmethod
     def source_facts(cls) -> dict[str, Any]:
@@ -318,7 +280,12 @@ class Task(ABC):
         return reduced_products(self.feature_spec.precision.endswith("bfloat16"))
 
     def _support_facts(self) -> list[dict[str, Any]]:
-        return [{"kind": support.kind, "weight": support.weight} for support in self.supports]
+        facts: list[dict[str, Any]] = []
+        for support in self.supports:
+            of_many = {"number": support.number, "count": support.count}
+            told = of_many if support.number or support.kind == "bank" else {}
+            facts.append({"kind": support.kind, "weight": support.weight} | told)
+        return facts
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}

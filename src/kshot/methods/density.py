@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from kshot.io.tensor_file import Learned
 from kshot.methods import base
-from kshot.methods._support_tokens import MANY, SupportTokens, coreset, densities, log_ratios
+from kshot.methods._support_tokens import SupportTokens, densities, log_ratios, reduced_tokens
+from kshot.methods._supports import MANY
 from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.similarity import DENSITY_FLOOR, cosines_less_one, for_products
 
@@ -64,6 +65,7 @@ class Task(base.Task):
 
     method = "density"
     Settings = Settings
+    reads_banks = True
 
     def _fitted(self) -> SupportTokens:
         return fit(self.supports, self.settings, self.learned).for_products()
@@ -78,16 +80,21 @@ class Task(base.Task):
 def fit(supports: Sequence[base.Support], settings: Settings, prior: Learned | None = None) -> SupportTokens:
     """The supports' tokens, thinned where many show one thing alone, and those of the background prior."""
     labels = [torch.cat([support.background[None], support.masks]) for support in supports]  # (N+1, gh, gw) each
-    pure = torch.stack([_pure(planes).sum((1, 2)) for planes in labels]).sum(0)  # (N+1,)
+    images = [planes for support, planes in zip(supports, labels, strict=True) if support.kind != "bank"]
+    pure = torch.stack([_pure(planes).sum((1, 2)) for planes in images]).sum(0)  # (N+1,)
     most = torch.full_like(pure, settings.max_foreground_tokens)
     most[0] = settings.max_background_tokens
     strides = (pure / most).sqrt().ceil().clamp(min=1).int().tolist()
-    kept = [_thinned(support, planes, strides) for support, planes in zip(supports, labels, strict=True)]
+    kept = [
+        _thinned(support, planes, strides if support.kind != "bank" else [1] * len(strides))
+        for support, planes in zip(supports, labels, strict=True)
+    ]
     own = SupportTokens(torch.cat([tokens for tokens, _ in kept]), torch.cat([weights for _, weights in kept]))
-    own = coreset(own) if len(supports) > MANY else own
+    own = reduced_tokens(own) if len(supports) > MANY else own
     if prior is None:
         return own
-    backgrounds, weight = sum(bool(support.background.any()) for support in supports), settings.background_prior_weight
+    backgrounds = sum(support.count for support in supports if bool(support.background.any()))
+    weight = settings.background_prior_weight
     return _with_prior(own, prior, weight / (weight + backgrounds) if backgrounds else 1.0)
 
 

@@ -43,6 +43,7 @@ class Task(base.Task):
 
     method = "matching"
     Settings = Settings
+    reads_banks = True
 
     def _fitted(self) -> SupportTokens:
         return stack_supports(self.supports).for_products()

@@ -34,6 +34,7 @@ class Task(base.Task):
 
     method = "mixture"
     Settings = Settings
+    reads_banks = True
 
     def _fitted(self) -> tuple[Tensor, ...]:
         """Prototypes (k, c) of the background and of each class; k is 0 for what no support shows."""

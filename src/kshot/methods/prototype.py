@@ -49,6 +49,7 @@ class Task(base.Task):
 
     method = "prototype"
     Settings = Settings
+    reads_banks = True
 
     def _fitted(self) -> Tensor:
         return prototypes([replace(support, features=self._projected(support.features)) for support in self.supports])

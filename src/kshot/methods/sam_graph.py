@@ -57,6 +57,7 @@ class Task(base.Task):
 
     method = "sam-graph"
     Settings = Settings
+    reads_banks = True
 
     def _fitted(self) -> SupportTokens:
         prepare(self.settings)  # a task may come from a file, without a Segmenter

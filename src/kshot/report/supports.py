@@ -29,13 +29,17 @@ _FILL = 0.6
 def save_supports(out: Path, support: SupportSet, task: Task, reader: ShotReader) -> None:
     """Write supports/<n>.jpg, one per support image, and supports/supports.json for the report.
 
-    The fill is the soft mask on the grid, which is what the method sees; lines, boxes and dots are what was given.
+    The fill is the soft mask on the grid, which is what the method sees, of the supports that the task keeps
+    (`Task.keep`); lines, boxes and dots are what was given.
     Words are in the list alone. reader: the `Segmenter.shot_reader` of the fit.
     Raises `OutputError`.
     """
     lines: list[dict[str, Any]] = []
     images = reader.by_image(support, lambda pixels, name: (*_small(pixels), name))
-    for index, (((small, scale, image), shots), encoded) in enumerate(zip(images, task.supports, strict=False)):
+    encoded_images = [each for each in task.supports if each.kind != "bank"]
+    known = {each.number or place: each for place, each in enumerate(encoded_images, start=1)}
+    for index, ((small, scale, image), shots) in enumerate(images):
+        encoded = known.get(index + 1)
         name = f"{FOLDER}/{index}.jpg"
         with atomic_path(below(out, out / name)) as beside:
             drawn = _drawn(small, scale, shots, encoded, task.classes, reader.max_pixels)
@@ -57,11 +61,11 @@ def _drawn(
     small: Image.Image,
     scale: float,
     shots: Sequence[Shot],
-    encoded: Support,
+    encoded: Support | None,
     classes: Sequence[str],
     max_pixels: int,
 ) -> Image.Image:
-    canvas = _filled(np.asarray(small), encoded)
+    canvas = _filled(np.asarray(small), encoded) if encoded is not None else np.asarray(small)
     for shot in shots:
         if shot.mask is not None:
             labels = _labels(shot, shot.mask, classes, max_pixels)

@@ -1,6 +1,7 @@
 """Leave-one-out: what is left out, what it is searched with, and what is found, counted by hand."""
 
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -10,6 +11,8 @@ from kshot.methods import attention, density, matching
 from kshot.methods._leave_one_out import (
     CANDIDATE_THRESHOLDS,
     EnsembleMember,
+    HeldOutScores,
+    LeaveOneOut,
     _held_out,
     _pool,
     _spread,
@@ -27,6 +30,17 @@ def test_ious_at_each_threshold_are_counted() -> None:
     assert [float(found[CANDIDATE_THRESHOLDS.tolist().index(t)]) for t in (-0.5, 0.0, 0.5, 1.0)] == pytest.approx(
         [1 / 3, 1 / 2, 1, 0]
     )
+
+
+def test_a_warning_names_a_support_by_its_place_among_all_that_were_given() -> None:
+    right, wrong = torch.tensor([[3.0, -3.0]]), torch.tensor([[-3.0, 3.0]])
+    mask, known = torch.tensor([1.0, 0.0]), torch.ones(2)
+    scores = tuple(HeldOutScores(logits, mask, known) for logits in (right, right, wrong))
+    found = LeaveOneOut(((0, 1, 2),), (scores,), torch.zeros(1), torch.zeros(1))
+    kept = [replace(each, number=number) for each, number in zip(areas(9, 8, 7), (2, 30, 71), strict=True)]
+    for supports, place in ((kept, 71), (areas(9, 8, 7), 3)):
+        (line,) = found.warnings(("disc",), supports)
+        assert line.startswith(f"support {place} (disc)")
 
 
 def test_the_midpoint_leaves_each_patch_and_its_neighbourhood_out() -> None:

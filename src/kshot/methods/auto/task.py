@@ -111,19 +111,20 @@ class Task(base.Task):
 
     method = "auto"
     Settings = Settings
+    reads_banks: ClassVar[bool] = True
     learns: ClassVar[str] = "density"
     reads_pixels: ClassVar[bool] = True
     crops_supports: ClassVar[bool] = True
 
     def _fitted(self) -> _Fitted:
-        supports, prior = self.supports, self._prior()
+        supports, prior = self._images, self._prior()
         weight = prior_weight(supports, prior, _KAPPA) if prior is not None else 0.0
         members = self._members(prior, weight)
         left_out = leave_one_out(supports, members, _MAX_LEFT_OUT, _TOP_FRACTION, _KAPPA)
         ensemble = self._ensemble(left_out, len(members), weight)
-        tasks = tuple(members[index].fit(supports) for index in ensemble.used)
+        tasks = tuple(members[index].fit(self.supports) for index in ensemble.used)
         # The task of `density`, where it is used, has stacked the supports already.
-        tokens = tasks[0].fitted if ensemble.used[0] == 0 else members[0].fit(supports).fitted
+        tokens = tasks[0].fitted if ensemble.used[0] == 0 else members[0].fit(self.supports).fitted
         alike = prior is not None and weight < _DIVERSE
         fractions = _MAX_AREA_RATIO * max_area_fractions(supports) if alike else torch.ones(len(self.classes))
         cycles = self._cycles() if alike else ()
@@ -164,8 +165,8 @@ class Task(base.Task):
                 for way in range(len(logits) - 1)
             ]
         )
-        tokens = token_cosines(self.supports, features).to(ratios)
-        counts = [len(supports_showing(self.supports, way)) for way in range(len(self.classes))]
+        tokens = token_cosines(self._images, features).to(ratios)
+        counts = [len(supports_showing(self._images, way)) for way in range(len(self.classes))]
         left_out, shown = fitted.left_out.top_k_log_ratios, torch.tensor(counts).to(ratios)
         return presence_cues(ratios, left_out, tokens, shown, fitted.exclusive)
 
@@ -178,12 +179,17 @@ class Task(base.Task):
     def warnings(self) -> tuple[str, ...]:
         """A line for each support in which the others find almost nothing of its class."""
         left_out: LeaveOneOut = self.fitted.left_out
-        return left_out.warnings(self.classes)
+        return left_out.warnings(self.classes, self._images)
+
+    @property
+    def _images(self) -> list[base.Support]:
+        """The supports but for a bank: what only images tell is read from them."""
+        return [support for support in self.supports if support.kind != "bank"]
 
     @property
     def _one_shot(self) -> bool:
         """Whether every class has at most one support, so that no support can be left out."""
-        return all(len(supports_showing(self.supports, way)) <= 1 for way in range(len(self.classes)))
+        return all(len(supports_showing(self._images, way)) <= 1 for way in range(len(self.classes)))
 
     def _prior(self) -> Learned | None:
         """The background prior: the one that was given, or the one that came with kshot."""
@@ -204,7 +210,7 @@ class Task(base.Task):
         # Photographs of other places say little about which method suits the next one: there `density` alone is best.
         if self.settings.ensemble and weight < _DIVERSE:
             others: list[tuple[type[base.Task], Any]] = [(attention.Task, attention.Settings())]
-            if all(len(support.features.tokens) <= _MAX_TOKENS for support in self.supports):
+            if all(len(support.features.tokens) <= _MAX_TOKENS for support in self._images):
                 others.append((matching.Task, matching.Settings()))
             members += [EnsembleMember(task, chosen, self.classes, self.feature_spec) for task, chosen in others]
         return members
@@ -230,10 +236,11 @@ class Task(base.Task):
         """For classes with one support; several supports set a threshold better by themselves."""
         if not self.settings.calibrate_threshold:
             return ()
-        shown = [supports_showing(self.supports, way) for way in range(len(self.classes))]
+        images = self._images
+        shown = [supports_showing(images, way) for way in range(len(self.classes))]
         return tuple(
-            CycleConsistency(self.supports[showing[0]], way, _THRESHOLD_PENALTY, density.Settings())
-            if len(showing) == 1 and len(self.supports[showing[0]].features.tokens) <= _MAX_TOKENS
+            CycleConsistency(images[showing[0]], way, _THRESHOLD_PENALTY, density.Settings())
+            if len(showing) == 1 and len(images[showing[0]].features.tokens) <= _MAX_TOKENS
             else None
             for way, showing in enumerate(shown)
         )
