@@ -54,7 +54,11 @@ def test_instances_add_figures_to_table_file_and_page(tmp_path: Path) -> None:
     for name in ("pq", "sq", "rq", "ap50", "count_error"):
         assert float(row[name]) == pytest.approx(facts["table"][0][name], abs=1e-6)
         assert facts["runs"]["1way-1shot"][name] == facts["table"][0][name]
-    assert "instances: watershed" in Path("out/report.html").read_text()
+    low, high = facts["table"][0]["pq_interval"]
+    assert (float(row["pq_low"]), float(row["pq_high"])) == pytest.approx((low, high), abs=1e-6)
+    assert low <= float(row["pq"]) <= high and f"{low:.4f} to {high:.4f}" in found.stdout
+    page = Path("out/report.html").read_text()
+    assert "instances: watershed" in page and f"{low:.4f} to {high:.4f}" in page
     assert run("eval", *where, "--instances", "watershed", "-o", "out").stdout == found.stdout
 
 

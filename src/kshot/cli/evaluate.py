@@ -17,6 +17,7 @@ from kshot.errors import DatasetError, SettingError
 if TYPE_CHECKING:
     from kshot.data.base import Dataset
     from kshot.evaluation import sweep
+    from kshot.metrics import Interval
 
 _DATA, _EPISODES, _WORK = "Data set", "Episodes", "Work"
 _Progress = Callable[[int, int, float], None]
@@ -204,6 +205,10 @@ def _refuse_beside_csv(chosen: Episodes, fold: str) -> None:
         raise SettingError(f"--episodes-from: the file says these itself: {', '.join(named)}; leave them out")
 
 
+def _between(interval: "Interval") -> str:
+    return f"{interval.low:.4f} to {interval.high:.4f}"
+
+
 def _table(rows: "Sequence[sweep.SummaryRow]") -> list[str]:
     settings = rows[0].settings
     figures = {
@@ -218,10 +223,13 @@ def _table(rows: "Sequence[sweep.SummaryRow]") -> list[str]:
     if "instances" in settings:
         figures |= {"PQ": "pq", "SQ": "sq", "RQ": "rq", "AP50": "ap50", "count error": "count_error"}
     table = [["setting", "over", "episodes", "mIoU", "95 % interval", *figures]]
+    if "instances" in settings:
+        table[0].append("95 % interval of PQ")
     for row in rows:
-        interval = f"{row.interval.low:.4f} to {row.interval.high:.4f}"
         values = [f"{row.figure(name):.4f}" for name in figures.values()]
-        table.append([row.name, row.over, str(row.episodes), f"{row.interval.value:.4f}", interval, *values])
+        values += [_between(row.pq_interval)] if row.pq_interval else []
+        main = f"{row.interval.value:.4f}", _between(row.interval)
+        table.append([row.name, row.over, str(row.episodes), *main, *values])
     lines = [f"protocol {settings['protocol']}, data set {settings['dataset']}, split {settings['split']}"]
     lines += [*_aligned(table), *dict.fromkeys(warning for row in rows for warning in row.warnings)]
     if {row.metric for row in rows} != {"mIoU"}:

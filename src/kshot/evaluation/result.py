@@ -23,6 +23,7 @@ from kshot.metrics import (
     fss_miou,
     mean_per_class,
     panet_miou,
+    panoptic_quality,
     presence_accuracy,
     size_table,
     strict_miou,
@@ -121,13 +122,31 @@ class Result:
     @cached_property
     def objects(self) -> ObjectFigures | None:
         """PQ, SQ, RQ, AP50 and count error, means over classes; None of a run without instances."""
+        found = self._matches
+        if found is None:
+            return None
+        return ObjectFigures.of([row[label] for row in found if label in row] for label in self.classes)
+
+    @cached_property
+    def pq_score(self) -> Score | None:
+        """PQ with the counts it is made of, for intervals; None of a run without instances."""
+        found = self._matches
+        return None if found is None else panoptic_quality(self.counts.index, self.classes, found)
+
+    @cached_property
+    def pq_interval(self) -> Interval | None:
+        """95 % bootstrap interval of PQ over episodes; None of a run without instances."""
+        return None if self.pq_score is None else bootstrap(self.pq_score)
+
+    @cached_property
+    def _matches(self) -> list[dict[int, ObjectMatches]] | None:
+        """Of each episode: {class: its objects}."""
         if "instances" not in self.settings:
             return None
-        by_class: dict[int, list[ObjectMatches]] = {label: [] for label in self.classes}
-        for row, ways in zip(self.rows, self.counts.classes.tolist(), strict=True):
-            for label, values in zip(ways, row["objects"], strict=True):
-                by_class[label].append(matches_of(values))
-        return ObjectFigures.of(by_class.values())
+        return [
+            {label: matches_of(values) for label, values in zip(ways, row["objects"], strict=True)}
+            for row, ways in zip(self.rows, self.counts.classes.tolist(), strict=True)
+        ]
 
     @property
     def sizes(self) -> tuple[SizeBin, ...]:
@@ -158,6 +177,7 @@ class Result:
             "per_class": self.per_class,
             "sizes": [asdict(row) for row in self.sizes],
             **(asdict(self.objects) if self.objects else {}),
+            **({"pq_interval": [self.pq_interval.low, self.pq_interval.high]} if self.pq_interval else {}),
             "episodes": len(self.rows),
             "rows_sha256": rows_sha256(self.rows),
         }

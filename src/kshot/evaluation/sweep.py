@@ -87,6 +87,12 @@ class SummaryRow:
         """The main figure with its 95 % interval over episodes."""
         return bootstrap(*(result.score for result in self.runs.values()))
 
+    @cached_property
+    def pq_interval(self) -> Interval | None:
+        """PQ with its 95 % interval over episodes; None of runs without instances."""
+        scores = [result.pq_score for result in self.runs.values()]
+        return bootstrap(*(score for score in scores if score)) if all(scores) else None
+
     def figure(self, name: str) -> float:
         """A figure of `Result`, or of its objects, averaged over the runs."""
         return float(np.mean([getattr(r.objects if name in OBJECT_FIGURES else r, name) for r in self.runs.values()]))
@@ -116,6 +122,7 @@ class SummaryRow:
             "metric": self.metric,
             "interval": plain([self.interval.low, self.interval.high]),
             **plain({name: self.figure(name) for name in self.figures}),
+            **(plain({"pq_interval": [self.pq_interval.low, self.pq_interval.high]}) if self.pq_interval else {}),
             "per_class": plain(self.per_class),
             "remarks": list(self.warnings),
         }
@@ -238,12 +245,14 @@ def _csv(rows: Sequence[SummaryRow]) -> list[str]:
         "low",
         "high",
         *rows[0].figures,
+        *(("pq_low", "pq_high") if rows[0].pq_interval else ()),
     ]
     lines = [",".join(columns)]
     for row in rows:
         words = [*(row.settings[key] for key in ("protocol", "dataset", "split")), row.way, row.shot]
         words += [row.over.replace(",", " and"), row.episodes, row.metric]
         numbers = [row.interval.low, row.interval.high, *(row.figure(name) for name in row.figures)]
+        numbers += [row.pq_interval.low, row.pq_interval.high] if row.pq_interval else []
         lines.append(",".join([*map(str, words), *(f"{number:.6f}" for number in numbers)]))
     return lines
 

@@ -8,7 +8,7 @@ from kshot.metrics.boundary import boundary_f
 from kshot.metrics.calibration import CalibrationCounts
 from kshot.metrics.counts import IGNORE, EpisodeCounts, IoUCounts, check_label_map
 from kshot.metrics.intervals import Interval, bootstrap, paired_bootstrap
-from kshot.metrics.objects import ObjectFigures, ObjectMatches, match_objects
+from kshot.metrics.objects import ObjectFigures, ObjectMatches, match_objects, panoptic_quality
 from kshot.metrics.scores import (
     Score,
     SizeBin,
@@ -42,6 +42,7 @@ __all__ = [
     "mean_per_class",
     "paired_bootstrap",
     "panet_miou",
+    "panoptic_quality",
     "presence_accuracy",
     "size_table",
     "strict_miou",

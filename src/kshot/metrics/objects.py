@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import ShapeError
+from kshot.metrics.scores import Score
 
 Place = tuple[slice, slice]
 Crop = NDArray[np.bool_]
@@ -114,6 +115,21 @@ def average_precision(images: Sequence[ObjectMatches]) -> float:
     return float(np.where(place < len(hits), precision[np.minimum(place, len(hits) - 1)], 0.0).mean())
 
 
+def panoptic_quality(
+    index: NDArray[np.int64], labels: Sequence[int], found: Sequence[dict[int, ObjectMatches]]
+) -> Score:
+    """PQ of E episodes as a mean of ratios over classes, which can be resampled.
+
+    index: (E,) numbers of the episodes. labels: class ids. found: E maps from classes to their objects in an episode.
+    """
+    parts = np.zeros((2, len(found), len(labels)))
+    for row, classes in enumerate(found):
+        for label, matches in classes.items():
+            ious, right, false, missed = matches.quality
+            parts[:, row, labels.index(label)] += ious, right + (false + missed) / 2
+    return Score("PQ", tuple(labels), index, *parts)
+
+
 @dataclass(frozen=True)
 class ObjectFigures:
     """Of objects: means over the classes that were found or true, each over all its images."""
@@ -132,7 +148,7 @@ class ObjectFigures:
     @classmethod
     def of(cls, classes: Iterable[Sequence[ObjectMatches]]) -> "ObjectFigures":
         """The figures of classes, each given by its images; nan where there is nothing to average."""
-        given = list(classes)
+        given = [images for images in map(list, classes) if images]  # a run may hold no episode of a class
         qualities = [np.sum([image.quality for image in images], axis=0) for images in given]
         seen = [(s, r, r + (f + m) / 2) for s, r, f, m in qualities if r + f + m]
         return cls(

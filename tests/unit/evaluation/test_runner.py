@@ -182,8 +182,11 @@ def test_objects_are_compared_one_by_one(method: str, toy: kshot.Segmenter, tmp_
     assert figures.pq == pytest.approx(figures.sq * figures.rq)  # of one class
     assert found.summary()["pq"] == figures.pq and found.settings["instances"] == method
     assert evaluate(toy, data, episodes=4, instances=method, out=tmp_path / "run").rows == found.rows
+    assert found.pq_score is not None and found.pq_score.value == pytest.approx(figures.pq)
     plain = evaluate(toy, data, episodes=4)
-    assert plain.objects is None and plain.miou == found.miou and "pq" not in plain.summary()
+    assert (
+        plain.objects is None and plain.pq_interval is None and plain.miou == found.miou and "pq" not in plain.summary()
+    )
     with pytest.raises(SettingError, match=r"other settings \(instances\)"):
         evaluate(toy, data, episodes=4, out=tmp_path / "run")
 

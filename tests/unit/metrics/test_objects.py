@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from torchmetrics.detection import PanopticQuality
 
 from kshot.errors import ShapeError
-from kshot.metrics import ObjectFigures, ObjectMatches, match_objects
+from kshot.metrics import ObjectFigures, ObjectMatches, match_objects, panoptic_quality
 from kshot.metrics.objects import Crop, Place, average_precision
 from kshot.ops.components import split
 
@@ -163,3 +163,14 @@ def coco_ap50(images: list[Image]) -> float:
 def test_matches_of_nothing_have_figures_of_nothing() -> None:
     none = np.zeros(0, np.int64)
     assert average_precision([ObjectMatches(2, none.astype(np.float64), none, none)]) == 0.0
+
+
+def test_pq_of_episodes_is_a_mean_of_ratios_over_classes() -> None:
+    """Class 1: 0.8 of one right, then one missed beside one false alarm: 0.8 / 2. Class 2: 0.6 / (1 + 1/2)."""
+    right = ObjectMatches(1, np.array([0.9]), np.array([80]), np.array([100]))
+    wrong = ObjectMatches(1, np.array([0.9]), np.array([0]), np.array([50]))
+    one_missed = ObjectMatches(2, np.array([0.9]), np.array([60]), np.array([100]))
+    index = np.arange(2)
+    score = panoptic_quality(index, (1, 2, 3), [{1: right, 2: one_missed}, {1: wrong}])
+    assert score.parts == pytest.approx({1: 0.4, 2: 0.4, 3: np.nan}, nan_ok=True)
+    assert score.value == pytest.approx(0.4) == ObjectFigures.of([[right, wrong], [one_missed], []]).pq
