@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -63,12 +64,19 @@ def test_instances_add_figures_to_table_file_and_page(tmp_path: Path) -> None:
 
 
 def test_films_in_the_layout_of_davis(tmp_path: Path) -> None:
-    make_davis(tmp_path / "davis", {"bear": 4})
+    make_davis(tmp_path / "davis", {"bear": 4, "cow": 5})
     where = ["eval", "davis", "--root", "davis", *TOY, "--device", "cpu"]
     found = run(*where, "-o", "out", "--memory", 2)
-    assert "J&F 0." in found.stdout and "bear" in found.stdout and "mean of 2" in found.stdout
+    assert "J&F 0." in found.stdout and "bear" in found.stdout and "mean of 4" in found.stdout
     facts = json.loads(run(*where, "-o", "out", "--memory", 2, "--json").stdout)
+    report = Path(facts.pop("report"))
     assert facts == json.loads(Path("out/results.json").read_text()) and facts["settings"]["memory"] == 2
+    page = report.read_text()
+    assert f"J&amp;F {facts['j_and_f']:.3f}" in page and page.count("<figure") == 2
+    shown = re.findall(r"<p>(\w+): (\d+)\.jpg", page)  # of bear 1 and 2 of the counted 1, 2; of cow 2 and 3 of 1, 2, 3
+    found = [frame for kind, frame in shown if kind == "found"]
+    assert sorted(found) == ["00001", "00002", "00002", "00003"]
+    assert found == [frame for kind, frame in shown if kind == "true"]
     with pytest.raises(SettingError, match=r"--way, --instances, --fold say nothing"):
         run_raising(*where, "-o", "b", "--way", 2, "--instances", "watershed", "--fold", 1)
     with pytest.raises(SettingError, match="--memory: episodes of auto are no films"):

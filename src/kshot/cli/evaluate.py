@@ -175,17 +175,21 @@ def _specs(
 def _evaluate_films(root: Path, out: Path, model: o.Model, memory: int | None, json: bool) -> None:
     from kshot.evaluation import evaluate_films
     from kshot.memory import DEFAULT_FRAMES
+    from kshot.report.film_evaluation import write_film_report
 
+    segmenter = model.segmenter()
     with _progress_bars() as bar:
         frames = DEFAULT_FRAMES if memory is None else memory
-        found = evaluate_films(model.segmenter(), root, memory=frames, out=out, progress=bar("films"))
+        found = evaluate_films(segmenter, root, memory=frames, out=out, progress=bar("films"))
     rows = [["film", "object", "J", "recall", "decay", "flicker", "F", "recall", "decay", "flicker"]]
     for one in found.objects:
         values = (f"{value:.3f}" for measure in (one.j, one.f) for value in asdict(measure).values())
         rows.append([one.film, str(one.label), *values])
     means = [f"{value:.3f}" for name, value in found.figures.items() if name != "j_and_f"]
     rows.append([f"mean of {len(found.objects)}", "", *means])
-    answer(json, found.summary(), *_aligned(rows), f"J&F {found.figures['j_and_f']:.3f}", *found.warnings)
+    report = write_film_report(out, root, found, segmenter, ["kshot", *sys.argv[1:]])
+    told = [f"J&F {found.figures['j_and_f']:.3f}", *found.warnings, f"report: {report}"]
+    answer(json, found.summary() | {"report": str(report)}, *_aligned(rows), *told)
 
 
 def _refuse_beside_films(chosen: Episodes, fold: str, strict: bool, workers: int | None) -> None:

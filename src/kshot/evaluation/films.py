@@ -48,6 +48,8 @@ class FilmObject:
     """Region similarity."""
     f: FrameStatistics
     """Contour accuracy."""
+    frames: tuple[tuple[float, float], ...] = field(default=(), repr=False)
+    """Both of each frame that counts, in order."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,13 @@ def evaluate_films(
     if out is not None:
         _write(Path(out), result)
     return result
+
+
+def predicted_frames(segmenter: Segmenter, film: FilmFolder, memory: int) -> Iterator[tuple[Path, NDArray[np.uint8]]]:
+    """Each frame of a film with the labels (h, w) that are found in it, from the first true mask up to the last one."""
+    first = film.mask(film.frames[0])
+    labels = [int(label) for label in np.unique(first) if label not in (0, IGNORE)]
+    return _predictions(segmenter, film, first, _shown(segmenter, film, first, labels)[0], memory)
 
 
 def _settings(segmenter: Segmenter, films: Sequence[FilmFolder], memory: int) -> dict[str, Any]:
@@ -233,7 +242,13 @@ def _predictions(
 
 def _objects(rows: Sequence[Row]) -> tuple[FilmObject, ...]:
     return tuple(
-        FilmObject(row["film"], one["label"], FrameStatistics.of(one["j"]), FrameStatistics.of(one["f"]))
+        FilmObject(
+            row["film"],
+            one["label"],
+            FrameStatistics.of(one["j"]),
+            FrameStatistics.of(one["f"]),
+            tuple(zip(one["j"], one["f"], strict=True)),
+        )
         for row in rows
         for one in row["objects"]
     )

@@ -114,21 +114,23 @@ def forest(rows: Sequence[tuple[str, float, float, float]]) -> Markup:
     return _svg(_WIDTH, plot.height, told, parts)
 
 
-def curves(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], mark: float | None = None) -> Markup:
+def curves(
+    lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], mark: float | None = None, unit: str = "step"
+) -> Markup:
     """(name, points): values against steps, a line for each name. mark: a step that a vertical rule shows."""
     finite = [(name, [(x, y) for x, y in line if math.isfinite(y)]) for name, line in lines]
     points = [point for _, line in finite for point in line] or [(0.0, 0.0)]
     last = max(max(x for x, _ in points), 1)
     ticks = _ticks(min(y for _, y in points), max(y for _, y in points))
     plot = _Plot(64, 8, _WIDTH - 150, 210, (0, last), (ticks[0], ticks[-1]))
-    parts = _step_axes(plot, ticks)
+    parts = _step_axes(plot, ticks, unit)
     if mark is not None:
         parts.append(_line(plot.x(mark), plot.top, plot.x(mark), plot.bottom, "ideal"))
     for n, (_, line) in enumerate(finite):  # one without points keeps its colour for the next chart
         parts += _curve([(plot.x(x), plot.y(y)) for x, y in line], n)
     parts += _curve_names([(plot.y(line[-1][1]), name, n) for n, (name, line) in enumerate(finite) if line], plot.right)
     told = "; ".join(f"{name}: {line[0][1]:.4g} to {line[-1][1]:.4g}" for name, line in finite if line)
-    return _svg(_WIDTH, plot.bottom + 44, f"Over {last:g} steps: {told}", parts)
+    return _svg(_WIDTH, plot.bottom + 44, f"Over {last:g} {unit}s: {told}", parts)
 
 
 def _fraction_axis(plot: _Plot) -> list[Markup]:
@@ -149,7 +151,7 @@ def _strength(fraction: float) -> float:
     return min(1.0, 0.3 + 1.4 * math.sqrt(fraction))
 
 
-def _step_axes(plot: _Plot, ticks: Sequence[float]) -> list[Markup]:
+def _step_axes(plot: _Plot, ticks: Sequence[float], unit: str) -> list[Markup]:
     """Ticks with their grid on the vertical axis; first, middle and last step on the horizontal one."""
     parts = []
     for tick in ticks:
@@ -158,7 +160,7 @@ def _step_axes(plot: _Plot, ticks: Sequence[float]) -> list[Markup]:
     last = plot.x_range[1]
     steps = (0, last / 2, last)
     parts += [_text(plot.x(step), plot.bottom + 18, f"{step:,.0f}", "middle", "soft") for step in steps]
-    parts.append(_text(plot.left + plot.width / 2, plot.bottom + 36, "step", "middle", "soft"))
+    parts.append(_text(plot.left + plot.width / 2, plot.bottom + 36, unit, "middle", "soft"))
     return parts
 
 

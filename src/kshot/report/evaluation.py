@@ -102,19 +102,25 @@ def _panels(
 
 
 def _facts(settings: Mapping[str, Any]) -> dict[str, str]:
-    backbone = settings["backbone"]
-    named = {
-        "Backbone": Path(backbone["backbone"]).name,
-        "Weights": backbone["identity"][:12],
-        "Working size": f"{backbone['size']} px",
-        "Method": settings["method"],
-        "Refiner": settings["refiner"],
+    scored = {
         "Scored at": settings["resolution"],
         "Ignored": settings["ignored"],
         "Seed": settings["seed"],
         "Data set's ids": settings["digest"],
     }
-    return {**named, **versions()}
+    return {**backbone_facts(settings), **scored, **versions()}
+
+
+def backbone_facts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What found the masks, for people."""
+    backbone = settings["backbone"]
+    return {
+        "Backbone": Path(backbone["backbone"]).name,
+        "Weights": backbone["identity"][:12],
+        "Working size": f"{backbone['size']} px",
+        "Method": settings["method"],
+        "Refiner": settings["refiner"],
+    }
 
 
 def _differences(group: Sequence[Comparison]) -> Markup:

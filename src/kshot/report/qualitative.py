@@ -87,7 +87,7 @@ def panel(runner: EpisodeRunner, episode: Episode, rule: str, iou: float) -> Pan
     prediction, names = result.prediction, result.prediction.classes
     image = runner.image(episode.query)
     panes = [
-        Pane("support", f"support, {names[way]}", _overlay(runner.image(support), labels, names))
+        Pane("support", f"support, {names[way]}", overlay_uri(runner.image(support), labels, names))
         for way, images in enumerate(episode.supports)
         for support in images
         for labels in [_of_way(runner.labels(support, episode.classes), way + 1)]
@@ -95,26 +95,26 @@ def panel(runner: EpisodeRunner, episode: Episode, rule: str, iou: float) -> Pan
     foreground = np.asarray(shrunk(Image.fromarray(1 - prediction.scores[0]), _SIDE))
     panes += [
         Pane("query", "query", _uri(Image.fromarray(image))),
-        Pane("found", "prediction", _overlay(image, prediction.mask, names)),
-        Pane("truth", "ground truth", _overlay(image, result.truth, names)),
+        Pane("found", "prediction", overlay_uri(image, prediction.mask, names)),
+        Pane("truth", "ground truth", overlay_uri(image, result.truth, names)),
         Pane("score", "score", _uri(heat_map(foreground))),
     ]
     ways = tuple((name, hex_colour(label)) for label, name in enumerate(names, 1))
     return Panel(rule, episode.index, episode.query, iou, ways, tuple(panes))
 
 
-def _of_way(labels: NDArray[np.uint8], way: int) -> NDArray[np.uint8]:
-    """The labels of one way, 1..N, and what is ignored."""
-    return np.where((labels == way) | (labels == IGNORE), labels, np.uint8(0))
-
-
-def _overlay(image: NDArray[np.uint8], labels: NDArray[np.uint8], names: Sequence[str]) -> str:
-    """The labels over the image; what is ignored goes pale."""
+def overlay_uri(image: NDArray[np.uint8], labels: NDArray[np.uint8], names: Sequence[str]) -> str:
+    """A small data URI of the labels over the image; what is ignored goes pale."""
     small = shrunk(Image.fromarray(image), _SIDE)
     here = np.asarray(Image.fromarray(labels).resize(small.size, Image.Resampling.NEAREST))
     pixels = np.array(small)
     pixels[here == IGNORE] = pixels[here == IGNORE] // 2 + 127
     return _uri(outlined(pixels, np.where(here == IGNORE, np.uint8(0), here), names, 0.5))
+
+
+def _of_way(labels: NDArray[np.uint8], way: int) -> NDArray[np.uint8]:
+    """The labels of one way, 1..N, and what is ignored."""
+    return np.where((labels == way) | (labels == IGNORE), labels, np.uint8(0))
 
 
 def _uri(image: Image.Image) -> str:
