@@ -36,15 +36,19 @@ class Marks:
     """(n, 2) xy, points on the class, those along scribbles among them."""
     off: Points = field(default_factory=lambda: np.zeros((0, 2)))
     """(n, 2) xy, points off the class."""
+    valid_mask: NDArray[np.bool_] | None = None
+    """(h, w), pixels of the image that hold data; None where all do. Where there are none, labels are 255."""
 
     @classmethod
-    def of(cls, shot: Shot, size_hw: tuple[int, int], name: str, max_pixels: int) -> "Marks":
+    def of(
+        cls, shot: Shot, size_hw: tuple[int, int], name: str, max_pixels: int, valid_mask: NDArray[np.bool_] | None
+    ) -> "Marks":
         """Raises `InputError`s of reading a mask and `MaskError` where marks do not fit the image."""
         if shot.mask is None:
             _check_inside(shot, size_hw, name)
             boxes = None if shot.boxes is None else np.asarray(shot.boxes, np.float64)
             on, off = _points(shot.points, shot.scribbles), _points(shot.negative_points, shot.negative_scribbles)
-            return cls(shot, boxes=boxes, on=on, off=off)
+            return cls(shot, boxes=boxes, on=on, off=off, valid_mask=valid_mask)
         if isinstance(shot.label, str):
             read = read_class_mask(shot.mask, max_pixels=max_pixels)
             labels, wanted, numbers = read.pixels, {1: shot.label}, read.objects
@@ -52,16 +56,19 @@ class Marks:
             labels, wanted, numbers = read_mask(shot.mask, max_pixels=max_pixels), dict(shot.label), None
         check_same_size(labels.shape, size_hw, f"the mask of {name}")
         check_known(labels, wanted, name)
-        return cls(shot, labels, wanted, numbers if shot.objects is None else shot.objects)
+        if valid_mask is not None:
+            labels = np.where(valid_mask, labels, np.uint8(IGNORE))
+        return cls(shot, labels, wanted, numbers if shot.objects is None else shot.objects, valid_mask=valid_mask)
 
     def within(self, window: Window) -> "Marks":
         """The same of a part of the image."""
         labels = None if self.labels is None else self.labels[window.slices]
+        valid_mask = None if self.valid_mask is None else self.valid_mask[window.slices]
         height, width = window.size_hw
         boxes = None if self.boxes is None else window.moved(self.boxes).clip(0, [width, height, width, height])
         on, off = (window.moved(points) for points in (self.on, self.off))
         on, off = (points[((points >= 0) & (points < [width, height])).all(1)] for points in (on, off))
-        return replace(self, labels=labels, boxes=boxes, on=on, off=off)
+        return replace(self, labels=labels, boxes=boxes, on=on, off=off, valid_mask=valid_mask)
 
     def shown(self, features: FeatureMap) -> NDArray[np.bool_]:
         """(h, w): the pixels that show a class, and the points that say so; features: of the whole image."""
@@ -70,7 +77,7 @@ class Marks:
         found = to_pixels(self.grown(features)[None], features.frame)[0].numpy() > _EVEN
         columns, rows = self.on.astype(int).T
         found[rows.clip(0, found.shape[0] - 1), columns.clip(0, found.shape[1] - 1)] = True
-        return found
+        return found if self.valid_mask is None else found & self.valid_mask
 
     def grown(self, features: FeatureMap) -> Tensor:
         """(gh, gw) soft mask of boxes, points, scribbles or nothing."""

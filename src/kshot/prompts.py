@@ -22,6 +22,7 @@ from kshot.errors import EmptyMaskError, SettingError, SupportError
 from kshot.features.lru import BoundedCache
 from kshot.io.images import MAX_PIXELS, name_of, read_image
 from kshot.io.rasters import BandSelection
+from kshot.io.valid_pixels import valid_pixels
 from kshot.methods.base import Support
 from kshot.ops.components import connected_components
 from kshot.ops.geometry import FeatureMap, Frame, coverage, to_grid
@@ -221,7 +222,8 @@ def _encode(
 ) -> Support:
     """The support of one image (h, w, 3) from all its shots."""
     size_hw = image.shape[0], image.shape[1]
-    marks = [Marks.of(shot, size_hw, name, max_pixels) for shot in shots]
+    valid = valid_pixels(shots[0].image)
+    marks = [Marks.of(shot, size_hw, name, max_pixels, valid) for shot in shots]
     support, objects, samples = _seen(features_of(image), marks, classes, name), dict[str, ObjectShape](), None
     if pixels and all(mark.labels is not None for mark in marks):
         drawn = [_class_labels(mark.labels, mark.wanted, classes) for mark in marks if mark.labels is not None]
@@ -260,7 +262,9 @@ def _shown(mark: Marks, classes: Sequence[str], features: FeatureMap, name: str)
     masks = torch.zeros(len(classes), *features.grid_hw)
     if mark.shot.classes[0] in classes:
         masks[classes.index(mark.shot.classes[0])] = mark.grown(features)
-    return Support(features, masks, coverage(features.frame))
+    everywhere = coverage(features.frame)
+    valid_mask = everywhere if mark.valid_mask is None else grid_mask(mark.valid_mask, features.frame)
+    return Support(features, masks, valid_mask)
 
 
 def _check_consistent(masks: Tensor, valid_mask: Tensor, classes: Sequence[str], name: str) -> None:

@@ -35,6 +35,7 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AS_IT_IS = BandSelection()
 _ORIENTATION = 0x0112  # a tag of Exif
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _GREY, _INDEX = {"1", "L"}, {"P", "I", "F"}
 LOSSY = {"JPEG", "MPO"}
 """Formats whose greys are not those that were saved."""
@@ -132,9 +133,10 @@ def image_size(image: Path | bytes) -> tuple[int, int]:
     if ome_zarr.is_zarr(image):
         return ome_zarr.opened(Path(str(image)), limits.LABEL_PIXELS.value).size_hw
     with opened_image(image, limits.LABEL_PIXELS) as opened:
-        width, height = opened.size
-        turned = opened.getexif().get(_ORIENTATION, 1) in {5, 6, 7, 8}
-    return (width, height) if turned else (height, width)
+        # As stored: from version 13 on, the size that Pillow gives of a TIFF is that of the turned image already.
+        tags = getattr(opened, "tag_v2", None)
+        width, height = opened.size if tags is None else (int(tags[_TIFF_WIDTH]), int(tags[_TIFF_HEIGHT]))
+        return (width, height) if _on_its_side(opened) else (height, width)
 
 
 def name_of(image: Any) -> str:
@@ -155,7 +157,7 @@ def opened_image(
     name, ours = name_of(image), ExitStack()
     try:
         if isinstance(image, Image.Image):
-            opened = image
+            opened = _unmapped(image, ours)
         else:
             opened = _open(ours.enter_context(tiff.at_page(image, page)) if page and page.directory else image, ours)
         _check_size(opened, image, limits.PIXELS if most is None else most)
@@ -224,7 +226,7 @@ def _open(image: Any, ours: ExitStack) -> Image.Image:
     with _pillow_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return ours.enter_context(Image.open(source))
+            return _unmapped(ours.enter_context(Image.open(source)), ours)
         except UnidentifiedImageError:
             if not _is_heif(source):
                 raise
@@ -232,6 +234,22 @@ def _open(image: Any, ours: ExitStack) -> Image.Image:
             return ours.enter_context(Image.open(source))
         finally:
             Image.MAX_IMAGE_PIXELS = before
+
+
+def _unmapped(image: Image.Image, ours: ExitStack) -> Image.Image:
+    """The image; opened anew where Pillow 13 would misread it: the pixels of a TIFF that lies on its side, given by its
+    path, are mapped into memory with the size of the turned image."""
+    path = getattr(image, "filename", "")
+    if not (path and image.format == "TIFF" and getattr(image, "tile", None) and _on_its_side(image)):
+        return image
+    file = ours.enter_context(Path(path).open("rb"))
+    again = ours.enter_context(Image.open(file))
+    again.seek(image.tell())
+    return again
+
+
+def _on_its_side(image: Image.Image) -> bool:
+    return image.getexif().get(_ORIENTATION, 1) in {5, 6, 7, 8}
 
 
 def _is_heif(source: str | Path | io.BytesIO | io.BufferedReader) -> bool:

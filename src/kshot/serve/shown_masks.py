@@ -20,6 +20,7 @@ from kshot.serve.history import Labels
 from kshot.serve.images import SCREEN, THUMBNAIL
 from kshot.serve.predictions import Fit, Predictions
 from kshot.serve.quick import OpenImage
+from kshot.types import IGNORE
 
 _SEEN = 64  # masks that pages were given
 _ANSWER_BYTES, _OPEN_BYTES, _SUPPORT_BYTES = 128 * 2**20, 256 * 2**20, 256 * 2**20
@@ -101,6 +102,8 @@ class ShownMasks:
                 mask = self.answer(index).resized(self.size_of(index)).mask()
             else:
                 mask = read_mask(labels.accepted or b"", drawn=False)
+            valid = self.images.valid_mask(index, mask.shape)
+            mask = mask if valid is None else np.where(valid, mask, np.uint8(IGNORE))
             wanted = {label: name for label, name in enumerate(names, 1) if (mask == label).any()}
             windows = support_windows(np.isin(mask, list(wanted))) if task.crops_supports else ()
             support, *crops = (

@@ -47,6 +47,26 @@ def test_an_orientation_tag_turns_image_and_mask_alike(tag, tmp_path):
     assert image_size(path) == TURNS[tag](RAMP).shape[:2]
 
 
+@pytest.mark.parametrize("tag", TURNS)
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "I;16"])
+@pytest.mark.parametrize("compression", [None, "tiff_adobe_deflate"])
+def test_an_orientation_tag_turns_a_tiff(tag, mode, compression, tmp_path):
+    """By its path, where Pillow 13 maps pixels that are not packed and mistakes height for width, and in other ways."""
+    stored = RAMP[..., 0].astype(np.uint16) * 256 if mode == "I;16" else RAMP if mode == "RGB" else RAMP[..., 0]
+    image = Image.fromarray(stored)
+    if mode == "P":
+        image.putpalette([value // 3 for value in range(768)])
+    path = tmp_path / "turned.tif"
+    image.save(path, compression=compression, tiffinfo={0x0112: tag})
+    expected = TURNS[tag](RAMP if mode == "RGB" else np.repeat(RAMP[..., :1], 3, 2))
+    with Image.open(path) as opened:
+        for source in (path, path.read_bytes(), opened):
+            np.testing.assert_array_equal(read_image(source), expected)
+    assert image_size(path) == image_size(path.read_bytes()) == expected.shape[:2]
+    if mode in {"L", "P"}:
+        np.testing.assert_array_equal(read_mask(path, drawn=False), expected[..., 0])
+
+
 @pytest.mark.parametrize("kind", ["path", "string", "bytes", "pillow", "array"])
 def test_every_kind_of_source_gives_the_same_pixels(kind, tmp_path):
     path = picture(tmp_path / "a.png")
