@@ -242,7 +242,7 @@ def _unmapped(image: Image.Image, ours: ExitStack) -> Image.Image:
     path = getattr(image, "filename", "")
     if not (path and image.format == "TIFF" and getattr(image, "tile", None) and _on_its_side(image)):
         return image
-    file = ours.enter_context(Path(path).open("rb"))
+    file = ours.enter_context(Path(path).open("rb"))  # noqa: SIM115 - with `ours`
     again = ours.enter_context(Image.open(file))
     again.seek(image.tell())
     return again
