@@ -41,7 +41,12 @@ class Marks:
 
     @classmethod
     def of(
-        cls, shot: Shot, size_hw: tuple[int, int], name: str, max_pixels: int, valid_mask: NDArray[np.bool_] | None
+        cls,
+        shot: Shot,
+        size_hw: tuple[int, int],
+        name: str,
+        max_pixels: int,
+        valid_mask: NDArray[np.bool_] | None = None,
     ) -> "Marks":
         """Raises `InputError`s of reading a mask and `MaskError` where marks do not fit the image."""
         if shot.mask is None:

@@ -150,9 +150,9 @@ class MaskedImage:
 
         Raises the `InputError`s of reading a mask, and `MaskError`.
         """
-        found = np.zeros(self.size_hw, np.uint8)
+        found, valid = np.zeros(self.size_hw, np.uint8), valid_pixels(self.shots[0].image)
         for shot in self.shots:
-            mark = Marks.of(shot, self.size_hw, self.name, max_pixels)
+            mark = Marks.of(shot, self.size_hw, self.name, max_pixels, valid)
             if mark.labels is not None:
                 drawn = _class_labels(mark.labels, mark.wanted, classes)
                 found = np.where(drawn > 0, drawn, found)
