@@ -8,8 +8,10 @@ import pytest
 import kshot
 from kshot.cli import app
 from kshot.errors import SettingError
+from kshot.evaluation import load_result
 from kshot.io.images import read_mask
 from tests.support.commands import TOY, run
+from tests.support.disc_folders import make_discs
 from tests.support.film_folders import make_davis
 
 SMALL = ["--method", "density", "--refiner", "none"]
@@ -75,3 +77,12 @@ def test_sizes_that_cannot_be(support_folder: Path, image_folder: Path, more: li
     with pytest.raises(SettingError, match=told):
         app(more, standalone_mode=False)
     assert not Path("x.kshot").exists() and not Path("images-kshot").exists()
+
+
+def test_episodes_choose_their_own_size(tmp_path: Path) -> None:
+    root = make_discs(tmp_path / "discs")
+    chosen = ["--shot", "2", "--episodes", "2", "--workers", "1", "--cache", tmp_path / "cache", *SMALL]
+    run("eval", "folder", "--root", root, "-o", "runs", "--size", "auto", *chosen)
+    result = load_result(Path("runs/1way-2shot"))
+    assert result.settings["sizes"] == [432, 640, 864] and {row["size"] for row in result.rows} <= {432, 640, 864}
+    assert Path("runs/report.html").is_file()
