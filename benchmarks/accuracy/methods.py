@@ -12,9 +12,11 @@ import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 from benchmarks.accuracy import salience
 from benchmarks.settings import SETS, arguments, facts, figures, open_set, percent, write
+from kshot.backbones.base import DEFAULT as TINY
 from kshot.data.base import Dataset
 from kshot.evaluation import Result, evaluate
 from kshot.segmenter import Segmenter
@@ -51,6 +53,7 @@ class Arm(NamedTuple):
     settings: dict[str, Any]
     refiner: str = "edges"
     layers: tuple[str, ...] | None = None
+    crops: bool = True  # whether supports are seen from near
 
 
 KINDS = (Kind("hsnet", 1, 1), Kind("hsnet", 1, 5), Kind("fs-cs", 2, 1))
@@ -58,6 +61,7 @@ MORE_WAYS = (Kind("fs-cs", 2, 5), Kind("fs-cs", 5, 1))  # on demand
 ABLATION = (
     Arm("all parts", "auto", {}),
     *(Arm(f"without {part}", "auto", {part: False}) for part in PARTS),
+    Arm("without crops", "auto", {}, crops=False),
     Arm("without edges", "auto", {}, "none"),
     Arm("without several layers", "auto", {}, layers=("12",)),
 )
@@ -82,6 +86,8 @@ def main() -> None:
             for arm in arms:
                 if (arm.name, name, kind.name) in done or kind.way > len(data.classes):
                     continue
+                if arm.layers and Path(options.backbone).name == TINY:
+                    continue  # whose layers are part of it
                 report["rows"].append(_row(arm, name, kind, data, _run(arm, kind, data, options)))
                 print(_line(report["rows"][-1]), flush=True)
                 write(options.out, report)
@@ -96,7 +102,8 @@ def _run(arm: Arm, kind: Kind, data: Dataset, options: argparse.Namespace) -> Re
         size=options.size,
         layers=arm.layers,
     )
-    return run_episodes(segmenter, data, kind, options)
+    with mock.patch.object(segmenter.method.Task, "crops_supports", arm.crops and segmenter.method.Task.crops_supports):
+        return run_episodes(segmenter, data, kind, options)
 
 
 def run_episodes(segmenter: Segmenter, data: Dataset, kind: Kind, options: argparse.Namespace) -> Result:
