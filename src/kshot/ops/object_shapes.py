@@ -4,7 +4,11 @@
 2. Basins merge pair by pair, where the saddle between them is highest relative to the lower peak: a tree.
 3. Each node of the tree is one object or what its two children are, whichever is more like the known objects, pixel by
    pixel; dynamic programming finds the best cut (after Arteta et al., MICCAI 2012, section 2, who choose among nested
-   regions so; here the score of a region is not learned by an SVM but follows from few outlined objects).
+   regions so; here the score of a region is not learned by an SVM but follows from few outlined objects). No part of a
+   cut may be less like them than what is cut, so that nothing is chipped off.
+
+Since a region counts by its pixels, the known objects do too: their sizes are those that a pixel of them sees. Where
+they are of mixed sizes, most objects are small, and most pixels lie in large ones, which must not be cut into small ones.
 """
 
 import math
@@ -28,7 +32,7 @@ Box = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class ObjectShape:
-    """How large and how round the known objects of a class are."""
+    """How large and how round the known objects of a class are; means and deviations are over their pixels."""
 
     count: int
     """Objects that it was learned from; at least 1."""
@@ -38,6 +42,8 @@ class ObjectShape:
     solidity: float
     """Mean; see `measures.solidity`."""
     solidity_std: float
+    pixels: int = 1
+    """Of all of them, by which shapes are pooled."""
 
     @classmethod
     def of(cls, masks: Iterable[Crop]) -> "ObjectShape | None":
@@ -45,19 +51,24 @@ class ObjectShape:
         facts = np.array([[math.log(mask.sum()), solidity(mask)] for mask in masks if mask.any()])
         if not len(facts):
             return None
-        (area, solid), (area_std, solid_std) = facts.mean(0).tolist(), facts.std(0).tolist()
-        return cls(len(facts), area, area_std, solid, solid_std)
+        areas = np.exp(facts[:, 0])
+        mean = areas @ facts / areas.sum()
+        std = np.sqrt(areas @ (facts - mean) ** 2 / areas.sum())
+        (area, solid), (area_std, solid_std) = mean.tolist(), std.tolist()
+        return cls(len(facts), area, area_std, solid, solid_std, round(areas.sum()))
 
     @classmethod
     def pooled(cls, shapes: "Iterable[ObjectShape]") -> "ObjectShape | None":
         """The shape of all objects of several sets."""
-        rows = np.array([[s.count, s.log_area, s.log_area_std, s.solidity, s.solidity_std] for s in shapes])
-        if not len(rows):
+        known = list(shapes)
+        if not known:
             return None
-        counts, means, stds = rows[:, 0], rows[:, 1::2], rows[:, 2::2]
-        mean = counts @ means / counts.sum()
-        std = np.sqrt(counts @ (stds**2 + (means - mean) ** 2) / counts.sum())
-        return cls(int(counts.sum()), float(mean[0]), float(std[0]), float(mean[1]), float(std[1]))
+        means = np.array([[s.log_area, s.solidity] for s in known])
+        stds, pixels = np.array([[s.log_area_std, s.solidity_std] for s in known]), np.array([s.pixels for s in known])
+        mean = pixels @ means / pixels.sum()
+        std = np.sqrt(pixels @ (stds**2 + (means - mean) ** 2) / pixels.sum())
+        count = sum(s.count for s in known)
+        return cls(count, float(mean[0]), float(std[0]), float(mean[1]), float(std[1]), int(pixels.sum()))
 
     def likeness(self, area: int, solid: float) -> float:
         """0..1, how much like the known objects one is; more solid ones count as like. Falls slowly far away."""
@@ -85,6 +96,8 @@ class _Node:
     """Pixels times likeness of the best cut of it."""
     parts: tuple[tuple[int, ...], ...]
     """The basins of each object of that cut."""
+    least: float
+    """Likeness of the least like of them, 0..1."""
 
 
 def split_by_shape(inside: Crop, score: NDArray[np.float32] | None, shape: ObjectShape) -> Iterator[tuple[Box, Crop]]:
@@ -166,10 +179,11 @@ def _node(
 ) -> _Node:
     region = np.isin(basins[place], members)
     area = int(region.sum())
-    value, apart = area * shape.likeness(area, solidity(region)), sum(child.value for child in children)
-    if children and apart > value:
-        return _Node(members, place, area, apart, tuple(part for child in children for part in child.parts))
-    return _Node(members, place, area, value, (members,))
+    like, apart = shape.likeness(area, solidity(region)), sum(child.value for child in children)
+    least = min((child.least for child in children), default=0.0)
+    if least >= like and apart > area * like:
+        return _Node(members, place, area, apart, tuple(part for child in children for part in child.parts), least)
+    return _Node(members, place, area, area * like, (members,), like)
 
 
 def around(first: Box, second: Box) -> Box:

@@ -26,7 +26,9 @@ def ellipse(long: int, short: int) -> np.ndarray:
 def test_the_shape_is_that_of_the_objects() -> None:
     shape = ObjectShape.of([np.ones((4, 4), bool), np.ones((8, 8), bool), np.zeros((2, 2), bool)])
     assert shape is not None and (shape.count, shape.solidity, shape.solidity_std) == (2, 1, 0)
-    assert shape.log_area == pytest.approx(math.log(32)) and shape.log_area_std == pytest.approx(math.log(2))
+    # Of the 80 pixels 16 lie in an object of 16, and 64 in one of 64.
+    assert shape.log_area == pytest.approx(0.2 * math.log(16) + 0.8 * math.log(64)) and shape.pixels == 80
+    assert shape.log_area_std == pytest.approx(math.log(4) * 0.4)
     assert ObjectShape.of([]) is None and ObjectShape.pooled([]) is None
 
 
@@ -38,6 +40,7 @@ def test_pooled_sets_have_the_shape_of_all_their_objects() -> None:
     )
     assert parts is not None and whole is not None and parts.count == 4
     assert (parts.log_area, parts.log_area_std) == pytest.approx((whole.log_area, whole.log_area_std))
+    assert parts.pixels == whole.pixels == 9 + 25 + 81 + 16
 
 
 def test_what_one_object_is_like_decides_where_a_component_is_cut() -> None:
@@ -51,6 +54,13 @@ def test_a_long_object_stays_whole_though_it_is_large() -> None:
     long = ellipse(60, 14)
     assert len(list(split(long, None, "learned", shape=ObjectShape.of([long])))) == 1
     assert len(list(split(long, None, "learned", shape=ObjectShape.of([disc(5)])))) == 1  # no peaks to part it at
+
+
+def test_no_part_is_less_like_the_known_objects_than_the_whole_was() -> None:
+    """A knob on a disc is no object of its own, though the disc without it is the more like a disc."""
+    knob = disc(20, at=(40, 60)) | disc(7, at=(40, 84))
+    shape = ObjectShape.of([disc(20)] * 4)
+    assert len(list(split(knob, None, "learned", shape=shape))) == 1
 
 
 def test_without_a_known_object_the_way_out_is_named() -> None:
