@@ -1,5 +1,6 @@
 """Videos as sequences of images, decoded one after another. Needs the extra `video` (PyAV)."""
 
+import logging
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from kshot.errors import ImageReadError, ImageTooLargeError, OutputError, SettingError
 
+log = logging.getLogger(__name__)
 Item = TypeVar("Item")
+_MISSING_SECONDS, _MISSING_SHARE = 0.5, 0.1  # that a video may end before the time in its header; sound may be longer
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
 
 
@@ -56,8 +59,9 @@ def check_every(every: int) -> None:
 def frames(path: str | Path, every: int = 1) -> Iterator[VideoFrame]:
     """Frames 0, `every`, 2 `every`, ... of a video; one is in memory at a time, and a few in the decoder.
 
-    Raises `ImageReadError` without PyAV, for what is no video or holds no frames, and where a video is damaged, after
-    the frames that come before; `SettingError`.
+    A video that ends long before the time that its header says gives a warning in the log. Raises `ImageReadError`
+    without PyAV, for what is no video or holds no frames, and where a video is damaged, after the frames that come
+    before; `SettingError`.
     """
     check_every(every)
     name = str(path)
@@ -65,11 +69,17 @@ def frames(path: str | Path, every: int = 1) -> Iterator[VideoFrame]:
     number = -1
     try:
         with av.open(name) as file:
+            if not len(file.streams):
+                raise ImageReadError(f"{name}: an empty video, without a frame; record it again, or leave it out")
             if not file.streams.video:
                 raise ImageReadError(f"{name}: holds no images, only {_kinds(file)}; leave it out")
-            for number, decoded in enumerate(file.decode(file.streams.video[0])):
+            stream, last = file.streams.video[0], None
+            for number, decoded in enumerate(file.decode(stream)):
+                last = decoded.time
                 if number % every == 0:
                     yield VideoFrame(name, number, decoded)
+            if last is not None and (told := _cut_off(file, stream, last)):
+                log.warning("%s: %s; the %d frames before are kept", name, told, number + 1)
     except ImageReadError:
         raise
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -78,6 +88,18 @@ def frames(path: str | Path, every: int = 1) -> Iterator[VideoFrame]:
         raise ImageReadError(f"{name}: cannot be decoded{where} ({reason}); convert it, or leave it out") from error
     if number < 0:
         raise ImageReadError(f"{name}: a video without a frame that can be decoded; record it again, or leave it out")
+
+
+def _cut_off(file: Any, stream: Any, last: float) -> str:
+    """What to say of a video whose last frame, at `last` seconds, comes long before the end in its header; else ""."""
+    known = stream.duration is not None and stream.time_base
+    whole = float(stream.duration * stream.time_base) if known else (file.duration or 0) / 1e6
+    start = float((stream.start_time or 0) * (stream.time_base or 0))
+    shown = last - start + float(1 / stream.average_rate if stream.average_rate else 0)
+    missing = whole - shown
+    if missing <= max(_MISSING_SECONDS, _MISSING_SHARE * whole):
+        return ""
+    return f"seems cut off, it ends after {shown:.1f} of the {whole:.1f} seconds in its header"
 
 
 def frame_rate(path: Path | None) -> float | None:

@@ -8,7 +8,7 @@
    cut may be less like them than what is cut, so that nothing is chipped off.
 
 Since a region counts by its pixels, the known objects do too: their sizes are those that a pixel of them sees. Where
-they are of mixed sizes, most objects are small, and most pixels lie in large ones, which must not be cut into small ones.
+sizes are mixed most objects are small, and most pixels lie in large ones, which must not be cut into small ones.
 """
 
 import math

@@ -150,13 +150,25 @@ def test_what_is_no_film_is_one_failed_line(
     assert summary.failed == 1 and summary.failures[0]["input"] == "film.mp4" and says in summary.failures[0]["reason"]
 
 
-def test_a_film_without_frames_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "none.mkv"
+def test_a_film_that_ends_long_before_its_time_is_said_to_be_cut_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its decoder finds no fault: it takes the end of the file for the end of the film."""
+    path = film(tmp_path / "film.mkv", [draw(seed)[0] for seed in range(24)])
+    assert len(list(videos.frames(path))) == 24 and not caplog.text
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    kept = len(list(videos.frames(path)))
+    assert 0 < kept < 18 and "of the 2.4 seconds" in caplog.text and f"the {kept} frames before are kept" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["mkv", "mp4"])
+def test_a_film_without_frames_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"none.{kind}"
     with av.open(str(path), "w") as file:
         stream = file.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         file.start_encoding()
-    with pytest.raises(ImageReadError, match=r"none\.mkv: "):
+    with pytest.raises(ImageReadError, match=rf"none\.{kind}: .*(decoded|without a frame)"):
         list(videos.frames(path))
 
 
