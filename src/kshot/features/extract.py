@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,7 +35,8 @@ def extract_many(
     for indices in groups.values():
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
-            pixels = torch.stack([prepare(images[i], frames[i], backbone.spec) for i in batch])
+            prepared = [prepare(images[i], frames[i], backbone.spec)[None] for i in batch]
+            pixels = torch.cat(prepared) if len(prepared) > 1 else prepared[0]
             if backbone.device.type == "cuda":  # from pinned memory, so that the copy and the next batch overlap
                 pixels = pixels.pin_memory().to(backbone.device, non_blocking=True)
             found.update(zip(batch, _maps(backbone, pixels, [frames[i] for i in batch]), strict=True))
@@ -61,20 +61,23 @@ def extract_words(backbone: Backbone, words: Sequence[str]) -> FeatureMap:
 
 def prepare(image: NDArray[np.uint8], frame: Frame, spec: Spec) -> Tensor:
     """Normalised pixels (3, H, W) float32 of an image (h, w, 3) uint8, resized and padded to a frame."""
-    height, width = frame.inner_hw
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-    down, right = frame.padded_hw[0] - height, frame.padded_hw[1] - width
-    # One plane per colour: arithmetic on interleaved colours takes three times as long.
-    planes = np.stack([np.asarray(band) for band in resized.split()])  # (3, h, w) uint8
-    padded = torch.from_numpy(np.pad(planes, ((0, 0), (0, down), (0, right)), mode="edge"))
-    std = torch.tensor(spec.std_rgb)[:, None, None]
-    return padded.float().mul_(1 / (255 * std)).sub_(torch.tensor(spec.mean_rgb)[:, None, None] / std)
+    (height, width), std = frame.inner_hw, torch.tensor(spec.std_rgb)[:, None, None]
+    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    # On bytes torch resizes as Pillow does, but for one level of 255 here and there, in a quarter of the time.
+    resized = F.interpolate(pixels, (height, width), mode="bicubic", antialias=True)[0]
+    padded = torch.empty(3, *frame.padded_hw)
+    padded[:, :height, :width] = resized
+    padded[:, height:, :width] = padded[:, height - 1 : height, :width]
+    padded[:, :, width:] = padded[:, :, width - 1 : width]
+    return padded.mul_(1 / (255 * std)).sub_(torch.tensor(spec.mean_rgb)[:, None, None] / std)
 
 
 def _maps(backbone: Backbone, pixels: Tensor, frames: Sequence[Frame]) -> list[FeatureMap]:
     encoding = backbone.encode(pixels)
     # One memory layout, so that fresh features, cached ones and those of a task file give the same bits.
-    dense = F.normalize(encoding.dense.float(), dim=1).to("cpu").contiguous()
+    dense = encoding.dense.float()
+    lengths = dense.square().sum(1, keepdim=True).sqrt_()  # in half the time of torch's norm along this dimension
+    dense = (dense / lengths.clamp_(min=1e-12)).to("cpu").contiguous()
     return [
         FeatureMap(
             dense[i],

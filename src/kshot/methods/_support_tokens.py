@@ -11,7 +11,7 @@ from kshot.methods._supports import CORESET_TOKENS, MANY, Support, coreset_of, s
 from kshot.ops.coresets import coreset
 from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.pooling import token_sums
-from kshot.ops.similarity import DENSITY_FLOOR, for_products, vmf_means
+from kshot.ops.similarity import DENSITY_FLOOR, for_products, products_dtype, vmf_means
 
 _FLOOR = 1e-6
 
@@ -29,13 +29,23 @@ class SupportTokens(NamedTuple):
         return self._replace(tokens=for_products(self.tokens))
 
 
-# Of each image: the tokens that it was compared with last, kappa, and the result, which presence asks for again.
+# Of each image: its tokens as products want them, which several members of an ensemble ask for; and the tokens that it
+# was compared with last, kappa, and the result, which presence asks for again.
+_tokens: WeakKeyDictionary[FeatureMap, Tensor] = WeakKeyDictionary()
 _densities: WeakKeyDictionary[FeatureMap, tuple[ReferenceType[Tensor], float, Tensor]] = WeakKeyDictionary()
+
+
+def query_tokens(features: FeatureMap) -> Tensor:
+    """(q, c) an image's patch tokens, see `for_products`."""
+    found = _tokens.get(features)
+    if found is None or found.dtype != products_dtype():
+        found = _tokens[features] = for_products(features.tokens)
+    return found
 
 
 def densities(supports: SupportTokens, features: FeatureMap, kappa: float) -> Tensor:
     """(q, N+1) kernel densities of the background's and each class's support tokens around an image's patch tokens."""
-    found = vmf_means(for_products(features.tokens), supports.tokens, supports.labels, kappa)
+    found = vmf_means(query_tokens(features), supports.tokens, supports.labels, kappa)
     _densities[features] = ref(supports.tokens), kappa, found
     return found
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from kshot.methods import base
-from kshot.methods._support_tokens import SupportTokens, base_rates, log_ratios, stack_supports
+from kshot.methods._support_tokens import SupportTokens, base_rates, log_ratios, query_tokens, stack_supports
 from kshot.ops.geometry import FeatureMap
-from kshot.ops.similarity import cosines, for_products
+from kshot.ops.similarity import cosines_less_one
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Task(base.Task):
 
     def _score(self, features: FeatureMap) -> Tensor:
         tokens, labels = self.fitted
-        blocks = cosines(for_products(features.tokens), tokens)
-        shares = torch.cat([cosine.div_(self.settings.temperature).softmax(1) @ labels for cosine in blocks])
+        blocks = cosines_less_one(query_tokens(features), tokens, 1 / self.settings.temperature)
+        shares = torch.cat([block.float().softmax(1) @ labels for block in blocks])
         shares = shares / base_rates(labels) ** self.settings.balance
         logits: Tensor = log_ratios(shares).T.reshape(-1, *features.grid_hw)
         return logits

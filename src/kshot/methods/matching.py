@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from kshot.methods import base
-from kshot.methods._support_tokens import SupportTokens, base_rates, log_ratios, stack_supports
+from kshot.methods._support_tokens import SupportTokens, base_rates, log_ratios, query_tokens, stack_supports
 from kshot.ops.geometry import FeatureMap
-from kshot.ops.similarity import cosines, for_products
+from kshot.ops.similarity import cosines_less_one
 
 # The two directions multiply the same vectors in another order; equal cosines may differ by as much.
 _ROUNDING = 1e-5
+_ROWS = 128  # of cosines, which pass many times through the processor's cache
 
 
 @dataclass(frozen=True)
@@ -50,29 +51,45 @@ class Task(base.Task):
 
     def _score(self, features: FeatureMap) -> Tensor:
         tokens, labels = self.fitted
-        query, settings = for_products(features.tokens), self.settings
-        kth = _kth_cosines(tokens, query, settings.neighbours)  # (n,)
-        votes = torch.cat([_votes(cosine, kth, labels, settings) for cosine in cosines(query, tokens)])
+        query, settings = query_tokens(features), self.settings
+        neighbours = [_nearest(block, settings.neighbours)[0] for block in cosines_less_one(tokens, query)]
+        kth, values = torch.cat(neighbours), torch.cat([labels, torch.ones(len(labels), 1)], 1)
+        blocks = (rows for block in cosines_less_one(query, tokens) for rows in block.split(_ROWS))
+        votes = torch.cat([_votes(rows, kth, values, settings) for rows in blocks])
         votes = (votes + settings.smoothing) / base_rates(labels) ** settings.balance
         logits: Tensor = log_ratios(votes).T.reshape(-1, *features.grid_hw)
         return logits
 
 
-def _kth_cosines(tokens: Tensor, query: Tensor, neighbours: int) -> Tensor:
-    """(n,): the cosine of each support token (n, c) with its k-th nearest query token."""
-    return torch.cat([_kth_largest(cosine, neighbours) for cosine in cosines(tokens, query)])
+def _nearest(similar: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(b,) float32 the k-th largest of each row (b, n) of cosines less one, or its least, and (b,) the largest.
+
+    numpy finds them many times as fast as torch sorts. The bits of numbers below zero, read as integers, are the
+    larger, the lower the number is.
+    """
+    if similar.dtype == torch.bfloat16:
+        bits, place = similar.clamp(max=0).view(torch.int16).numpy().view(np.uint16), min(k, similar.shape[1]) - 1
+        first = np.partition(bits, place, axis=1)[:, : place + 1]
+        ends = torch.from_numpy(np.stack([first[:, -1], first.min(1)]).view(np.int16)).view(torch.bfloat16).float()
+    else:
+        place = max(0, similar.shape[1] - k)
+        first = np.partition(similar.numpy(), place, axis=1)[:, place:]
+        ends = torch.from_numpy(np.stack([first[:, 0], first.max(1)]))
+    kth, best = ends
+    return kth, best
 
 
-def _kth_largest(values: Tensor, k: int) -> Tensor:
-    """(b,) the k-th largest of each row (b, n), or its least; numpy finds it ten times as fast as torch sorts."""
-    place = max(0, values.shape[1] - k)
-    return torch.from_numpy(np.partition(values.numpy(), place, axis=1)[:, place])
+def _votes(similar: Tensor, kth: Tensor, values: Tensor, settings: Settings) -> Tensor:
+    """(b, N+1) votes that sum to at most 1, from cosines less one (b, n) of a block of query tokens.
 
-
-def _votes(cosine: Tensor, kth: Tensor, labels: Tensor, settings: Settings) -> Tensor:
-    """(b, N+1) votes that sum to at most 1, from the cosines (b, n) of a block of query tokens."""
-    far = cosine < _kth_largest(cosine, settings.neighbours)[:, None]
-    mutual = cosine >= kth - _ROUNDING
-    weights = cosine.sub_(cosine.amax(1, keepdim=True)).div_(settings.temperature).exp_().masked_fill_(far, 0.0)
-    weights = torch.where(mutual, settings.mutual_weight * weights, weights)
-    return weights @ labels / weights.sum(1, keepdim=True)
+    kth: (n,) of each support token with its k-th nearest query token. values: (n, N+2) labels, and ones.
+    """
+    own, best = (each[:, None] for each in _nearest(similar, settings.neighbours))
+    similar = similar.float()
+    # As numbers, not truth values, by which products are slow.
+    near, mutual = torch.empty_like(similar), torch.empty_like(similar)
+    torch.ge(similar, own, out=near)
+    torch.ge(similar, kth - _ROUNDING, out=mutual)
+    counts = mutual.mul_(settings.mutual_weight - 1).add_(1).mul_(near)
+    sums = similar.sub_(best).div_(settings.temperature).exp_().mul_(counts) @ values
+    return sums[:, :-1] / sums[:, -1:]

@@ -24,34 +24,41 @@ def vmf_means(queries: Tensor, supports: Tensor, weights: Tensor, kappa: float) 
 
     weights: (n, k) non-negative; a column that is all zero gives zero. Queries and supports are of unit length.
     """
-    total, supports = weights.sum(0).clamp(min=1e-6), for_products(supports)
-    blocks = (cosines_less_one(rows, supports, kappa) for rows in queries.split(_BLOCK))
-    return torch.cat([block.exp_() @ weights for block in blocks]) / total
+    total = weights.sum(0).clamp(min=1e-6)
+    blocks = cosines_less_one(queries, for_products(supports), kappa)
+    return torch.cat([weighted(block.exp_(), weights) for block in blocks]) / total
+
+
+def weighted(kernel: Tensor, values: Tensor) -> Tensor:
+    """(q, k) float32: values (n, k) under a kernel (q, n) of the precision that products have."""
+    return (kernel @ values.to(kernel.dtype)).float()
 
 
 def cosines(queries: Tensor, supports: Tensor, block: int = _BLOCK) -> Iterator[Tensor]:
-    """Cosines of queries (q, c) with supports (n, c), in blocks of rows (<= block, n)."""
-    for start in range(0, len(queries), block):
-        rows = queries[start : start + block]
-        yield cosines_less_one(rows, supports).add_(1) if _reduced.get() else rows.float() @ supports.float().T
+    """Cosines of queries (q, c) with supports (n, c), in float32 blocks of rows (<= block, n)."""
+    for found in cosines_less_one(queries, supports, block=block):
+        yield found.float().add_(1)
 
 
-def cosines_less_one(queries: Tensor, supports: Tensor, factor: float = 1.0) -> Tensor:
-    """(q, n) cosines of queries (q, c) with supports (n, c), less one, times a factor.
+def cosines_less_one(queries: Tensor, supports: Tensor, factor: float = 1.0, block: int = _BLOCK) -> Iterator[Tensor]:
+    """Cosines of queries (q, c) with supports (n, c), less one, times a factor, in blocks of rows (<= block, n).
 
-    The nearer to each other, the more exact.
+    In float32, or in bfloat16 where products are: the nearer to each other, the more exact.
     """
-    if not _reduced.get():
-        found = (queries.float() @ supports.float().T).sub_(1)
-        return found if factor == 1 else found.mul_(factor)
-    # Taken off before the result is rounded to bfloat16, which is the finer, the nearer to zero.
-    one = torch.ones(1, dtype=torch.bfloat16)
-    return torch.addmm(one, queries.bfloat16(), supports.bfloat16().T, beta=-factor, alpha=factor).float()
+    dtype = products_dtype()
+    supports, one = supports.to(dtype), torch.ones(1, dtype=dtype)
+    for rows in queries.to(dtype).split(block):  # one is taken off before the result is rounded
+        yield torch.addmm(one, rows, supports.T, beta=-factor, alpha=factor)
 
 
 def for_products(tokens: Tensor) -> Tensor:
     """Tokens (n, c) as products want them, converted once: those of supports meet every query, and a query many."""
-    return tokens.bfloat16() if _reduced.get() else tokens.contiguous()
+    return tokens.to(products_dtype()).contiguous()
+
+
+def products_dtype() -> torch.dtype:
+    """Of products of patch tokens, here and now: bfloat16 within `reduced_products`, else float32."""
+    return torch.bfloat16 if _reduced.get() else torch.float32
 
 
 @contextmanager

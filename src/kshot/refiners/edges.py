@@ -46,8 +46,9 @@ def refine(logits: Tensor, frame: Frame, image: NDArray[np.uint8], settings: Set
     coarse = to_pixels(logits[rows].clamp(-settings.limit, settings.limit), frame, small_hw)  # (n, sh, sw)
     patch = frame.patch * (small_hw[0] / frame.inner_hw[0] * small_hw[1] / frame.inner_hw[1]) ** 0.5
     radius = max(1, round(settings.radius * patch))
-    slope, offset = _coefficients(_grey(image, small_hw), coarse, radius, settings.epsilon)
-    guide = _grey(image, frame.size_hw)
+    grey = Image.fromarray(image).convert("L")
+    slope, offset = _coefficients(_values(grey, small_hw), coarse, radius, settings.epsilon)
+    guide = _values(grey, frame.size_hw)
     filtered = torch.addcmul(enlarge(offset, frame.size_hw), enlarge(slope, frame.size_hw), guide)
     weight = to_pixels(near, frame)
     for row, values in zip(rows, filtered, strict=True):
@@ -55,9 +56,9 @@ def refine(logits: Tensor, frame: Frame, image: NDArray[np.uint8], settings: Set
     return plain
 
 
-def _grey(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> Tensor:
-    """Grey values (h, w) in 0..1."""
-    return shrink(Image.fromarray(image).convert("L"), size_hw).float().div_(255)
+def _values(grey: Image.Image, size_hw: tuple[int, int]) -> Tensor:
+    """Grey values (h, w) in 0..1 of an image at a size."""
+    return shrink(grey, size_hw).float().div_(255)
 
 
 def _coefficients(guide: Tensor, planes: Tensor, radius: int, epsilon: float) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from kshot.methods._support_tokens import soft_ious
 from kshot.methods.base import Support
-from kshot.methods.density import QueryAffinity, Settings
+from kshot.methods.density import PooledTokens, QueryAffinity, Settings
 from kshot.ops.geometry import FeatureMap, coverage
-from kshot.ops.similarity import vmf_means
+from kshot.ops.similarity import for_products, vmf_means
 
 _BACKGROUND_QUANTILE = 0.2  # patches of an image below it are taken not to show the class
 # Of the softmax over IoUs; halved or doubled, it moves no development set by half a point (see `ensemble`).
@@ -49,7 +49,7 @@ class CycleConsistency:
 
     def __init__(self, support: Support, way: int, penalty: float, settings: Settings):
         self.penalty, self.settings = penalty, settings
-        self.tokens = support.features.tokens.contiguous()
+        self.tokens = for_products(support.features.tokens)
         self.mask, self.valid_mask = support.masks[way].flatten(), support.valid_mask.flatten()
         self.affinity = QueryAffinity(support.features, settings)
 
@@ -65,7 +65,7 @@ class CycleConsistency:
 
     def ious(self, features: FeatureMap, masks: Tensor) -> Tensor:
         """(t,) IoU of the support's mask with what each of the query's masks (q, t) finds in the support."""
-        query = QueryAffinity(features, self.settings)
+        query = PooledTokens(features, self.settings)
         inside = query.labels(masks.float())  # (r, t)
         labels = torch.stack([query.sizes[:, None] - inside, inside], 2)  # (r, t, 2)
         means = vmf_means(self.tokens, query.keys, labels.flatten(1), self.settings.kappa)  # (s, 2t)
