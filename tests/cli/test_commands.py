@@ -142,6 +142,8 @@ def test_supports_on_the_command_line(prompts: list[str], image_folder: Path) ->
         (["--support", "s.png", "--method", "atuo"], "Did you mean 'auto'"),
         (["--support", "s.png", "--engine", "moon"], "choices: local, ray"),
         (["--support", "s.png", "--shard", "3"], "expected I/N"),
+        (["--support", "s.png", "--batch-size", "0"], "expected a number from 1 on, or auto"),
+        (["--support", "s.png", "--batch-size", "4", "--tile", "64"], "encoded one by one"),
         (["--support", "s.png", "--format", "bmp"], "no format is called 'bmp'"),
         (
             ["--support", "s.png", "--format", "support-yaml"],

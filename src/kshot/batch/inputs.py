@@ -75,7 +75,8 @@ class Inputs:
     """The images of a run, in order; with `watch` the iteration never ends, but waits for new images.
 
     skip: resolved paths of images to leave out. every: of a video each `every`-th frame is an image. The pages or
-    frames of a file are counted when it is reached, so the length grows. given: {name: stem} of images of earlier runs.
+    frames of a file are counted when it is reached, so the length grows. `planned` counts the files of all shards,
+    without a limit; 0 with `watch`. given: {name: stem} of images of earlier runs.
     Raises `InputError` when there is no image, except with `watch`, and `SettingError`.
     """
 
@@ -95,7 +96,8 @@ class Inputs:
         self._given = dict(given or {})
         self.images, self.out, self.limit, self.watch = images, out, limit, watch
         self.shard, self.skip, self.every = shard, skip, every
-        self.files = [] if watch else self._wanted(plan(images, out, self._given))
+        planned = [] if watch else plan(images, out, self._given)
+        self.files, self.planned = self._wanted(planned), len(planned)
         self.given, self.left = 0, len(self.files)
         # While watching: date and size of files that may be on their way, and when they were seen so first.
         self._unsettled: dict[str, tuple[tuple[int, int], float]] = {}

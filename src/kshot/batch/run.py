@@ -20,6 +20,7 @@ from kshot.annotations.model import Export, as_objects
 from kshot.annotations.statistics import MASKS
 from kshot.batch.films import FilmPredictor, Films, with_earlier_frames
 from kshot.batch.inputs import Images, Input, Inputs, Shard, common_root, roots_of
+from kshot.batch.lanes import Lanes, lane_count
 from kshot.batch.large_images import LargeImages, predict_tiled
 from kshot.batch.object_table import check_table, to_table
 from kshot.batch.protection import check_replaced, entries_of
@@ -51,6 +52,7 @@ Engine = Callable[[Iterable[Input | None], Stages, int | None], Generator[ImageR
 ValidMask = NDArray[np.bool_] | None
 _MOST_WORKERS = 4
 _GPU_BATCH = 8
+_LANE_VALUES = 2**27  # scores of all images that are inferred at once, half a gigabyte
 
 
 def on_this_machine(inputs: Iterable[Input | None], stages: Stages, workers: int | None) -> Generator[ImageResult]:
@@ -59,7 +61,17 @@ def on_this_machine(inputs: Iterable[Input | None], stages: Stages, workers: int
         workers = min(stages.batch, core_count())
     elif workers is None:  # the inference keeps all cores busy by itself, and one reader feeds several of them
         workers = max(1, min(_MOST_WORKERS, core_count() // 4))
-    return overlapped(inputs, stages.read, stages.infer, stages.write, workers, stages.encode, stages.batch)
+    return overlapped(
+        inputs,
+        stages.read,
+        stages.infer,
+        stages.write,
+        workers,
+        stages.encode,
+        stages.batch,
+        Lanes(stages.lanes),
+        stages.is_alone,
+    )
 
 
 @dataclass
@@ -140,7 +152,7 @@ def label_folder(
     By default 5, or 0 with tiles. Where it is given, pages of a TIFF count as slices of a stack, with the same memory.
     sequence: all images are frames of one film, or slices of one stack, in the order of their names.
     workers: threads that read, and as many that write, beside the inference; 0 does one thing after another; None takes
-    one for every four cores, beside a GPU more.
+    one for every four cores, beside a GPU more. On a CPU the images of a larger folder are inferred several at once.
     batch: images of one shape that are encoded together; None takes 8 on a GPU, and 1 on a CPU, which gains nothing.
     engine: who does it; `ray_engine.on_ray` spreads the images over a cluster, whose actors `workers` counts then; None
     takes what the cluster has.
@@ -183,7 +195,7 @@ def label_folder(
         **(notes or {}),
     }
     film = FilmPredictor(segmenter, FrameMemory(task, films.frames), films)
-    stages = _stages(film, tiling, writers, out.resolve(), thresholds, least, batch)
+    stages = _stages(film, tiling, writers, out.resolve(), thresholds, least, batch, inputs.planned)
     summary = Summary(str(out))
     check_replaced(
         out,
@@ -247,6 +259,7 @@ def _stages(
     thresholds: Thresholds,
     least: LeastPixels,
     batch: int | None,
+    images: int,
 ) -> Stages:
     segmenter, task = film.segmenter, film.memory.task
     predict: Predict = partial(_tiled, segmenter, task, tiling) if tiling else partial(_whole, film)
@@ -261,6 +274,8 @@ def _stages(
         on_gpu=on_gpu,
         features_of=None if tiling else partial(segmenter.features_of, size=task.feature_spec.size),
         batch=(_GPU_BATCH if on_gpu else 1) if batch is None else batch,
+        lanes=1 if on_gpu or film.films.sequence or tiling else lane_count(images),
+        lane_pixels=_LANE_VALUES // (len(task.classes) + 1),
     )
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kshot.annotations.statistics import record_of
 from kshot.batch.inputs import Input
+from kshot.batch.lanes import Lanes
 from kshot.batch.large_images import LargeImages
 from kshot.errors import KshotError, OutputError
 from kshot.formats.base import Format, ImageWriter
@@ -96,6 +97,10 @@ class Stages:
     """Encodes several images at once."""
     batch: int = 1
     """How many."""
+    lanes: int = 1
+    """How many images may be inferred at once, see `Lanes`."""
+    lane_pixels: int = 2**26
+    """Pixels of all images that are inferred at once, at most; larger ones are inferred alone."""
 
     def read(self, source: Input) -> ImageResult:
         """Read and decode the image; what is wrong with it goes into the record."""
@@ -142,6 +147,12 @@ class Stages:
                 result.record |= self.large_images.label(result.source, result.page)
         return result
 
+    def is_alone(self, result: ImageResult) -> bool:
+        """Whether an image is inferred after all before it and before all that follow: a frame, or a large one."""
+        if result.image is None or result.source.is_page_or_frame:
+            return True
+        return result.image.shape[0] * result.image.shape[1] * self.lanes > self.lane_pixels
+
     def write(self, result: ImageResult) -> ImageResult:
         """Write the masks in all formats. Raises `OutputError` when the disk takes no more."""
         if result.prediction is not None and not result.source.done:
@@ -177,53 +188,74 @@ def overlapped(
     workers: int = 1,
     encode: Callable[[Sequence[Made]], None] | None = None,
     batch: int = 1,
+    lanes: Lanes | None = None,
+    is_alone: Callable[[Made], bool] = lambda _: False,
 ) -> Generator[Made]:
     """`write(infer(read(item)))` of each item, in their order.
 
-    encode: called before `infer` with `batch` items that are read, fewer at the end.
+    encode: called before `infer` with `batch` items that are read, fewer at the end. lanes: threads that infer several
+    items at once, but for those of which `is_alone` says otherwise.
 
-    `infer` runs in the caller's thread, one item at a time, because it keeps all cores (or the GPU) busy by itself;
-    `workers` threads read and as many write beside it, and never more than `workers` items, and a batch, wait between
-    two stages, so memory does not grow with the items. 0 does one stage after the other, unless there are batches. A
-    None among the items says that the next may take long: what is on its way is finished first. Whatever a stage raises
-    ends the iteration.
+    Otherwise `infer` runs in the caller's thread, one item at a time, because it keeps all cores (or the GPU) busy by
+    itself; `workers` threads read and as many write beside it, and never more than `workers` items, and a batch, wait
+    between two stages, so memory does not grow with the items. 0 does one stage after the other, unless there are
+    batches. A None among the items says that the next may take long: what is on its way is finished first. Whatever a
+    stage raises ends the iteration.
     """
     encode = encode if batch > 1 else None
     if workers == 0 and encode is None:
         yield from (write(infer(read(item))) for item in items if item is not None)
         return
-    workers = max(1, workers)
+    workers, lanes = max(1, workers), lanes or Lanes(1)
     readers = ThreadPoolExecutor(workers, "kshot-read")
     writers = ThreadPoolExecutor(workers, "kshot-write")
     reading: deque[Future[Made]] = deque()
+    inferring: deque[Future[Made]] = deque()
     writing: deque[Future[Made]] = deque()
 
     def finished(at_most: int) -> Iterator[Made]:
         while writing and (len(writing) > at_most or writing[0].done()):
             yield writing.popleft().result()
 
+    def written(made: Made) -> Iterator[Made]:
+        # Room is made before the next is handed over: a prediction is far larger than its image.
+        yield from finished(workers)
+        writing.append(writers.submit(write, made))
+
+    def inferred(at_most: int) -> Iterator[Made]:
+        while len(inferring) > at_most:
+            yield from written(inferring.popleft().result())
+
     def moved(at_most: int) -> Iterator[Made]:
         while len(reading) > at_most:
             group = [reading.popleft().result() for _ in range(min(batch, len(reading)))]
             if encode is not None:
                 encode(group)
-            for made in map(infer, group):
-                # Room is made before the next is handed over: a prediction is far larger than its image.
-                yield from finished(workers)
-                writing.append(writers.submit(write, made))
+            for made in group:
+                if lanes.count > 1 and not is_alone(made):
+                    inferring.append(lanes.submit(infer, made))
+                    yield from inferred(lanes.count)
+                else:
+                    yield from inferred(0)
+                    with lanes.all_threads():
+                        result = infer(made)
+                    yield from written(result)
 
     try:
         for item in items:
             if item is None:
                 yield from moved(0)
+                yield from inferred(0)
                 yield from finished(0)
             else:
                 reading.append(readers.submit(read, item))
                 yield from moved(workers + batch - 1)
         yield from moved(0)
+        yield from inferred(0)
         yield from finished(0)
     finally:
         readers.shutdown(cancel_futures=True)
+        lanes.close()
         writers.shutdown(cancel_futures=True)
 
 

@@ -193,6 +193,8 @@ def _keywords(run: o.Run, format: str, shapes: o.Shapes) -> dict[str, Any]:
     how |= {name: getattr(run, name) for name in ("every", "memory", "sequence")}
     how |= {"formats": parsing.parse_formats(format), "export": shapes.export()}
     shard, workers = parsing.parse_shard(run.shard), parsing.parse_workers(run.workers)
+    how["batch"] = parsing.parse_batch_size(run.batch_size)
+    _check_batches(run, how["batch"])
     from kshot.batch import Shard, ray_engine
     from kshot.features.tiles import Tiling
 
@@ -211,3 +213,11 @@ def _keywords(run: o.Run, format: str, shapes: o.Shapes) -> dict[str, Any]:
 def _command_without(*flags: str) -> str:
     """The command that was typed, without these flags."""
     return shlex.join(["kshot", *(part for part in sys.argv[1:] if part not in flags)])
+
+
+def _check_batches(run: o.Run, batch: int | None) -> None:
+    """Raise `SettingError` for a batch that no image could join: it would be taken and do nothing."""
+    alone = {"--tile": run.tile is not None, "--sequence": run.sequence, "--engine ray": run.engine == "ray"}
+    given = [option for option, is_given in alone.items() if is_given]
+    if given and batch is not None and batch > 1:
+        raise SettingError(f"--batch-size {batch} with {given[0]}: its images are encoded one by one; leave it out")

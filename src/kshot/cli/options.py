@@ -298,6 +298,9 @@ class Run:
     workers: Annotated[
         str, _run("Threads that read, and that write; actors of Ray: a number, or auto.", env="WORKERS")
     ] = "auto"
+    batch_size: Annotated[
+        str, _run("Images of one shape that are encoded together: a number, or auto: 8 on a GPU, 1 on a CPU.")
+    ] = "auto"
     engine: Annotated[str, _run("local, or ray: a Ray cluster, see RAY_ADDRESS.", env="ENGINE")] = "local"
     shard: Annotated[str | None, _run("One part of the images, e.g. 2/4, for several machines.")] = None
     dry_run: Annotated[bool, _run("Say what would be done, and stop.", "--dry-run")] = False

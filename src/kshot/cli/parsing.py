@@ -101,10 +101,19 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 
 def parse_workers(text: str) -> int | None:
     """A number from 0 on; None for "auto"."""
+    return _number_or_auto("--workers", text, 0)
+
+
+def parse_batch_size(text: str) -> int | None:
+    """A number from 1 on; None for "auto"."""
+    return _number_or_auto("--batch-size", text, 1)
+
+
+def _number_or_auto(option: str, text: str, least: int) -> int | None:
     if text == "auto":
         return None
-    if not text.isdecimal():
-        raise SettingError(f"--workers {text}: expected a number from 0 on, or auto")
+    if not text.isdecimal() or int(text) < least:
+        raise SettingError(f"{option} {text}: expected a number from {least} on, or auto")
     return int(text)
 
 
