@@ -151,7 +151,8 @@ class Stages:
         """Whether an image is inferred after all before it and before all that follow: a frame, or a large one."""
         if result.image is None or result.source.is_page_or_frame:
             return True
-        return result.image.shape[0] * result.image.shape[1] * self.lanes > self.lane_pixels
+        height, width = result.image.shape[:2]
+        return bool(height * width * self.lanes > self.lane_pixels)
 
     def write(self, result: ImageResult) -> ImageResult:
         """Write the masks in all formats. Raises `OutputError` when the disk takes no more."""
