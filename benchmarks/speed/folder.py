@@ -2,9 +2,9 @@
 
     python -m benchmarks.speed.folder --images 100 1000 --workers 0 1 2 --out benchmarks/results/folder.json
 
-The inference alone is `predict` on images that are decoded already, one after another, nothing written; a run on several
-cores infers several at once and may be faster. They are timed by turns, so that a busy machine slows both; the ratio
-counts, not the seconds.
+The inference alone is `predict` on images that are decoded already, one after another, and nothing is written; a run on
+several cores infers several at once and may be faster. They are timed by turns, so that a busy machine slows both; the
+ratio counts, not the seconds.
 """
 
 import argparse
