@@ -12,13 +12,14 @@ sizes are mixed most objects are small, and most pixels lie in large ones, which
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kshot.ops.hulls import Hull
 from kshot.ops.measures import solidity
 
 # Peaks are kept apart unless the saddle between them is this close to the lower one: many basins, to merge later.
@@ -88,22 +89,22 @@ class ObjectShape:
 class _Node:
     """A region of the tree."""
 
-    basins: tuple[int, ...]
-    place: Box
-    """Around it."""
     area: int
+    peak: float
+    """The highest of its pixels."""
     value: float
     """Pixels times likeness of the best cut of it."""
-    parts: tuple[tuple[int, ...], ...]
-    """The basins of each object of that cut."""
     least: float
-    """Likeness of the least like of them, 0..1."""
+    """Likeness of the least like object of that cut, 0..1."""
+    children: tuple[int, ...] = ()
+    """The two nodes that the best cut is that of; without, it is one object."""
 
 
 def split_by_shape(inside: Crop, score: NDArray[np.float32] | None, shape: ObjectShape) -> Iterator[tuple[Box, Crop]]:
     """The objects of one component (h, w), each as its box in it and its mask there; score: (h, w) in 0..1.
 
-    Time and memory grow with the objects, not with their square: ten thousand may touch in one component.
+    Time and memory grow with the basins and the pixels, not with their square: ten thousand objects, and as many
+    fragments of a ragged mask, may touch in one component.
     """
     from scipy.ndimage import find_objects
 
@@ -112,9 +113,7 @@ def split_by_shape(inside: Crop, score: NDArray[np.float32] | None, shape: Objec
         yield (slice(0, inside.shape[0]), slice(0, inside.shape[1])), inside
         return
     basins, height = _basins(inside, score)
-    owners = np.zeros(basins.max() + 1, np.int32)
-    for number, part in enumerate(_best_cut(basins, height, shape), start=1):
-        owners[list(part)] = number
+    owners = _best_cut(basins, height, shape)
     numbers = owners[basins]
     for number, place in enumerate(find_objects(numbers), start=1):
         yield place, numbers[place] == number
@@ -137,53 +136,83 @@ def _basins(inside: Crop, score: NDArray[np.float32] | None) -> tuple[NDArray[np
     return basins[1:-1, 1:-1], height[1:-1, 1:-1]
 
 
-def _best_cut(
-    basins: NDArray[np.int32], height: NDArray[np.float64], shape: ObjectShape
-) -> tuple[tuple[int, ...], ...]:
-    """The basins of each object."""
-    from scipy.ndimage import find_objects, maximum
+def _best_cut(basins: NDArray[np.int32], height: NDArray[np.float64], shape: ObjectShape) -> NDArray[np.int32]:
+    """(n + 1,) the number from 1 of the object that each basin is of, and 0 for the background.
 
-    places = dict(enumerate(find_objects(basins), start=1))
-    peaks = dict(zip(places, np.atleast_1d(maximum(height, basins, list(places))).tolist(), strict=True))
-    nodes = {index: _node(basins, (index,), place, shape) for index, place in places.items()}
-    saddles: dict[int, dict[int, float]] = {index: {} for index in nodes}
-    queue = list[tuple[float, int, int]]()
+    A pair waits in the queue by its saddle. When its turn comes, its basins may lie in nodes that are higher and newer,
+    so that its turn is a later one, and it waits again. So no join looks at all neighbours of what it joins, nor at its
+    pixels: a node of most of the image may take in thousands of fragments.
+    """
+    nodes, hulls = _leaves(basins, height, shape)  # basins, then joins in their order; hulls of outermost nodes alone
+    holder, parents = list(range(len(nodes))), [-1] * len(nodes)
 
-    def meet(one: int, other: int, saddle: float) -> None:
-        saddles[one][other] = saddles[other][one] = saddle
-        if not shape.too_large(nodes[one].area, nodes[other].area):
-            heappush(queue, (-saddle / min(peaks[one], peaks[other]), one, other))
+    def outermost(index: int) -> int:
+        while holder[index] != index:
+            holder[index] = index = holder[holder[index]]
+        return index
 
-    for (one, other), saddle in _saddles(basins, height).items():
-        meet(one, other, saddle)
+    def turn(saddle: float, one: int, other: int) -> tuple[float, int, int, float]:
+        return -saddle / min(nodes[one].peak, nodes[other].peak), min(one, other), max(one, other), saddle
+
+    queue = [turn(saddle, one - 1, other - 1) for saddle, one, other in _saddles(basins, height)]
+    heapify(queue)
     while queue:
-        _, first, second = heappop(queue)
-        if first not in nodes or second not in nodes:
+        due = heappop(queue)
+        one, other = outermost(due[1]), outermost(due[2])
+        if one == other or shape.too_large(nodes[one].area, nodes[other].area):
             continue
-        joined, children = len(saddles) + 1, (nodes.pop(first), nodes.pop(second))
-        place = around(children[0].place, children[1].place)
-        nodes[joined] = _node(basins, children[0].basins + children[1].basins, place, shape, children)
-        peaks[joined], saddles[joined] = max(peaks[first], peaks[second]), {}
-        others = (saddles[first].keys() | saddles[second].keys()) & nodes.keys()
-        for other in sorted(others):
-            meet(other, joined, max(saddles[first].get(other, 0.0), saddles[second].get(other, 0.0)))
-    return tuple(part for node in nodes.values() for part in node.parts)
+        if (now := turn(due[3], one, other)) != due:
+            heappush(queue, now)
+            continue
+        number = len(nodes)
+        hulls[number] = hulls.pop(one).joined(hulls.pop(other))
+        nodes.append(_joined(nodes, (one, other), hulls[number], shape))
+        holder[one] = holder[other] = parents[one] = parents[other] = number
+        holder.append(number)
+        parents.append(-1)
+    return np.array([0, *_numbered(nodes, parents)[: basins.max()]], np.int32)
 
 
-def _node(
-    basins: NDArray[np.int32],
-    members: tuple[int, ...],
-    place: Box,
-    shape: ObjectShape,
-    children: tuple[_Node, ...] = (),
-) -> _Node:
-    region = np.isin(basins[place], members)
-    area = int(region.sum())
-    like, apart = shape.likeness(area, solidity(region)), sum(child.value for child in children)
-    least = min((child.least for child in children), default=0.0)
+def _leaves(
+    basins: NDArray[np.int32], height: NDArray[np.float64], shape: ObjectShape
+) -> tuple[list[_Node], dict[int, Hull]]:
+    """A node and a hull for each basin."""
+    from scipy.ndimage import maximum
+
+    areas = np.bincount(basins.ravel())[1:].tolist()
+    peaks = np.atleast_1d(maximum(height, basins, range(1, len(areas) + 1))).tolist()
+    hulls = dict(enumerate(Hull.of_each(basins)))
+    nodes = []
+    for area, peak, hull in zip(areas, peaks, hulls.values(), strict=True):
+        like = shape.likeness(area, area / hull.area)
+        nodes.append(_Node(area, peak, area * like, like))
+    return nodes, hulls
+
+
+def _joined(nodes: Sequence[_Node], children: tuple[int, int], hull: Hull, shape: ObjectShape) -> _Node:
+    first, second = (nodes[child] for child in children)
+    area, peak = first.area + second.area, max(first.peak, second.peak)
+    like, apart = shape.likeness(area, area / hull.area), first.value + second.value
+    least = min(first.least, second.least)
     if least >= like and apart > area * like:
-        return _Node(members, place, area, apart, tuple(part for child in children for part in child.parts), least)
-    return _Node(members, place, area, area * like, (members,), like)
+        return _Node(area, peak, apart, least, children)
+    return _Node(area, peak, area * like, like)
+
+
+def _numbered(nodes: Sequence[_Node], parents: Sequence[int]) -> list[int]:
+    """The number from 1 of the object that each node lies in; 0 for those of several. parents: -1 for none."""
+    numbers, count = [0] * len(nodes), 0
+    open_ones = [index for index in reversed(range(len(nodes))) if parents[index] < 0]
+    while open_ones:
+        index = open_ones.pop()
+        open_ones += reversed(nodes[index].children)
+        if not nodes[index].children:
+            count += 1
+            numbers[index] = count
+    for index in reversed(range(len(nodes))):
+        if parents[index] >= 0 and not numbers[index]:
+            numbers[index] = numbers[parents[index]]
+    return numbers
 
 
 def around(first: Box, second: Box) -> Box:
@@ -192,11 +221,11 @@ def around(first: Box, second: Box) -> Box:
     return rows, columns
 
 
-def _saddles(basins: NDArray[np.int32], height: NDArray[np.float64]) -> dict[tuple[int, int], float]:
-    """{pair of neighbouring basins: the highest of their common border's pixels, the lower one of two}."""
-    found: dict[tuple[int, int], float] = {}
+def _saddles(basins: NDArray[np.int32], height: NDArray[np.float64]) -> Iterator[tuple[float, int, int]]:
+    """The highest of the common border's pixels, the lower one of two, of each pair of neighbouring basins."""
+    pairs, lows = list[NDArray[np.int64]](), list[NDArray[np.float64]]()
     down, across = slice(1, None), slice(None, -1)
-    whole = slice(None)
+    whole, count = slice(None), int(basins.max()) + 1
     for one, two in (
         ((across, whole), (down, whole)),
         ((whole, across), (whole, down)),
@@ -205,8 +234,9 @@ def _saddles(basins: NDArray[np.int32], height: NDArray[np.float64]) -> dict[tup
     ):
         a, b = basins[one], basins[two]
         met = (a != b) & (a > 0) & (b > 0)
-        low = np.minimum(height[one], height[two])[met]
-        for pair, saddle in zip(np.sort(np.stack([a[met], b[met]], 1)).tolist(), low.tolist(), strict=True):
-            key = (pair[0], pair[1])
-            found[key] = max(found.get(key, 0.0), saddle)
-    return found
+        pairs.append(np.minimum(a, b)[met].astype(np.int64) * count + np.maximum(a, b)[met])
+        lows.append(np.minimum(height[one], height[two])[met])
+    found, own = np.unique(np.concatenate(pairs), return_inverse=True)
+    saddles = np.zeros(len(found))
+    np.maximum.at(saddles, own, np.concatenate(lows))
+    return zip(saddles.tolist(), *(side.tolist() for side in np.divmod(found, count)), strict=True)

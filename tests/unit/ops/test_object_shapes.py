@@ -1,6 +1,8 @@
 """Objects that touch come apart where their parts are more like known objects than the whole is."""
 
+import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from kshot.errors import SettingError
+from kshot.ops import object_shapes
 from kshot.ops.components import split
+from kshot.ops.measures import solidity
 from kshot.ops.object_shapes import ObjectShape
 
 
@@ -83,6 +87,87 @@ def test_ten_thousand_touching_objects_come_apart() -> None:
     one = disc(6, (11, 11), (5, 5)) | np.eye(11, dtype=bool)
     found = list(split(np.tile(one, (100, 100)), None, "learned", shape=ObjectShape.of([one] * 5)))
     assert len(found) == 10_000 and sum(crop.nbytes for _, crop in found) < 2 * 121 * 10_000
+
+
+def test_ten_thousand_ragged_objects_come_apart() -> None:
+    """Holes and noisy scores make several basins of each object, and thin lines join all of them."""
+    rng = np.random.default_rng(0)
+    one = disc(6, (14, 14), (7, 7))
+    one[7] = one[:, 7] = True
+    mask = np.tile(one, (100, 100))
+    score = rng.uniform(0.5, 1, mask.shape).astype(np.float32)
+    mask &= rng.random(mask.shape) < 0.98
+    numbers = np.zeros(mask.shape, int)
+    for number, (place, crop) in enumerate(split(mask, score, "learned", shape=ObjectShape.of([disc(6)])), start=1):
+        numbers[place][crop] = number
+    each = numbers.reshape(100, 14, 100, 14).swapaxes(1, 2)[:, :, one].reshape(10_000, -1)
+    discs = {int(np.bincount(own[own > 0]).argmax()) for own in each}
+    assert len(discs) == 10_000 and numbers.max() < 10_050
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    mask=arrays(np.bool_, st.tuples(st.integers(1, 16), st.integers(1, 16)), elements=st.integers(0, 3).map(bool)),
+    steps=st.integers(0, 3),
+    area=st.integers(1, 60),
+    std=st.floats(0, 0.8),
+    seed=st.integers(0, 9),
+)
+def test_the_cut_is_that_of_the_definition(mask: np.ndarray, steps: int, area: int, std: float, seed: int) -> None:
+    """Pair by pair, of all pairs each time, with the pixels of each node; scores of few steps have many ties."""
+    shape = ObjectShape(1, math.log(area), std, 0.9, 0.1)
+    score = np.random.default_rng(seed).integers(1, steps + 2, mask.shape).astype(np.float32) / (steps + 1)
+    basins, height = object_shapes._basins(mask, score)
+    if not mask.any():
+        return
+    owners = object_shapes._best_cut(basins, height, shape)
+    assert [np.flatnonzero(owners == n).tolist() for n in range(1, owners.max() + 1)] == cut_slowly(
+        basins, height, shape
+    )
+
+
+def cut_slowly(basins: np.ndarray, height: np.ndarray, shape: ObjectShape) -> list[list[int]]:
+    """The basins of each object, by the definition."""
+    nodes = [{"in": [n], "cut": [[n]], "parts": []} for n in range(1, basins.max() + 1)]
+    live = list(range(len(nodes)))
+    while True:
+        for node in nodes:
+            judge(node, basins, height, shape)
+        pairs = [
+            (-saddle / min(nodes[a]["peak"], nodes[b]["peak"]), a, b)
+            for a, b in itertools.combinations(live, 2)
+            if (saddle := border(nodes[a]["mask"], nodes[b]["mask"], height))
+            and not shape.too_large(int(nodes[a]["mask"].sum()), int(nodes[b]["mask"].sum()))
+        ]
+        if not pairs:
+            return [sorted(part) for index in live for part in nodes[index]["cut"]]
+        _, a, b = min(pairs)
+        live = [index for index in live if index not in (a, b)] + [len(nodes)]
+        nodes.append({"in": nodes[a]["in"] + nodes[b]["in"], "parts": [nodes[a], nodes[b]]})
+
+
+def judge(node: dict[str, Any], basins: np.ndarray, height: np.ndarray, shape: ObjectShape) -> None:
+    if "mask" in node:
+        return
+    mask = node["mask"] = np.isin(basins, node["in"])
+    node["peak"], like = height[mask].max(), shape.likeness(int(mask.sum()), solidity(mask))
+    node["least"], node["value"], node["cut"] = like, mask.sum() * like, [node["in"]]
+    least = min((part["least"] for part in node["parts"]), default=0.0)
+    value = sum(part["value"] for part in node["parts"])
+    if least >= like and value > node["value"]:
+        node["least"], node["value"] = least, value
+        node["cut"] = [own for part in node["parts"] for own in part["cut"]]
+
+
+def border(one: np.ndarray, other: np.ndarray, height: np.ndarray) -> float:
+    """The highest saddle between two regions; 0 where they do not touch."""
+    found = 0.0
+    padded, high = np.pad(other, 1), np.pad(height, 1)
+    for row, column in np.ndindex(3, 3):
+        place = slice(row, row + one.shape[0]), slice(column, column + one.shape[1])
+        low = np.minimum(height, high[place])[one & padded[place]]
+        found = max(found, low.max(initial=0.0))
+    return found
 
 
 def test_a_class_that_fills_the_image_is_one_object_whatever_takes_it_apart() -> None:
