@@ -196,6 +196,8 @@ class Prediction(Objects):
     """(h, w, 3), the image itself, for overlays."""
     shapes: Mapping[str, ObjectShape] = field(default_factory=dict, repr=False)
     """{class: what the objects of the supports are like}, for `instances("learned")`."""
+    specks: int = 0
+    """Connected components that `filtered` made background since they are smaller than its `min_area`."""
 
     def __post_init__(self) -> None:
         ways, size = len(self.classes), self.mask.shape
@@ -278,18 +280,21 @@ class Prediction(Objects):
         if min_presence is not None:
             kept = [i for i, name in enumerate(self.classes, 1) if self.present[name] >= min_presence]
             mask = labels_of(self.scores, [0, *kept])
-        if limits.of_components:
-            self._remove_components(mask, limits)
-        return replace(self, mask=mask)
+        specks = self._remove_components(mask, limits) if limits.of_components else 0
+        return replace(self, mask=mask, specks=specks)
 
-    def _remove_components(self, mask: NDArray[np.uint8], limits: "Thresholds") -> None:
+    def _remove_components(self, mask: NDArray[np.uint8], limits: "Thresholds") -> int:
+        """Returns how many were too small."""
         from kshot.ops.components import connected_components
 
-        least = limits.least_pixels(self.size_hw)
+        least, specks = limits.least_pixels(self.size_hw), 0
         for label, scores in enumerate(self.scores[1:], 1):
             for place, inside in connected_components(mask == label):
-                if inside.sum() < least or scores[place][inside].mean(dtype=np.float64) < limits.min_score:
+                small = bool(inside.sum() < least)
+                specks += small
+                if small or scores[place][inside].mean(dtype=np.float64) < limits.min_score:
                     mask[place][inside] = 0
+        return specks
 
     def overlay(self, alpha: float = 0.5) -> "Image.Image":
         """The image with each class in its colour and outlined, as a PIL image."""

@@ -1,4 +1,4 @@
-"""One sentence on a run whose masks are doubtful as a whole, and what to do about it."""
+"""A sentence on a run whose masks are doubtful as a whole, or lack small objects, and what to do about it."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -38,3 +38,18 @@ def advice_of(records: Sequence[Record], presence_threshold: float) -> str:
             "backbone (--backbone), or for thin things tiles (tiling, --tile)"
         )
     return ""
+
+
+def left_out_of(records: Sequence[Record], min_area: float | str | None) -> str:
+    """How many pieces of masks are no objects since they are too small, and what keeps them, in one sentence.
+
+    min_area: of the run, see `kshot.types.Thresholds`. Empty where nothing was left out.
+    """
+    specks = sum(record.get("specks", 0) for record in records)
+    if not specks:
+        return ""
+    least = "two patch tokens" if min_area is None else f"min_area (--min-area) {min_area}"
+    return (
+        f"{plural(specks, 'piece')} smaller than {least} left out as specks; to count them too, give the pixels of the "
+        "smallest object, or 0, as min_area (--min-area)"
+    )

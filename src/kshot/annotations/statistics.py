@@ -39,10 +39,12 @@ class RunningStatistics:
         outputs: dict[str, str],
         table: ComponentTable,
         kept: NDArray[np.bool_],
+        specks: int = 0,
     ) -> Record:
         """What `record_of` says of the whole; the uncertainty is that of `Prediction.uncertainty`.
 
-        table: of `components`. kept: (n,) which of them are not taken for background.
+        table: of `components`. kept: (n,) which of them are not taken for background. specks: how many are since they
+        are too small.
         """
         count, labels = len(self.classes) + 1, table.labels[kept]
         pixels = np.bincount(labels, table.areas[kept], count).astype(np.int64).tolist()
@@ -51,7 +53,7 @@ class RunningStatistics:
         uncertainty = uncertainty_of([sums for sums in figures if sums[2]], present)
         scores = [inside / pixels if pixels else 0.0 for inside, _, pixels in figures]
         record = _classes(self.classes, present, pixels, table.counts(kept), scores)
-        return _header(size_hw, uncertainty, outputs, any(pixels), self._hash.hexdigest()) | record
+        return _header(size_hw, uncertainty, outputs, any(pixels), self._hash.hexdigest(), specks) | record
 
 
 def record_of(prediction: Prediction, outputs: dict[str, str], objects: Mapping[str, int] | None = None) -> Record:
@@ -66,7 +68,8 @@ def record_of(prediction: Prediction, outputs: dict[str, str], objects: Mapping[
     if objects is not None:
         counts = {label: objects.get(name, 0) for label, name in enumerate(prediction.classes, 1)}
     record = _classes(prediction.classes, prediction.present, pixels, counts, scores)
-    header = _header(prediction.size_hw, prediction.uncertainty, outputs, any(pixels), hash_of_labels(prediction.mask))
+    sha256 = hash_of_labels(prediction.mask)
+    header = _header(prediction.size_hw, prediction.uncertainty, outputs, any(pixels), sha256, prediction.specks)
     return header | record
 
 
@@ -75,7 +78,9 @@ def hash_of_labels(mask: NDArray[np.uint8]) -> str:
     return hashlib.sha256(mask.tobytes()).hexdigest()
 
 
-def _header(size_hw: tuple[int, int], uncertainty: float, outputs: dict[str, str], found: bool, sha256: str) -> Record:
+def _header(
+    size_hw: tuple[int, int], uncertainty: float, outputs: dict[str, str], found: bool, sha256: str, specks: int
+) -> Record:
     return {
         "status": DONE if found else EMPTY,
         "size_hw": list(size_hw),
@@ -83,6 +88,7 @@ def _header(size_hw: tuple[int, int], uncertainty: float, outputs: dict[str, str
         "mask": outputs[MASKS],
         "mask_sha256": sha256,
         "outputs": outputs,
+        "specks": specks,
     }
 
 

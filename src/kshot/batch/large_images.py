@@ -140,7 +140,8 @@ class LargeImages:
             gone = [index for index in kept[1:] if present[classes[index - 1]] < least]
             if np.isin(table.labels, gone).any():
                 raise _AbsentError([index for index in kept if index not in gone])
-            passing = table.passing(self.least_pixels(raster.size_hw), self.thresholds.min_score)
+            least_pixels = self.least_pixels(raster.size_hw)
+            passing = table.passing(least_pixels, self.thresholds.min_score)
             with ExitStack() as stack:
                 sinks = [
                     stack.enter_context(writers[name].open_rows(below(self.out, self.out / where), raster, classes))
@@ -150,7 +151,8 @@ class LargeImages:
                     statistics.add_kept(labels)
                     for sink in sinks:
                         sink(labels)
-        return statistics.record(raster.size_hw, present, dict(outputs), table, passing)
+        specks = int((table.areas < least_pixels).sum())
+        return statistics.record(raster.size_hw, present, dict(outputs), table, passing, specks)
 
     def _row_writer(self, name: str, source: Input) -> RowWriter | None:
         """The format as one of rows; None for one that is made of the masks at the end. Raises `SettingError`."""

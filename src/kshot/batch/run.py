@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kshot import _plugins
 from kshot._version import __version__
-from kshot.annotations.advice import advice_of
+from kshot.annotations.advice import advice_of, left_out_of
 from kshot.annotations.model import Export, as_objects
 from kshot.annotations.statistics import MASKS
 from kshot.batch.films import FilmPredictor, Films, with_earlier_frames
@@ -98,6 +98,8 @@ class Summary:
     """What the table lacks, in sentences."""
     advice: str = ""
     """What to do where the masks of the whole run are doubtful, a sentence."""
+    left_out: str = ""
+    """How many pieces were left out as specks and what keeps them, a sentence; where objects are split or tabled."""
     failures: list[dict[str, str]] = field(default_factory=list)
     """Input and reason of each failed image."""
 
@@ -247,6 +249,7 @@ def label_folder(
                 summary.table = str(measured.save(out / table))
                 summary.notes = tuple(measured.skipped.lines)
     summary.advice = advice_of(whole, settings["presence_threshold"])
+    summary.left_out = left_out_of(whole, thresholds.min_area) if export.instances or table else ""
     summary.total, summary.seconds = len(inputs), round(time.perf_counter() - started, 3)
     return summary
 

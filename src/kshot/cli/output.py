@@ -130,6 +130,8 @@ def finish(summary: "Summary", as_json: bool, again: str, report: Path, supports
         if summary.table:
             typer.echo(f"table: {summary.table}")
         say_lines((f"table: {line}" for line in summary.notes), failed=False)
+        if summary.left_out:
+            say(f"objects: {summary.left_out}")
         if summary.advice:
             say(f"look: {summary.advice}")
     if summary.interrupted:

@@ -50,6 +50,8 @@ class Record(TypedDict, total=False):
     """Of the mask's labels, row by row, a byte each: whether a person has changed it since."""
     outputs: dict[str, str]
     """Path of the file that each format wrote, relative to the run's folder."""
+    specks: int
+    """Connected components that were left out of the mask since they are smaller than the run's least area."""
     classes: dict[str, ClassFacts]
     """What was found of each class, in the order of the labels."""
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import kshot
-from kshot.annotations.advice import advice_of
+from kshot.annotations.advice import advice_of, left_out_of
 from kshot.batch import label_folder
 from kshot.report import write_report
 from kshot.types import Shot
@@ -65,3 +65,29 @@ def test_summary_and_report_say_it(
     assert "look: in 3 of 3 images a class is held to be there" in said.replace("\n", " ")
     assert "Look: in 3 of 3 images" in (tmp_path / "out/report.html").read_text()
     assert "3 of 3" in json.loads(run(*asked, "-o", tmp_path / "json", "--json").stdout)["advice"]
+
+
+@pytest.mark.parametrize("asked", [["--instances", "components"], ["--table", "objects.csv"]])
+def test_objects_that_are_too_small_are_counted_and_said(
+    toy: kshot.Segmenter, shots: list[Shot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    """Of the seven squares of each image 20 x 20 and 30 x 30 pixels are enough; or all are."""
+    picture, mask = draw(2)
+    task = toy.fit([Shot(shots[0].image, mask=shots[0].mask, label="a"), Shot(picture, mask=mask, label="b")])
+    task.save(tmp_path / "ab.kshot")
+    (tmp_path / "images").mkdir()
+    for seed in range(2):
+        Image.fromarray(draw(seed)[0]).save(tmp_path / f"images/{seed}.png")
+    predict_squares(monkeypatch)
+    command = ["predict", tmp_path / "ab.kshot", tmp_path / "images"]
+    said = " ".join(run(*command, "--min-area", "400", *asked, "-o", tmp_path / "out").stderr.split())
+    assert "objects: 10 pieces smaller than min_area (--min-area) 400 left out as specks" in said
+    lines = (tmp_path / "out/manifest.jsonl").read_text().splitlines()
+    assert [json.loads(line)["specks"] for line in lines] == [5, 5]
+    assert "specks" not in run(*command, "--min-area", "0", *asked, "-o", tmp_path / "all").stderr
+    assert "specks" not in run(*command, "--min-area", "400", "-o", tmp_path / "plain").stderr  # nobody asked
+
+
+def test_the_default_limit_is_named() -> None:
+    assert "1 piece smaller than two patch tokens" in left_out_of([record() | {"specks": 1}, FAILED], None)
+    assert left_out_of([record() | {"specks": 0}, record()], None) == ""
