@@ -79,8 +79,8 @@ class Settings:
     """Judge presence by a calibrated model (`presence`); false takes it from the logits alone."""
     support_threshold_shift: float = 0.5
     """Fraction of the way from 0 to the support's midpoint that a threshold moves, for one class with one support."""
-    query_threshold_shift: float = 0.8
-    """The same towards the query's midpoint, times the weight of the background prior, with any number of supports."""
+    query_threshold_shift: float = 0.4
+    """The same towards the query's midpoint, times the weight of the background prior."""
     presence_threshold: float = 0.5
     """Probability of presence below which a class is left out of the mask."""
     weights: str = field(default="", repr=False)
@@ -251,7 +251,7 @@ class Task(base.Task):
         shifts = torch.zeros(len(self.classes))
         if not settings.calibrate_threshold:
             return shifts
-        if len(self.classes) == 1:
+        if len(self.classes) == 1 and self._one_shot:
             midpoint = query_midpoint(logits[1], features, _TOP_FRACTION)
             shifts += settings.query_threshold_shift * fitted.prior_weight * midpoint
         for way in range(len(self.classes)):
