@@ -15,12 +15,12 @@ from kshot.methods._leave_one_out import (
     LeaveOneOut,
     _held_out,
     _pool,
-    _spread,
     _within_one_support,
     leave_one_out,
 )
 from kshot.methods._support_tokens import SupportTokens, top_k_log_ratio
 from kshot.methods.base import Support
+from kshot.ops.spread import evenly_spread
 from tests.support.hand import SPEC, areas, row, support
 
 
@@ -97,9 +97,8 @@ def test_of_many_supports_those_left_out_are_of_all_sizes() -> None:
     member = EnsembleMember(density.Task, density.Settings(), ("c",), SPEC)
     left_out = leave_one_out(supports, [member], max_supports=5, fraction=0.1, kappa=20.0)
     # Ten helpers in the middle of each tenth, and of them every second one.
-    assert _spread(range(40), 10) == (2, 6, 10, 14, 18, 22, 26, 30, 34, 38)
+    assert evenly_spread(range(40), 10) == (2, 6, 10, 14, 18, 22, 26, 30, 34, 38)
     assert left_out.left_out == ((6, 14, 22, 30, 38),)
-    assert _spread((7, 3), 5) == (7, 3) and _spread((), 5) == ()
 
 
 def test_a_pool_has_those_that_show_the_class_most_and_then_empty_ones() -> None:
