@@ -51,7 +51,8 @@ def test_the_order_of_supports_changes_nothing() -> None:
     samples = [sample_pixels(image, [mask]) for image, mask in map(striped, range(3))]
     first, second = fit_pixels(samples, 0), fit_pixels(samples[::-1], 0)
     assert first is not None and second is not None
-    torch.testing.assert_close(first.weights, second.weights, rtol=1e-6, atol=1e-8)
+    # Threads add in any order, and weights near zero have no relative precision.
+    torch.testing.assert_close(first.weights, second.weights, rtol=1e-5, atol=1e-6)
 
 
 def test_a_class_that_nothing_shows_has_no_classifier_and_no_odds() -> None:
