@@ -2,35 +2,45 @@
 
 An actor reads, infers and writes its images itself, so that between machines go names and lines of the manifest alone:
 the scores of an image are far larger than its file. Hence all machines must see the images and the output folder under
-the same paths. The one that started the run keeps the lock, the manifest and the order, as in a local run.
+the same paths, which an actor checks before it writes anything. Nothing else of a disk is shared: the model comes with
+the job, and the variables KSHOT_* hold on all machines as on the first one. The one that started the run keeps the
+lock, the manifest and the order, as in a local run.
 Needs the extra `ray`. Source: Moritz et al. 2018, "Ray: a distributed framework for emerging AI applications".
 """
 
 import importlib
-import json
 import logging
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
+import pickle
+import platform
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kshot._version import __version__
 from kshot.batch.inputs import Input
 from kshot.batch.stages import ImageResult, Stages, overlapped
-from kshot.errors import OutputError, SettingError
+from kshot.errors import KshotError, OutputError, SettingError
+from kshot.io.manifest import FAILED, SETTINGS
 
+log = logging.getLogger(__name__)
 _LARGEST = 32  # images of a batch; results come back, and are lost to a kill, by batches
 _BATCHES = 4  # for each actor at least, so that all end at about the same time
+_MOST_DEATHS = 3  # of actors at one image alone, or of all that start before one does
 
 
 def on_ray(inputs: Iterable[Input | None], stages: Stages, workers: int | None) -> Generator[ImageResult]:
     """What `Stages` makes of each image, in the order in which batches end.
 
     workers: actors, each with a CPU (or a GPU, when the model is on one); None and 0 take what the cluster has.
-    RAY_ADDRESS names the cluster; without it one is started on this machine, for this run. An actor that dies is
-    started again.
+    RAY_ADDRESS names the cluster; without it one is started on this machine, for this run. Where an actor dies, or its
+    machine, another one is started and its batch is done again, in halves; an image at which actors die again and
+    again becomes a failed one.
     Frames of videos are processed by the process that started the run, not by actors.
-    Raises `SettingError` without Ray or where no cluster answers, and `OutputError` when nothing can be written.
+    Raises `SettingError` without Ray, where no cluster answers, or where a machine of it lacks the output folder, a
+    folder of images or this kshot, and `OutputError` when nothing can be written.
     """
     todo = []
     for source in inputs:
@@ -43,10 +53,13 @@ def on_ray(inputs: Iterable[Input | None], stages: Stages, workers: int | None) 
     ray = load()
     ours = _connect(ray, workers or 0)
     try:
-        yield from _results(_rows(ray, todo, stages, workers or 0))
-    except (ray.exceptions.RayError, ray.exceptions.UserCodeException) as error:
-        reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
-        raise OutputError(f"the run on Ray ended: {reason}") from error
+        yield from _spread(ray, todo, stages, workers or 0)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, KshotError):
+            raise error.cause from error
+        raise OutputError(f"the run on Ray ended: {type(error.cause).__name__}: {error.cause}") from error
+    except ray.exceptions.RayError as error:
+        raise OutputError(f"the run on Ray ended: {_last_line(error)}") from error
     finally:
         if ours:
             ray.shutdown()
@@ -55,72 +68,172 @@ def on_ray(inputs: Iterable[Input | None], stages: Stages, workers: int | None) 
 class _Labeller:
     """An actor: holds the stages, and with them the model, and does batches of images."""
 
-    def __init__(self, stages: Stages):
-        self.stages = stages
+    def __init__(self, packed: Sequence[Any], settings: bytes, environment: Mapping[str, str]):
+        self.packed, self.settings, self.environment = packed, settings, environment
 
-    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
-        """A row for each image: its record and seconds as JSON, or why nothing can be written any more."""
-        columns = map(list, zip(*self._done(batch["input"]), strict=True))
-        yield dict(zip(("input", "record", "seconds", "error"), columns, strict=True))
-
-    def _done(self, inputs: Iterable[str]) -> Iterator[tuple[str, str, str, str]]:
-        stages = self.stages
+    def start(self, version: str) -> str:
+        """Load the model; returns where. Raises `SettingError` where this machine cannot."""
+        if version != __version__:
+            raise SettingError(
+                f"{platform.node()} has kshot {__version__}, and this run is of {version}; install that there"
+            )
+        os.environ.update(self.environment)
+        ray = load()
         try:
-            for result in overlapped(map(_unpacked, inputs), stages.read, stages.infer, stages.write):
-                yield _packed(result.source), json.dumps(result.record), json.dumps(result.seconds), ""
-        except OutputError as error:
-            yield "", "", "", str(error)
+            self.stages: Stages = pickle.loads(ray.get(self.packed[0]))
+        except KshotError as error:
+            raise SettingError(f"on {platform.node()}: {error}") from error
+        return f"{platform.node()}, node {ray.get_runtime_context().get_node_id()}"
+
+    def label(self, inputs: Sequence[Input]) -> tuple[list[ImageResult], KshotError | None]:
+        """The results of images, and after them why the run cannot go on, if so."""
+        results: list[ImageResult] = []
+        try:
+            _check_shared(self.stages.out, self.settings, inputs)
+            results.extend(overlapped(inputs, self.stages.read, self.stages.infer, self.stages.write))
+        except (OutputError, SettingError) as error:
+            return results, error
+        return results, None
 
 
-def _results(rows: Iterable[dict[str, Any]]) -> Iterator[ImageResult]:
-    for row in rows:
-        if row["error"]:
-            raise OutputError(row["error"])
-        yield ImageResult(_unpacked(row["input"]), json.loads(row["record"]), json.loads(row["seconds"]))
+def _check_shared(out: Path, settings: bytes, inputs: Sequence[Input]) -> None:
+    """Raise `SettingError` where this machine does not see what the one that started the run sees."""
+    missing = sorted({str(source.path.parent) for source in inputs if not source.path.parent.is_dir()})
+    if _settings_in(out) != settings:
+        problem = f"the output folder {out} on {platform.node()} is not the one of this run"
+    elif missing:
+        problem = f"there is no folder of images {missing[0]} on {platform.node()}"
+    else:
+        return
+    raise SettingError(
+        f"{problem}: all machines of a Ray cluster have to see the images and the output folder under the same paths; "
+        "mount them there, or end that node, and go on with --resume (resume=True)"
+    )
 
 
-def _rows(ray: Any, inputs: Sequence[Input], stages: Stages, workers: int) -> Iterator[dict[str, Any]]:
+def _settings_in(out: Path) -> bytes:
+    """By which a run's folder is told from another one that only has its path."""
+    path = out / SETTINGS
+    return path.read_bytes() if path.is_file() else b""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Images that go to an actor together."""
+
+    inputs: Sequence[Input]
+    deaths: int = 0
+    """Of actors at this batch alone."""
+
+    def again(self) -> list["_Batch"]:
+        """What is to be done after an actor died at it: halves, so that one image that kills it is found."""
+        if len(self.inputs) == 1:
+            return [replace(self, deaths=self.deaths + 1)] if self.deaths + 1 < _MOST_DEATHS else []
+        half = len(self.inputs) // 2
+        return [_Batch(self.inputs[:half]), _Batch(self.inputs[half:])]
+
+
+def _spread(ray: Any, inputs: Sequence[Input], stages: Stages, workers: int) -> Iterator[ImageResult]:
     each = "GPU" if stages.on_gpu else "CPU"
-    actors = workers or max(1, int(ray.cluster_resources().get(each, 1)))
-    size = min(_LARGEST, -(-len(inputs) // (_BATCHES * actors)))
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    # Its plans and progress would stand among kshot's own words on stderr.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    # JSON, because a name that is no Unicode passes through it, and not through Arrow.
-    rows = ray.data.from_items(
-        [{"input": _packed(source)} for source in inputs], override_num_blocks=-(-len(inputs) // size)
-    )
-    done = rows.map_batches(
-        _Labeller,
-        batch_size=size,
-        compute=ray.data.ActorPoolStrategy(size=min(actors, len(inputs))),
-        fn_constructor_args=(stages,),
-        **{f"num_{each.lower()}s": 1},
-    )
-    found: Iterator[dict[str, Any]] = done.iter_rows()
-    return found
+    count = min(workers or max(1, int(ray.cluster_resources().get(each, 1))), len(inputs))
+    size = min(_LARGEST, -(-len(inputs) // (_BATCHES * count)))
+    batches = deque(_Batch(inputs[first : first + size]) for first in range(0, len(inputs), size))
+    environment = {name: value for name, value in os.environ.items() if name.startswith("KSHOT_")}
+    # Within a list Ray hands the reference on: it is the actor that unpacks, and says what fails.
+    packed = [ray.put(ray.cloudpickle.dumps(stages))]
+    kind = ray.remote(_Labeller).options(**{f"num_{each.lower()}s": 1})
+    actors = _Actors(ray, lambda: kind.remote(packed, _settings_in(stages.out), environment))
+    try:
+        for _ in range(count):
+            actors.start()
+        while batches or actors.at_work:
+            actors.give(batches)
+            results, problem = actors.wait()
+            yield from results
+            if isinstance(problem, KshotError):
+                raise problem
+            if problem:
+                batches.extend(problem.again())
+                if not problem.again():
+                    yield _killing(problem.inputs[0])
+    finally:
+        actors.end()
 
 
-def _packed(source: Input) -> str:
-    return json.dumps([source.name, str(source.path), source.stem, source.page])
+class _Actors:
+    """A number of actors, which is kept whatever dies; `make` makes one."""
+
+    def __init__(self, ray: Any, make: Callable[[], Any]):
+        self.ray, self.make = ray, make
+        self.idle: list[Any] = []
+        self.busy: dict[Any, tuple[Any, _Batch | None]] = {}  # by the awaited answer; no batch while an actor starts
+        self.failed_starts = 0
+
+    @property
+    def at_work(self) -> bool:
+        """Whether any has a batch; one that has no room in the cluster yet keeps nobody waiting."""
+        return any(batch for _, batch in self.busy.values())
+
+    def start(self) -> None:
+        """One more."""
+        actor = self.make()
+        self.busy[actor.start.remote(__version__)] = actor, None
+
+    def give(self, batches: deque[_Batch]) -> None:
+        """Hand batches to those that are idle."""
+        while self.idle and batches:
+            actor, batch = self.idle.pop(), batches.popleft()
+            self.busy[actor.label.remote(batch.inputs)] = actor, batch
+
+    def wait(self) -> tuple[list[ImageResult], _Batch | KshotError | None]:
+        """The next results, with the batch at which an actor died, or why the run cannot go on."""
+        errors = self.ray.exceptions
+        (answer,), _ = self.ray.wait(list(self.busy), num_returns=1)
+        actor, batch = self.busy.pop(answer)
+        try:
+            found = self.ray.get(answer)
+        except (errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError) as error:
+            log.warning("an actor died and is started again: %s", _last_line(error))
+            self._replace(actor, is_new=batch is None)
+            return [], batch
+        self.idle.append(actor)
+        if batch is None:
+            self.failed_starts = 0
+            log.info("an actor does images on %s", found)
+            found = [], None
+        results, problem = found
+        return results, problem
+
+    def _replace(self, actor: Any, *, is_new: bool) -> None:
+        self.ray.kill(actor)  # one whose answer was lost may live
+        self.failed_starts += is_new
+        if self.failed_starts == _MOST_DEATHS:
+            raise OutputError("the run on Ray ended: actors die while they load the model; see the memory of its nodes")
+        self.start()
+
+    def end(self) -> None:
+        """Kill them, so that none writes after the run."""
+        for actor in [*self.idle, *(actor for actor, _ in self.busy.values())]:
+            self.ray.kill(actor)
 
 
-def _unpacked(text: str) -> Input:
-    name, path, stem, page = json.loads(text)
-    return Input(name, Path(path), stem, page)
+def _killing(source: Input) -> ImageResult:
+    reason = f"{_MOST_DEATHS} actors died at this image alone; it may need more memory than their machines have"
+    return ImageResult(source, {"input": source.name, "status": FAILED, "reason": reason})
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().rpartition("\n")[2] or type(error).__name__
 
 
 def load() -> Any:
-    """Ray, with Ray Data in it. Raises `SettingError` with the way to get it."""
+    """Ray. Raises `SettingError` with the way to get it."""
     # A tool that labels private images tells nobody of it, unless somebody wants that.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        ray = importlib.import_module("ray")
-        importlib.import_module("ray.data")
+        return importlib.import_module("ray")
     except ImportError as error:
-        raise SettingError(f"the engine ray needs Ray Data ({error}); pip install 'kshot[ray]'") from error
-    return ray
+        raise SettingError(f"the engine ray needs Ray ({error}); pip install 'kshot[ray]'") from error
 
 
 def _connect(ray: Any, workers: int) -> bool:

@@ -197,7 +197,7 @@ def label_folder(
         **(notes or {}),
     }
     film = FilmPredictor(segmenter, FrameMemory(task, films.frames), films)
-    stages = _stages(film, tiling, writers, out.resolve(), thresholds, least, batch, inputs.planned)
+    stages = _stages(film, tiling, writers, out.absolute(), thresholds, least, batch, inputs.planned)
     summary = Summary(str(out))
     check_replaced(
         out,
