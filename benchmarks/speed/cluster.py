@@ -1,9 +1,11 @@
 """A folder run on a Ray cluster of this machine beside the local engine: time against images and workers.
 
-    python -m benchmarks.speed.cluster --images 100 1000 --workers 1 2 --out benchmarks/results/cluster.json
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.cluster --photos FOLDER --out benchmarks/results/cluster_tiny.json
 
 The cluster is started once, and each run starts its actors, as it would on a cluster that is there already. A line
 through the times, `fixed` + `per image`, is given for each engine and number of workers with two or more counts.
+With one thread (OMP_NUM_THREADS=1) the local engine does in one process what an actor does, so that the difference of
+their times per image is Ray's overhead. The images are photographs of a folder, or drawn ones of 320 x 240.
 """
 
 import argparse
@@ -39,7 +41,7 @@ def main() -> None:
     report["start_of_cluster_s"] = round(time.perf_counter() - started, 1)
     with tempfile.TemporaryDirectory() as folder:
         for count in options.images:
-            images = _draw_images(Path(folder) / f"images{count}", count)
+            images = _make_images(Path(folder) / f"images{count}", count, options.photos)
             for name in options.engines:
                 for workers in options.workers:
                     out = Path(folder) / f"{name}-{count}-{workers}"
@@ -77,18 +79,25 @@ def _line(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _draw_images(folder: Path, count: int) -> Path:
+def _make_images(folder: Path, count: int, photos: Path | None) -> Path:
     folder.mkdir()
-    for index in range(min(count, 50)):
-        Image.fromarray(disc(100 + index, _SIZE_HW)[0]).save(folder / f"{index:06}.jpg", quality=90)
-    for index in range(50, count):
-        os.link(folder / f"{index % 50:06}.jpg", folder / f"{index:06}.jpg")
+    originals = sorted(photos.glob("*.jpg")) if photos else _drawn(folder.with_name(f"{folder.name}-drawn"))
+    for index in range(count):
+        (folder / f"{index:06}.jpg").symlink_to(originals[index % len(originals)].resolve())
     return folder
 
 
+def _drawn(folder: Path) -> list[Path]:
+    folder.mkdir()
+    for index in range(50):
+        Image.fromarray(disc(100 + index, _SIZE_HW)[0]).save(folder / f"{index:06}.jpg", quality=90)
+    return sorted(folder.iterdir())
+
+
 def _options() -> argparse.Namespace:
-    parser = arguments(__doc__, "out", backbone="classic", size=224)
-    parser.add_argument("--images", type=int, nargs="+", default=[100, 1000])
+    parser = arguments(__doc__, "size", "out", backbone="tiny")
+    parser.add_argument("--images", type=int, nargs="+", default=[40, 200])
+    parser.add_argument("--photos", type=Path, help="Folder of JPEGs, which are taken again where there are fewer.")
     parser.add_argument("--engines", nargs="+", default=list(ENGINES))
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     return parser.parse_args()

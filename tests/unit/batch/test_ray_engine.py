@@ -1,8 +1,11 @@
 """A Ray cluster leaves what a local run leaves. A real one of two workers, started once."""
 
 import json
+import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import kshot
 from kshot.annotations.model import Export
 from kshot.batch import label_folder, ray_engine
 from kshot.batch.inputs import Input
-from kshot.batch.stages import Stages
+from kshot.batch.stages import ImageResult, Stages
 from kshot.cli import app
 from kshot.errors import OutputError, SettingError
 from kshot.formats.base import load_format
@@ -71,18 +74,73 @@ def test_a_cluster_leaves_what_a_local_run_leaves(
     assert contents(out) == contents(tmp_path / "local")
 
 
-def test_a_disk_that_takes_no_more_ends_the_run(
-    toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_an_image_that_kills_its_actors_fails_and_no_other(
+    cluster: Any, toy: kshot.Segmenter, task: kshot.Task, image_folder: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "masks").mkdir()
-    (tmp_path / "masks" / "sub").write_text("a file where a folder belongs")
-    stages = Stages(lambda _, image, *__: toy.predict(task, image), {"png": load_format("png")}, tmp_path, 10**6)
-    inputs = [Input(name, image_folder / name, name.removesuffix(".jpg")) for name in ("a.jpg", "sub/a.jpg")]
-    (rows,) = ray_engine._Labeller(stages)({"input": [ray_engine._packed(each) for each in inputs]})
-    results = ray_engine._results({name: column[i] for name, column in rows.items()} for i in range(2))
-    assert next(results).record["mask"] == "masks/a.png"
-    with pytest.raises(OutputError, match="cannot be written"):
-        next(results)
+    def deadly(source: Input, image: Any, *_: Any) -> kshot.Prediction:
+        if source.name == "b.png":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return toy.predict(task, image)
+
+    def engine(inputs: Iterable[Input | None], stages: Stages, workers: int | None) -> Generator[ImageResult]:
+        return ray_engine.on_ray(inputs, replace(stages, predict=deadly), workers)
+
+    summary = label_folder(toy, task, image_folder, tmp_path / "out", engine=engine, workers=2)
+    assert (summary.processed, summary.failed) == (4, 1)
+    assert [failure["input"] for failure in summary.failures] == ["b.png"]
+    assert "3 actors died at this image alone" in summary.failures[0]["reason"]
+
+
+def test_a_batch_at_which_an_actor_died_is_done_in_halves_until_one_image_is_left() -> None:
+    inputs = [Input(str(number), Path(str(number)), str(number)) for number in range(5)]
+    again = ray_engine._Batch(inputs).again()
+    assert [[each.name for each in batch.inputs] for batch in again] == [["0", "1"], ["2", "3", "4"]]
+    (second,) = ray_engine._Batch(inputs[:1]).again()
+    (third,) = second.again()
+    assert third.again() == []
+
+
+@pytest.fixture
+def labeller(toy: kshot.Segmenter, task: kshot.Task, tmp_path: Path) -> ray_engine._Labeller:
+    """As an actor is once it has the stages; its output folder holds the settings `{}`."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "settings.json").write_bytes(b"{}")
+    made = ray_engine._Labeller([], b"{}", {})
+    made.stages = Stages(
+        lambda _, image, *__: toy.predict(task, image), {"png": load_format("png")}, tmp_path / "out", 10**6
+    )
+    return made
+
+
+def test_a_disk_that_takes_no_more_ends_the_run(
+    labeller: ray_engine._Labeller, image_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "masks").mkdir()
+    (tmp_path / "out" / "masks" / "sub").write_text("a file where a folder belongs")
+    names = ("a.jpg", "sub/a.jpg")
+    results, problem = labeller.label([Input(name, image_folder / name, name.removesuffix(".jpg")) for name in names])
+    assert [result.record["mask"] for result in results] == ["masks/a.png"]
+    assert isinstance(problem, OutputError) and "cannot be written" in str(problem)
+
+
+def test_a_machine_that_lacks_a_shared_folder_writes_nothing(
+    labeller: ray_engine._Labeller, image_folder: Path, tmp_path: Path
+) -> None:
+    results, problem = labeller.label([Input("a.jpg", tmp_path / "elsewhere" / "a.jpg", "a")])
+    assert not results and isinstance(problem, SettingError)
+    assert f"no folder of images {tmp_path / 'elsewhere'} on " in str(problem)
+    (tmp_path / "out" / "settings.json").write_bytes(b'{"another": "run"}')
+    results, problem = labeller.label([Input("a.jpg", image_folder / "a.jpg", "a")])
+    assert not results and isinstance(problem, SettingError)
+    assert f"output folder {tmp_path / 'out'} on " in str(problem)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["settings.json"]
+
+
+def test_a_machine_with_another_kshot_is_named(labeller: ray_engine._Labeller) -> None:
+    with pytest.raises(SettingError, match=r"has kshot .*, and this run is of 9\.9"):
+        labeller.start("9.9")
 
 
 def test_without_ray_the_way_to_get_it_is_named(
