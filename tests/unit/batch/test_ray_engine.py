@@ -32,7 +32,9 @@ FORMATS = ("png", "overlay", "scores", "coco", "yolo")
 def cluster() -> Iterator[Any]:
     pytest.importorskip("ray", reason="needs the extra ray")
     ray = ray_engine.load()
-    assert ray_engine._connect(ray, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        assert ray_engine._connect(ray, 2)
     yield ray
     ray.shutdown()
 
