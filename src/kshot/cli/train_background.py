@@ -42,6 +42,12 @@ def background(
     photos: t.Photos,
     out: o.Out,
     options: Options,
+    discriminants: Annotated[
+        list[Path] | None, t.data("Data set with masks of many classes, for linear discriminants; may be given again.")
+    ] = None,
+    partial_discriminants: Annotated[
+        list[Path] | None, t.data("The same, of several sources: names begin with the source's and _.")
+    ] = None,
     masks: Annotated[
         list[Path] | None, t.data("Data set of labelled photographs, for the presence model; may be given again.")
     ] = None,
@@ -49,7 +55,8 @@ def background(
 ) -> None:
     """Learn what patches of any photograph look like, so that what no support shows is not taken for a class.
 
-    With --masks, also how sure `auto` may be that a class is in an image.
+    With --discriminants, also in which directions of the features classes differ, so that the same class is recognised
+    in other light, from other sides. With --masks, also how sure `auto` may be that a class is in an image.
 
     OUT is then for --set method.weights=OUT, with auto or density. kshot has one already for tiny and for vit-tiny.
     """
@@ -57,7 +64,15 @@ def background(
     from kshot import training
 
     with t.training_bar() as bar:
-        made = training.background_prior(photos, out, masks=t.open_datasets(masks or []), **settings, progress=bar)
+        made = training.background_prior(
+            photos,
+            out,
+            discriminants=t.open_datasets(discriminants or []),
+            partial_discriminants=t.open_datasets(partial_discriminants or []),
+            masks=t.open_datasets(masks or []),
+            **settings,
+            progress=bar,
+        )
     if json:
         return print_json(
             {"weights": str(made.weights), "photographs": made.photos, "patches": made.patches}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kshot.methods._supports import CORESET_TOKENS, MANY, Support, coreset_of, stacked_labels
 from kshot.ops.coresets import coreset
+from kshot.ops.discriminants import Discriminants
 from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.pooling import token_sums
 from kshot.ops.similarity import DENSITY_FLOOR, for_products, products_dtype, vmf_means
@@ -23,6 +24,8 @@ class SupportTokens(NamedTuple):
     """(n, c) of unit length; shorter where one stands for several."""
     labels: Tensor
     """(n, N+1) how much of each patch shows what; column 0 is the background shared by all supports."""
+    discriminants: Discriminants | None = None
+    """What the tokens are joined with, and an image's tokens before they are compared; None for nothing."""
 
     def for_products(self) -> "SupportTokens":
         """The same, for methods that do nothing but multiply the tokens with those of queries."""
@@ -32,11 +35,17 @@ class SupportTokens(NamedTuple):
 # Of each image: its tokens as products want them, which several members of an ensemble ask for; and the tokens that it
 # was compared with last, kappa, and the result, which presence asks for again.
 _tokens: WeakKeyDictionary[FeatureMap, Tensor] = WeakKeyDictionary()
+_joined: WeakKeyDictionary[FeatureMap, tuple[Discriminants, Tensor]] = WeakKeyDictionary()
 _densities: WeakKeyDictionary[FeatureMap, tuple[ReferenceType[Tensor], float, Tensor]] = WeakKeyDictionary()
 
 
-def query_tokens(features: FeatureMap) -> Tensor:
-    """(q, c) an image's patch tokens, see `for_products`."""
+def query_tokens(features: FeatureMap, discriminants: Discriminants | None = None) -> Tensor:
+    """(q, c) an image's patch tokens, see `for_products`, joined with discriminants if there are any."""
+    if discriminants is not None:
+        known = _joined.get(features)
+        if known is None or known[0] is not discriminants or known[1].dtype != products_dtype():
+            known = _joined[features] = discriminants, for_products(discriminants.join(features.tokens))
+        return known[1]
     found = _tokens.get(features)
     if found is None or found.dtype != products_dtype():
         found = _tokens[features] = for_products(features.tokens)
@@ -45,7 +54,7 @@ def query_tokens(features: FeatureMap) -> Tensor:
 
 def densities(supports: SupportTokens, features: FeatureMap, kappa: float) -> Tensor:
     """(q, N+1) kernel densities of the background's and each class's support tokens around an image's patch tokens."""
-    found = vmf_means(query_tokens(features), supports.tokens, supports.labels, kappa)
+    found = vmf_means(query_tokens(features, supports.discriminants), supports.tokens, supports.labels, kappa)
     _densities[features] = ref(supports.tokens), kappa, found
     return found
 
@@ -61,7 +70,7 @@ def stack_supports(supports: Sequence[Support]) -> SupportTokens:
 
 def reduced_tokens(supports: SupportTokens, most: int = CORESET_TOKENS) -> SupportTokens:
     """At most `most` tokens for the background and for each class, see `kshot.ops.coresets`."""
-    tokens, labels = supports
+    tokens, labels = supports.tokens, supports.labels
     return SupportTokens(*coreset(token_sums(tokens), labels, tokens.__getitem__, most))
 
 
@@ -96,7 +105,8 @@ def top_k_log_ratio(
     if known is not None and known[0]() is supports.tokens and known[1] == kappa:
         means = known[2][likely]
     else:
-        means = vmf_means(features.tokens[likely], supports.tokens, supports.labels, kappa)
+        tokens = query_tokens(features, supports.discriminants)[likely]
+        means = vmf_means(tokens, supports.tokens, supports.labels, kappa)
     others = totals.clone()
     others[way + 1] = 0
     sides = torch.stack([means @ others / others.sum().clamp(min=_FLOOR), means[:, way + 1]], 1)

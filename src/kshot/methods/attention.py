@@ -39,7 +39,7 @@ class Task(base.Task):
         return stack_supports(self.supports).for_products()
 
     def _score(self, features: FeatureMap) -> Tensor:
-        tokens, labels = self.fitted
+        tokens, labels = self.fitted[:2]
         blocks = cosines_less_one(query_tokens(features), tokens, 1 / self.settings.temperature)
         shares = torch.cat([block.float().softmax(1) @ labels for block in blocks])
         shares = shares / base_rates(labels) ** self.settings.balance

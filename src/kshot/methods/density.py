@@ -24,6 +24,7 @@ from kshot.io.tensor_file import Learned
 from kshot.methods import base
 from kshot.methods._support_tokens import SupportTokens, densities, log_ratios, query_tokens, reduced_tokens
 from kshot.methods._supports import MANY
+from kshot.ops.discriminants import Discriminants
 from kshot.ops.geometry import FeatureMap, coverage
 from kshot.ops.similarity import DENSITY_FLOOR, cosines_less_one, for_products, weighted
 
@@ -57,6 +58,9 @@ class Settings:
     """The same for the patches that show one class alone, for each class."""
     background_prior_weight: float = 1.0
     """Number of supports that the background prior counts as."""
+    discriminant_share: float = 0.3
+    """Of linear discriminants in the cosine of two tokens, in 0..1, where the background prior has some; the rest is of
+    the tokens' own cosine."""
     weights: str = field(default="", repr=False)
     """File or folder of a background prior (`kshot train background`); empty for none."""
 
@@ -73,8 +77,11 @@ class Task(base.Task):
 
     def _score(self, features: FeatureMap) -> Tensor:
         settings = self.settings
-        first = densities(self.fitted, features, settings.kappa)  # (q, N+1)
-        logits: Tensor = QueryAffinity(features, settings).refine(first).T.reshape(-1, *features.grid_hw)
+        fitted: SupportTokens = self.fitted
+        first = densities(fitted, features, settings.kappa)  # (q, N+1)
+        logits: Tensor = (
+            QueryAffinity(features, settings, fitted.discriminants).refine(first).T.reshape(-1, *features.grid_hw)
+        )
         return logits
 
 
@@ -94,9 +101,19 @@ def fit(supports: Sequence[base.Support], settings: Settings, prior: Learned | N
     own = reduced_tokens(own) if len(supports) > MANY else own
     if prior is None:
         return own
+    discriminants = discriminants_of(prior, settings)
+    if discriminants is not None:
+        own = SupportTokens(discriminants.join(own.tokens), own.labels, discriminants)
     backgrounds = sum(support.count for support in supports if bool(support.background.any()))
     weight = settings.background_prior_weight
     return _with_prior(own, prior, weight / (weight + backgrounds) if backgrounds else 1.0)
+
+
+def discriminants_of(prior: Learned | None, settings: Settings) -> Discriminants | None:
+    """The discriminants that came with a background prior; None where there are none, or they count for nothing."""
+    if prior is None or settings.discriminant_share < _TRACE or "directions" not in prior.tensors:
+        return None
+    return Discriminants(prior.tensor("mean").float(), prior.tensor("directions").float(), settings.discriminant_share)
 
 
 def _with_prior(own: SupportTokens, prior: Learned, fraction: float) -> SupportTokens:
@@ -107,7 +124,10 @@ def _with_prior(own: SupportTokens, prior: Learned, fraction: float) -> SupportT
     own_labels, labels = own.labels.clone(), torch.zeros(len(means), own.labels.shape[1])
     labels[:, 0] = fraction * shares * (own.labels[:, 0].sum() if fraction < 1 else 1)
     own_labels[:, 0] *= 1 - fraction
-    return SupportTokens(torch.cat([own.tokens, means.to(own.tokens)]), torch.cat([own_labels, labels]))
+    if own.discriminants is not None:
+        means = own.discriminants.join(means, prior.tensor("projected"))
+    tokens = torch.cat([own.tokens, means.to(own.tokens)])
+    return SupportTokens(tokens, torch.cat([own_labels, labels]), own.discriminants)
 
 
 def _pure(labels: Tensor) -> Tensor:
@@ -136,13 +156,14 @@ class PooledTokens:
     `keys` are the pooled tokens (r, c), of unit length, and `sizes` (r,) the patches that each stands for.
     """
 
-    def __init__(self, features: FeatureMap, settings: Settings):
-        self.settings, self.grid_hw, self.tokens = settings, features.grid_hw, query_tokens(features)
+    def __init__(self, features: FeatureMap, settings: Settings, discriminants: Discriminants | None = None):
+        self.settings, self.grid_hw = settings, features.grid_hw
+        self.tokens = query_tokens(features, discriminants)
         self.pool = settings.pool or math.ceil((len(self.tokens) / _MAX_KEYS) ** 0.5)
         inside = coverage(features.frame).flatten()
         self.keys = self.tokens
         if self.pool > 1:
-            self.keys = for_products(F.normalize(self._pooled(features.tokens.contiguous()), dim=1))
+            self.keys = for_products(F.normalize(self._pooled(self.tokens.float()), dim=1))
         self.sizes = self._pooled(inside[:, None])[:, 0] * (len(inside) / len(self.keys))
 
     def labels(self, shares: Tensor) -> Tensor:
@@ -162,8 +183,8 @@ class PooledTokens:
 class QueryAffinity(PooledTokens):
     """How similar the patch tokens of one image are to each other, whatever is searched for in it."""
 
-    def __init__(self, features: FeatureMap, settings: Settings):
-        super().__init__(features, settings)
+    def __init__(self, features: FeatureMap, settings: Settings, discriminants: Discriminants | None = None):
+        super().__init__(features, settings, discriminants)
         similar = torch.cat(list(cosines_less_one(self.tokens, self.keys)))  # (q, r)
         sharpness = settings.affinity_sharpness
         self.affinity = (sharpness * similar).exp_() if sharpness > 0 else None

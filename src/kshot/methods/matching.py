@@ -50,7 +50,7 @@ class Task(base.Task):
         return stack_supports(self.supports).for_products()
 
     def _score(self, features: FeatureMap) -> Tensor:
-        tokens, labels = self.fitted
+        tokens, labels = self.fitted[:2]
         query, settings = query_tokens(features), self.settings
         neighbours = [_nearest(block, settings.neighbours)[0] for block in cosines_less_one(tokens, query)]
         kth, values = torch.cat(neighbours), torch.cat([labels, torch.ones(len(labels), 1)], 1)

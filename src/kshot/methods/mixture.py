@@ -38,7 +38,7 @@ class Task(base.Task):
 
     def _fitted(self) -> tuple[Tensor, ...]:
         """Prototypes (k, c) of the background and of each class; k is 0 for what no support shows."""
-        tokens, labels = stack_supports(self.supports)
+        tokens, labels = stack_supports(self.supports)[:2]
         settings = self.settings
         return tuple(
             vmf_mixture(tokens, weights, settings.prototypes, settings.kappa, settings.steps).means

@@ -110,7 +110,7 @@ class Task(base.Task):
 
 
 def _fit(supports: Sequence[base.Support], settings: Settings) -> _Model:
-    tokens, labels = stack_supports(supports)
+    tokens, labels = stack_supports(supports)[:2]
     shown = labels[:, 1:]
     nearest = (tokens @ masked_average(tokens, shown.T).T).amax(1)  # (n,) cosine with the nearest class's mean
     hard = _prototypes(tokens, _hard(labels[:, 0], nearest, settings.hard_fraction), settings)

@@ -70,7 +70,7 @@ class Task(base.Task):
         )
 
     def _score_with_image(self, features: FeatureMap, image: NDArray[np.uint8]) -> Tensor:
-        tokens, labels = self.fitted
+        tokens, labels = self.fitted[:2]
         densities = vmf_means(features.tokens.contiguous(), tokens, labels, self.settings.kappa)
         logits = log_ratios(densities).T.reshape(-1, *features.grid_hw)
         winner = logits.argmax(0)

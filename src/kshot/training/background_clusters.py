@@ -1,6 +1,7 @@
 """Learn a background prior: what patches of photographs look like, whatever they show, as a few hundred means.
 
-With labelled photographs it also holds the presence model of `auto` (`presence_model`).
+With labelled photographs it also holds linear discriminants (`kshot.ops.discriminants`), and the presence model of
+`auto` (`presence_model`).
 
 The universal background model (Reynolds et al., Digital Signal Processing 10, 2000, section 3) of `density` and `auto`.
 Patch tokens of photographs without labels are clustered by their cosines (spherical k-means: Dhillon and Modha, Machine
@@ -11,6 +12,7 @@ and the flatter the kernel density that the mean stands for.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,10 +26,12 @@ from kshot.features import extract
 from kshot.io.images import read_image
 from kshot.io.tensor_file import FILE, Learned, write_learned
 from kshot.methods.auto.presence import CUES
+from kshot.ops.discriminants import fit_discriminants
 from kshot.ops.geometry import coverage
 from kshot.ops.similarity import cosines
 from kshot.segmenter import Segmenter
-from kshot.training.mask_sources import train_part
+from kshot.training.class_tokens import class_tokens
+from kshot.training.mask_sources import mask_sources, train_part
 from kshot.training.output_folder import check_output
 from kshot.training.presence_model import episode_cues, fit_presence
 from kshot.training.schedule import Progress
@@ -61,6 +65,8 @@ def background_prior(
     layers: Sequence[str] | None = None,
     size: int | None = None,
     without: Sequence[Path | str] = (),
+    discriminants: Sequence[Dataset] | None = None,
+    partial_discriminants: Sequence[Dataset] | None = None,
     masks: Sequence[Dataset] | None = None,
     episodes: int = 150,
     limit: int = 1000,
@@ -76,8 +82,10 @@ def background_prior(
 
     photos: folder of photographs, sub-folders included; limit: how many are looked at. backbone, layers: whose features
     (default: kshot's backbone). size: the longer side of a photograph in pixels (default: the backbone's). without:
-    folders of test images; photographs that show the same are left out. masks: data sets of labelled photographs, for
-    the presence model of `auto`; episodes: of each, for each number of classes and supports. patches: tokens drawn from
+    folders of test images; photographs that show the same are left out. discriminants: data sets of many classes, for
+    linear discriminants; partial_discriminants: those whose images come from several sources with classes of their own
+    (`mask_sources`). masks: data sets of labelled photographs, for the presence model of `auto`, which the backbone did
+    not learn from; episodes: of each, for each number of classes and supports. patches: tokens drawn from
     each photograph. clusters: means that are kept at most. rounds: of k-means. seed: of everything random. overwrite:
     replace a file of the same name that no training made. Raises `InputError`, `SettingError`, `BackboneError`,
     `DatasetError`, `TrainingError` and `OutputError`.
@@ -87,13 +95,15 @@ def background_prior(
     encoder = load_backbone(backbone or DEFAULT, device=device, layers=layers)
     found, near_duplicates = find_photos(photos, limit, without)
 
-    def step(done: int) -> None:
-        if progress:
-            progress("patches", done, len(found), {})
+    def told(stage: str) -> Callable[[int, int], None]:
+        return lambda done, total: progress(stage, done, total, {}) if progress else None
 
-    tokens = sample(encoder, found, size or encoder.spec.size, patches, seed, step)
-    means, fractions = cluster(tokens, clusters, rounds, seed)
-    facts = {
+    of_photos = told("patches")
+    side = size or encoder.spec.size
+    tokens = sample(encoder, found, side, patches, seed, lambda done: of_photos(done, len(found)))
+    means, fractions, nearest = cluster(tokens, clusters, rounds, seed)
+    tensors = {"means": means.half(), "shares": fractions}
+    facts: dict[str, Any] = {
         "method": _METHOD,
         "identity": encoder.identity,
         "backbone": encoder.spec.name,
@@ -101,21 +111,25 @@ def background_prior(
         "cells": len(tokens),
         "seed": seed,
     }
+    if discriminants or partial_discriminants:
+        whole, partial = (
+            [train_part(each) for each in given or ()] for given in (discriminants, partial_discriminants)
+        )
+        sources, _ = mask_sources(whole, partial)
+        samples, kinds = class_tokens(encoder, sources, side, told("classes"))
+        learned = fit_discriminants(samples, kinds)
+        tensors |= {"mean": learned.mean, "directions": learned.directions.half()}
+        tensors |= {"projected": cluster_means(learned.project(tokens), nearest, len(means)).half()}
+        facts |= {"discriminants": sorted({source.name for source in sources}), "kinds": len(set(kinds))}
     out.mkdir(parents=True, exist_ok=True)
-    learned = Learned(facts, {"means": means.half(), "shares": fractions})
-    write_learned(out / FILE, learned)
+    write_learned(out / FILE, Learned(facts, tensors))
     decisions = 0
     if masks:
-
-        def episode_step(done: int, total: int) -> None:
-            if progress:
-                progress("presence", done, total, {})
-
         settings = {"weights": str(out / FILE)}
         segmenter = Segmenter(backbone=encoder, method="auto", refiner="none", method_settings=settings)
-        cues, present = episode_cues(segmenter, [*map(train_part, masks)], episodes, seed, episode_step)
+        cues, present = episode_cues(segmenter, [*map(train_part, masks)], episodes, seed, told("presence"))
         decisions, facts = len(present), facts | {"cues": list(CUES), "decisions": len(present)}
-        write_learned(out / FILE, Learned(facts, dict(learned.tensors) | {"presence": fit_presence(cues, present)}))
+        write_learned(out / FILE, Learned(facts, tensors | {"presence": fit_presence(cues, present)}))
     return BackgroundPriorResult(out / FILE, len(found), near_duplicates, len(tokens), decisions)
 
 
@@ -139,11 +153,21 @@ def sample(
     return torch.cat(drawn).float()
 
 
-def cluster(tokens: Tensor, clusters: int, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Means (k, c) of clusters of patch tokens (n, c), and the fraction (k,) of the tokens in each; they sum to 1.
+class Clusters(NamedTuple):
+    """Groups of patch tokens."""
 
-    Means are shorter than 1. Clusters that end empty are left out. Raises `TrainingError` for fewer tokens than
-    clusters.
+    means: Tensor
+    """(k, c), shorter than 1."""
+    shares: Tensor
+    """(k,) the fraction of the tokens in each; they sum to 1."""
+    nearest: Tensor
+    """(n,) the cluster of each token."""
+
+
+def cluster(tokens: Tensor, clusters: int, rounds: int, seed: int) -> Clusters:
+    """Clusters of patch tokens (n, c) of unit length, at most `clusters`.
+
+    Clusters that end empty are left out. Raises `TrainingError` for fewer tokens than clusters.
     """
     if len(tokens) < clusters:
         raise TrainingError(
@@ -153,8 +177,14 @@ def cluster(tokens: Tensor, clusters: int, rounds: int, seed: int) -> tuple[Tens
     centres = tokens[torch.from_numpy(start)]
     for _ in range(rounds):
         nearest = torch.cat([block.argmax(1) for block in cosines(tokens, F.normalize(centres, dim=1))])
-        counts = torch.bincount(nearest, minlength=clusters)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, tokens)
-        kept = counts > 0
-        centres = torch.where(kept[:, None], sums / counts.clamp(min=1)[:, None], centres)
-    return centres[kept], counts[kept] / counts.sum()
+        kept = torch.bincount(nearest, minlength=clusters) > 0
+        centres = torch.where(kept[:, None], cluster_means(tokens, nearest, clusters), centres)
+    shares = torch.bincount(nearest, minlength=clusters)[kept] / len(tokens)
+    return Clusters(centres[kept], shares, (kept.cumsum(0) - 1)[nearest])
+
+
+def cluster_means(values: Tensor, nearest: Tensor, clusters: int) -> Tensor:
+    """(clusters, c) means of values (n, c) over each cluster, of which `nearest` (n,) tells; 0 for an empty one."""
+    counts = torch.bincount(nearest, minlength=clusters)
+    sums = torch.zeros(clusters, values.shape[1]).index_add_(0, nearest, values)
+    return sums / counts.clamp(min=1)[:, None]

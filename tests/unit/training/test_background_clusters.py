@@ -8,7 +8,7 @@ from PIL import Image
 
 from kshot.backbones.base import load_backbone
 from kshot.errors import TrainingError
-from kshot.training.background_clusters import background_prior, cluster, sample
+from kshot.training.background_clusters import background_prior, cluster, cluster_means, sample
 from tests.support.drawing import draw
 
 
@@ -26,7 +26,8 @@ def test_clusters_are_the_means_of_their_cells() -> None:
     cells = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, -0.6], [-1.0, 0.0]])
     ends = []
     for seed in range(8):
-        means, shares = cluster(cells, 2, 8, seed)
+        means, shares, nearest = cluster(cells, 2, 8, seed)
+        torch.testing.assert_close(cluster_means(cells, nearest, 2), means)
         assert float(shares.sum()) == 1
         torch.testing.assert_close(shares @ means, cells.mean(0))
         order = shares.argsort()

@@ -11,9 +11,11 @@ from kshot.data.base import load_dataset
 from kshot.errors import TrainingError
 from kshot.io.tensor_file import read_learned
 from kshot.methods.auto.presence import CUES, modelled_log_odds
+from kshot.segmenter import Segmenter
 from kshot.training import background_prior
 from kshot.training.presence_model import fit_presence
-from tests.support.disc_episodes import make_colours
+from kshot.types import Shot
+from tests.support.disc_episodes import COLOURS, make_colours
 from tests.support.photographs import folder_of
 
 
@@ -54,6 +56,34 @@ def test_a_background_prior_with_labelled_photographs_knows_presence(tmp_path: P
     assert learned.facts["cues"] == list(CUES) and learned.tensor("presence").shape == (len(CUES) + 1,)
     plain = background_prior(tmp_path / "photos", tmp_path / "plain", **settings)
     assert plain.decisions == 0 and "presence" not in read_learned(plain.weights).tensors
+
+
+def test_a_background_prior_with_many_classes_knows_discriminants(tmp_path: Path) -> None:
+    """They change what `auto` and `density` score, and only there."""
+    make_colours(tmp_path / "pets", 4)
+    data = load_dataset("auto", tmp_path / "pets")
+    settings = {"backbone": "toy", "size": 96, "clusters": 8, "patches": 16}
+    photos = folder_of(tmp_path / "photos", 8)
+    made = background_prior(photos, tmp_path / "run", discriminants=[data], **settings)
+    learned = read_learned(made.weights)
+    kinds = len(COLOURS) + 1  # and the background
+    assert learned.facts["kinds"] == kinds and learned.facts["discriminants"] == [data.name]
+    size = learned.tensor("mean").shape[0]
+    assert learned.tensor("directions").shape == (size, kinds - 1)
+    assert learned.tensor("projected").shape == (len(learned.tensor("means")), kinds - 1)
+    seen = {}
+    for share in (0.0, 0.3):
+        segmenter = Segmenter(
+            backbone="toy",
+            size=96,
+            method="density",
+            refiner="none",
+            method_settings={"weights": str(made.weights), "discriminant_share": share},
+        )
+        shown, query = data.ids()[:2]
+        task = segmenter.fit([Shot(data.image_path(shown), mask=data.truth(shown) > 0)])
+        seen[share] = segmenter.predict(task, data.image_path(query)).scores
+    assert not np.allclose(seen[0.0], seen[0.3], atol=1e-3)
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ _MAX_SUPPORTS = 5  # supports whose background is predicted from the others'
 _NEAR = 0.28  # fraction of the grid's longer side within which tokens of one image resemble each other in any case
 # Log ratio of the supports' own prediction to the prior's at which the prior gets half of its weight: where supports
 # predict each other, and where a lone support predicts itself.
-_MIDPOINT_BETWEEN, _MIDPOINT_WITHIN = 2.5, 4.7
+_MIDPOINT_BETWEEN, _MIDPOINT_WITHIN = 2.5, 5.5
 _SLOPE = 4.0
 
 

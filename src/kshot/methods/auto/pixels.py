@@ -27,8 +27,9 @@ CANDIDATE_WEIGHTS = torch.tensor([0.0, 0.25, 0.5, 1.0, 2.0])
 _LIMIT = 4.0  # patches' logits are clamped to -4..4 before, so that one side does not outvote the other
 # Relative IoU by which a weight above zero has to be better: where images look alike, and on top among photographs.
 _MARGIN, _MARGIN_OF_PHOTOGRAPHS = 0.02, 0.08
-# The same for pixels alone in halves of a lone support, and how it grows with the odds that images are photographs.
-_ONE_SUPPORT_MARGIN, _PHOTOGRAPH_MARGIN = 0.2, 0.05
+# IoU by which pixels alone have to be better in halves of a lone support, and how it grows with the odds that images
+# are photographs.
+_ONE_SUPPORT_MARGIN, _PHOTOGRAPH_MARGIN = 0.07, 4e-4
 _ONE_SUPPORT_WEIGHT = 0.5
 
 
@@ -70,7 +71,7 @@ def _weight(
 ) -> Tensor:
     """() the candidate with the best IoU in left-out supports."""
     if not left_out.left_out[way]:
-        margin = _ONE_SUPPORT_MARGIN + _PHOTOGRAPH_MARGIN * photographs / max(1 - photographs, 1e-3)
+        margin = _ONE_SUPPORT_MARGIN + _PHOTOGRAPH_MARGIN * photographs / max(1 - photographs, 1e-4)
         return _one_support_weight(supports, way, left_out.scores[way], margin)
     found = []
     for index, scores in zip(left_out.left_out[way], left_out.scores[way], strict=True):
@@ -107,7 +108,7 @@ def _one_support_weight(
             if classifier is not None:
                 found.append(_ious(classifier.log_odds(hidden.features)[None] > 0, hidden, way)[0])
     patches = torch.stack([each.ious[0] for each in scores]).mean(0).amax()
-    better = bool(found) and bool(torch.stack(found).mean() > (1 + margin) * patches)
+    better = bool(found) and bool(torch.stack(found).mean() > patches + margin)
     return torch.tensor(_ONE_SUPPORT_WEIGHT if better else 0.0)
 
 

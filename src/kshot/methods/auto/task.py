@@ -71,6 +71,8 @@ class Settings:
     """Add `attention` and `matching` to `density`, where images look alike."""
     background_prior: bool = True
     """Put a background prior beside the supports' own background."""
+    discriminants: bool = True
+    """Compare tokens by linear discriminants of photographs too, where images do not look alike."""
     pixels: bool = True
     """Add a classifier of single pixels, as far as left-out supports say that it helps (`pixels`)."""
     calibrate_scores: bool = True
@@ -200,7 +202,11 @@ class Task(base.Task):
     def _members(self, prior: Learned | None, weight: float) -> list[EnsembleMember]:
         """The members of the ensemble, `density` first."""
         settings = density.Settings()
-        settings = replace(settings, background_prior_weight=settings.background_prior_weight * weight)
+        settings = replace(
+            settings,
+            background_prior_weight=settings.background_prior_weight * weight,
+            discriminant_share=settings.discriminant_share * weight if self.settings.discriminants else 0.0,
+        )
         # Where images look alike, an object and its surroundings do too, and smoothing would run over the border.
         if not self.settings.affinity_smoothing or (prior is not None and weight < _DIVERSE):
             settings = replace(settings, affinity_sharpness=0.0)
