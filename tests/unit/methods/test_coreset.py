@@ -38,8 +38,11 @@ def test_a_bank_is_bounded_and_keeps_its_mass() -> None:
 
 def test_densities_are_near_those_of_the_whole_bank() -> None:
     whole, queries = bank(40_000), bank(200, seed=1).tokens
-    full = vmf_means(queries, *whole, 20.0)
-    near, odd = (vmf_means(queries, *part, 20.0) for part in (reduced_tokens(whole, 256), bank(40_000, seed=2)))
+    full = vmf_means(queries, whole.tokens, whole.labels, 20.0)
+    near, odd = (
+        vmf_means(queries, part.tokens, part.labels, 20.0)
+        for part in (reduced_tokens(whole, 256), bank(40_000, seed=2))
+    )
     ratios, kept, other = (means.clamp(min=1e-6).log().diff(dim=1) for means in (full, near, odd))
     assert float((ratios - kept).abs().mean()) < 0.1 < float((ratios - other).abs().mean())
 
@@ -138,6 +141,8 @@ def test_a_bank_scores_as_its_supports_do() -> None:
         Support(FeatureMap(tokens.T.reshape(32, 8, 8), FRAME, "x"), labels[:, 1].reshape(1, 8, 8), torch.ones(8, 8))
         for tokens, labels in zip(whole.tokens.split(64), whole.labels.split(64), strict=True)
     ]
-    full, kept = (vmf_means(queries, *stacked, 20.0) for stacked in (whole, stack_supports(bounded(many))))
+    full, kept = (
+        vmf_means(queries, stacked.tokens, stacked.labels, 20.0) for stacked in (whole, stack_supports(bounded(many)))
+    )
     ratios, near = (means.clamp(min=1e-6).log().diff(dim=1) for means in (full, kept))
     assert float((ratios - near).abs().mean()) < 0.05
