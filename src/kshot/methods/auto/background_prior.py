@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kshot.io.tensor_file import Learned, read_learned
 from kshot.methods.base import Support
@@ -22,9 +23,9 @@ _FOLDER = Path(__file__).parent / "backgrounds"
 _MAX_SUPPORTS = 5  # supports whose background is predicted from the others'
 _NEAR = 0.28  # fraction of the grid's longer side within which tokens of one image resemble each other in any case
 # Log ratio of the supports' own prediction to the prior's at which the prior gets half of its weight: where supports
-# predict each other, and where a lone support predicts itself.
-_MIDPOINT_BETWEEN, _MIDPOINT_WITHIN = 2.5, 5.5
-_SLOPE = 4.0
+# predict each other, and where a lone support predicts itself and is this typical of photographs (`_typicality`).
+_MIDPOINT_BETWEEN, _MIDPOINT_WITHIN, _TYPICAL = 2.5, 5.5, 0.88
+_SLOPE, _SLOPE_OF_TYPICAL = 4.0, 45.0
 
 
 @lru_cache(maxsize=8)
@@ -38,7 +39,8 @@ def prior_weight(supports: Sequence[Support], prior: Learned, kappa: float) -> f
     """Weight of a background prior in 0..1; 1 where the supports show no background.
 
     It is low where a support's background is predicted much better by the other supports' background than by the
-    prior. A lone support is predicted by its own patches far away.
+    prior. A lone support is predicted by its own patches far away; since a lawn predicts itself as well as a microscope
+    slide does, it also counts whether the patches are of kinds that photographs show.
     """
     shown = [support for support in supports if float(support.background.sum()) > 0]
     shown.sort(key=lambda support: float(support.features.features.sum()))  # independent of the caller's order
@@ -48,8 +50,19 @@ def prior_weight(supports: Sequence[Support], prior: Learned, kappa: float) -> f
     ]
     if not ratios:
         return 1.0
-    midpoint = _MIDPOINT_BETWEEN if len(shown) > 1 else _MIDPOINT_WITHIN
-    return float(torch.sigmoid(_SLOPE * (midpoint - torch.stack(ratios).mean())))
+    ratio = torch.stack(ratios).mean()
+    if len(shown) > 1:
+        return float(torch.sigmoid(_SLOPE * (_MIDPOINT_BETWEEN - ratio)))
+    typical = _SLOPE_OF_TYPICAL * (_typicality(shown[0], prior) - _TYPICAL)
+    return float(torch.sigmoid(_SLOPE * (_MIDPOINT_WITHIN - ratio) + typical))
+
+
+def _typicality(support: Support, prior: Learned) -> Tensor:
+    """() mean cosine of a support's patches with the nearest mean, relative to photographs' own; at most 1."""
+    means = prior.tensor("means").to(support.features.tokens)
+    nearest = (support.features.tokens @ F.normalize(means, dim=1).T).amax(1).mean()
+    typicality: Tensor = nearest / (prior.tensor("shares") @ means.norm(dim=1))
+    return typicality.clamp(max=1.0)
 
 
 def _log_ratio(support: Support, others: Sequence[Support], prior: Learned, kappa: float) -> Tensor:

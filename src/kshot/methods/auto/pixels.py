@@ -29,7 +29,7 @@ _LIMIT = 4.0  # patches' logits are clamped to -4..4 before, so that one side do
 _MARGIN, _MARGIN_OF_PHOTOGRAPHS = 0.02, 0.08
 # IoU by which pixels alone have to be better in halves of a lone support, and how it grows with the odds that images
 # are photographs.
-_ONE_SUPPORT_MARGIN, _PHOTOGRAPH_MARGIN = 0.07, 4e-4
+_ONE_SUPPORT_MARGIN, _PHOTOGRAPH_MARGIN = 0.1, 1.2e-3
 _ONE_SUPPORT_WEIGHT = 0.5
 
 

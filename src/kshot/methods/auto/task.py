@@ -202,10 +202,14 @@ class Task(base.Task):
     def _members(self, prior: Learned | None, weight: float) -> list[EnsembleMember]:
         """The members of the ensemble, `density` first."""
         settings = density.Settings()
+        # Several supports show for themselves what varies from one image of a class to the next.
+        shots = sum(len(supports_showing(self._images, way)) for way in range(len(self.classes))) / len(self.classes)
         settings = replace(
             settings,
             background_prior_weight=settings.background_prior_weight * weight,
-            discriminant_share=settings.discriminant_share * weight if self.settings.discriminants else 0.0,
+            discriminant_share=settings.discriminant_share * weight / max(shots, 1)
+            if self.settings.discriminants
+            else 0.0,
         )
         # Where images look alike, an object and its surroundings do too, and smoothing would run over the border.
         if not self.settings.affinity_smoothing or (prior is not None and weight < _DIVERSE):

@@ -1,6 +1,7 @@
 """The background prior: what it does to densities by hand, its weight, and how it is saved."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,22 @@ def test_it_has_weight_where_backgrounds_are_of_many_places() -> None:
     again = support(row((1, 0), (0, 1)), [1, 0])
     assert prior_weight([here, again], everything, 20.0) < 0.01
     assert prior_weight([support(row((1, 0)), [1])], everything, 20.0) == 1
+
+
+def test_a_lone_support_of_no_known_kind_gives_the_prior_less_weight() -> None:
+    """Its background predicts itself as well, and lies across the prior's one direction, or along it."""
+    weights = [
+        prior_weight([replace(lone(40, turned=True), features=turned(angle))], background((0.9, 0.0)), 2.0)
+        for angle in (0.0, 0.5, 1.0, 1.5)
+    ]
+    assert weights == sorted(weights, reverse=True) and weights[0] > 0.99 and weights[-1] < 0.01
+
+
+def turned(angle: float) -> FeatureMap:
+    """One row of forty cells that are all alike."""
+    size = (8, 320)
+    token = torch.tensor([math.cos(angle), math.sin(angle)])
+    return FeatureMap(token[:, None, None].expand(2, 1, 40).contiguous(), Frame(size, size, 8), "hand")
 
 
 def test_a_query_moves_the_threshold_as_far_as_the_prior_has_weight() -> None:
