@@ -153,8 +153,9 @@ def _spread(ray: Any, inputs: Sequence[Input], stages: Stages, workers: int) -> 
             if isinstance(problem, KshotError):
                 raise problem
             if problem:
-                batches.extend(problem.again())
-                if not problem.again():
+                again = problem.again()
+                batches.extend(again)
+                if not again:
                     yield _killing(problem.inputs[0])
     finally:
         actors.end()

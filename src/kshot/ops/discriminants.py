@@ -47,8 +47,7 @@ def fit_discriminants(
     """At most `count` discriminants of tokens (n, c), one for each image and kind, of which `kinds` has n.
 
     Each kind counts alike, however many images show it; kinds of one image are left out. shrinkage: of the covariance
-    within kinds, in 0..1. Raises `TrainingError` for fewer than three kinds with several
-    images each.
+    within kinds, in 0..1. Raises `TrainingError` for fewer than three kinds with several images each.
     """
     names = sorted(kind for kind, images in Counter(kinds).items() if images > 1)
     if len(names) < _MIN_KINDS:

@@ -85,8 +85,8 @@ def background_prior(
     folders of test images; photographs that show the same are left out. discriminants: data sets of many classes, for
     linear discriminants; partial_discriminants: those whose images come from several sources with classes of their own
     (`mask_sources`). masks: data sets of labelled photographs, for the presence model of `auto`, which the backbone did
-    not learn from; episodes: of each, for each number of classes and supports. patches: tokens drawn from
-    each photograph. clusters: means that are kept at most. rounds: of k-means. seed: of everything random. overwrite:
+    not learn from; episodes: of each, for each number of classes and supports. patches: tokens drawn from each
+    photograph. clusters: means that are kept at most. rounds: of k-means. seed: of everything random. overwrite:
     replace a file of the same name that no training made. Raises `InputError`, `SettingError`, `BackboneError`,
     `DatasetError`, `TrainingError` and `OutputError`.
     """
@@ -98,8 +98,7 @@ def background_prior(
     def told(stage: str) -> Callable[[int, int], None]:
         return lambda done, total: progress(stage, done, total, {}) if progress else None
 
-    of_photos = told("patches")
-    side = size or encoder.spec.size
+    side, of_photos = size or encoder.spec.size, told("patches")
     tokens = sample(encoder, found, side, patches, seed, lambda done: of_photos(done, len(found)))
     means, fractions, nearest = cluster(tokens, clusters, rounds, seed)
     tensors = {"means": means.half(), "shares": fractions}
