@@ -94,11 +94,20 @@ def background_prior(
     check_output(out, [FILE], overwrite=overwrite)
     encoder = load_backbone(backbone or DEFAULT, device=device, layers=layers)
     found, near_duplicates = find_photos(photos, limit, without)
+    side = size or encoder.spec.size
 
     def told(stage: str) -> Callable[[int, int], None]:
         return lambda done, total: progress(stage, done, total, {}) if progress else None
 
-    side, of_photos = size or encoder.spec.size, told("patches")
+    learned = None
+    if discriminants or partial_discriminants:  # first, since too few classes end it
+        whole, partial = (
+            [train_part(each) for each in given or ()] for given in (discriminants, partial_discriminants)
+        )
+        sources, _ = mask_sources(whole, partial)
+        samples, names = class_tokens(encoder, sources, side, told("classes"))
+        learned, kinds = fit_discriminants(samples, names), len(set(names))
+    of_photos = told("patches")
     tokens = sample(encoder, found, side, patches, seed, lambda done: of_photos(done, len(found)))
     means, fractions, nearest = cluster(tokens, clusters, rounds, seed)
     tensors = {"means": means.half(), "shares": fractions}
@@ -110,16 +119,10 @@ def background_prior(
         "cells": len(tokens),
         "seed": seed,
     }
-    if discriminants or partial_discriminants:
-        whole, partial = (
-            [train_part(each) for each in given or ()] for given in (discriminants, partial_discriminants)
-        )
-        sources, _ = mask_sources(whole, partial)
-        samples, kinds = class_tokens(encoder, sources, side, told("classes"))
-        learned = fit_discriminants(samples, kinds)
+    if learned:
         tensors |= {"mean": learned.mean, "directions": learned.directions.half()}
         tensors |= {"projected": cluster_means(learned.project(tokens), nearest, len(means)).half()}
-        facts |= {"discriminants": sorted({source.name for source in sources}), "kinds": len(set(kinds))}
+        facts |= {"discriminants": sorted({source.name for source in sources}), "kinds": kinds}
     out.mkdir(parents=True, exist_ok=True)
     write_learned(out / FILE, Learned(facts, tensors))
     decisions = 0
