@@ -78,9 +78,9 @@ class FrameMemory:
         """(N,) probability in 0..1 that each class is in the frame that was scored last."""
         return self._smoothed
 
-    def with_pixels(self, logits: Tensor, image: NDArray[np.uint8]) -> Tensor:
+    def with_pixels(self, logits: Tensor, features: FeatureMap, image: NDArray[np.uint8]) -> Tensor:
         """As the task: single pixels are of the frame alone."""
-        return self.task.with_pixels(logits, image)
+        return self.task.with_pixels(logits, features, image)
 
     def _with_memory(self, features: FeatureMap, own: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and presence of a frame, averaged with those that are remembered."""

@@ -172,7 +172,7 @@ class Segmenter:
             logits = task.score(features, image)  # (n+1, gh, gw), 0 = background
             present = task.presence(features, logits)  # (n,)
             fine = self.refiner.refine(logits, features.frame, image, self.refiner_settings)  # (n+1, h, w)
-            scores = task.with_pixels(fine, image).softmax(0).numpy()
+            scores = task.with_pixels(fine, features, image).softmax(0).numpy()
         named = dict(zip(task.classes, present.tolist(), strict=True))
         threshold = task.presence_threshold if min_presence is None else min_presence
         return Prediction.from_scores(scores, task.classes, named, image, threshold, task.object_shapes)

@@ -1,5 +1,7 @@
 """Supports and queries small enough for a pencil: rows of cells with features of two dimensions."""
 
+import math
+
 import torch
 
 from kshot.io.tensor_file import Learned
@@ -22,6 +24,16 @@ def support(features: FeatureMap, *masks: list[float], valid_mask: list[float] |
         grid,
         torch.ones(features.grid_hw) if valid_mask is None else torch.tensor([valid_mask], dtype=torch.float32),
     )
+
+
+def around(columns: int, turned: bool) -> Support:
+    """One row whose last cell is the class; the background is alike all over, or turns round once."""
+    angles = torch.linspace(0, 2 * math.pi if turned else 0.0, columns)
+    features = torch.stack([angles.cos(), angles.sin()])[:, None]
+    mask = torch.zeros(1, 1, columns)
+    mask[..., -1] = 1
+    size = (8, 8 * columns)
+    return Support(FeatureMap(features, Frame(size, size, 8), "hand"), mask, torch.ones(1, columns))
 
 
 def random_support(seed: int, cells: int = 60, dim: int = 8) -> Support:

@@ -28,7 +28,7 @@ class Options:
     size: o.Size = None
     without: t.Without = None
     episodes: Annotated[int, t.data("Episodes of each --masks, for each number of classes and supports.", min=10)] = 150
-    limit: t.Limit = 1000
+    limit: t.Limit = 1200
     patches: Annotated[int, t.learning("Patches drawn from each photograph.", min=1)] = 64
     clusters: Annotated[int, t.learning("Means that are kept at most.", min=1)] = 1024
     rounds: Annotated[int, t.learning("Rounds of k-means.", min=1)] = 12

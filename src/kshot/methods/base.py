@@ -97,8 +97,9 @@ class Scorer(Protocol):
         """(N,) probability in 0..1 that each class is in the image."""
         ...
 
-    def with_pixels(self, logits: Tensor, image: NDArray[np.uint8]) -> Tensor:
-        """The refined logits (N+1, h, w), and what it makes of single pixels of an image (h, w, 3)."""
+    def with_pixels(self, logits: Tensor, features: FeatureMap, image: NDArray[np.uint8]) -> Tensor:
+        """The refined logits (N+1, h, w), and what it makes of single pixels of an image (h, w, 3) with these
+        features."""
         ...
 
 
@@ -204,8 +205,9 @@ class Task(ABC):
         """(N,) probability in 0..1 that each class is in the image; logits: from `score` of these features."""
         return presence(logits, features.frame)
 
-    def with_pixels(self, logits: Tensor, image: NDArray[np.uint8]) -> Tensor:
-        """The refined logits (N+1, h, w) and what the method makes of single pixels of an image (h, w, 3)."""
+    def with_pixels(self, logits: Tensor, features: FeatureMap, image: NDArray[np.uint8]) -> Tensor:
+        """The refined logits (N+1, h, w) and what the method makes of single pixels of an image (h, w, 3) with these
+        features."""
         return logits
 
     def with_shots(self, shots: Iterable[Shot], encoder: Encoder) -> Self:

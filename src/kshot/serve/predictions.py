@@ -143,7 +143,7 @@ class Predictions:
         frame, segmenter = replace(features.frame, size_hw=(view.shape[0], view.shape[1])), self.segmenter
         with torch.inference_mode():
             fine = segmenter.refiner.refine(scored.logits.float(), frame, view, segmenter.refiner_settings)
-            scores: NDArray[np.float32] = fit.task.with_pixels(fine, view).softmax(0).numpy()
+            scores: NDArray[np.float32] = fit.task.with_pixels(fine, features, view).softmax(0).numpy()
         return self._with_data(index, scores)
 
     def _with_data(self, index: int, scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -25,6 +25,8 @@ from kshot.errors import TrainingError
 from kshot.features import extract
 from kshot.io.images import read_image
 from kshot.io.tensor_file import FILE, Learned, write_learned
+from kshot.methods import density
+from kshot.methods.auto.lone_support import pairs_of_photographs
 from kshot.methods.auto.presence import CUES
 from kshot.ops.discriminants import fit_discriminants
 from kshot.ops.geometry import coverage
@@ -38,6 +40,7 @@ from kshot.training.schedule import Progress
 from kshot.training.unlabelled import find_photos, seeded_rng
 
 _METHOD = "density"  # the method that the file is for
+_APART, _SHARE_APART = 200, 6  # photographs that the prior is not learned from: so many, or one in so many if fewer
 _INSIDE = 0.99  # fraction of a patch that must lie in the image
 
 
@@ -69,7 +72,7 @@ def background_prior(
     partial_discriminants: Sequence[Dataset] | None = None,
     masks: Sequence[Dataset] | None = None,
     episodes: int = 150,
-    limit: int = 1000,
+    limit: int = 1200,
     patches: int = 64,
     clusters: int = 1024,
     rounds: int = 12,
@@ -80,7 +83,8 @@ def background_prior(
 ) -> BackgroundPriorResult:
     """Learn the background prior of a backbone, and write it into the folder `out`.
 
-    photos: folder of photographs, sub-folders included; limit: how many are looked at. backbone, layers: whose features
+    photos: folder of photographs, sub-folders included; limit: how many are looked at. A sixth of them, at most 200,
+    are kept apart: they tell how much alike photographs are (`pairs_of_photographs`). backbone, layers: whose features
     (default: kshot's backbone). size: the longer side of a photograph in pixels (default: the backbone's). without:
     folders of test images; photographs that show the same are left out. discriminants: data sets of many classes, for
     linear discriminants; partial_discriminants: those whose images come from several sources with classes of their own
@@ -94,6 +98,8 @@ def background_prior(
     check_output(out, [FILE], overwrite=overwrite)
     encoder = load_backbone(backbone or DEFAULT, device=device, layers=layers)
     found, near_duplicates = find_photos(photos, limit, without)
+    kept = len(found) - min(_APART, len(found) // _SHARE_APART)
+    found, apart = found[:kept], found[kept:]
     side = size or encoder.spec.size
 
     def told(stage: str) -> Callable[[int, int], None]:
@@ -116,9 +122,13 @@ def background_prior(
         "identity": encoder.identity,
         "backbone": encoder.spec.name,
         "photos": len(found),
+        "photos_apart": len(apart),
         "cells": len(tokens),
         "seed": seed,
     }
+    prior = Learned(facts, tensors)
+    others = [extract(encoder, read_image(photo), side) for photo in apart or found]
+    tensors = tensors | {"pairs": pairs_of_photographs(others, prior, density.Settings().kappa)}
     if learned:
         tensors |= {"mean": learned.mean, "directions": learned.directions.half()}
         tensors |= {"projected": cluster_means(learned.project(tokens), nearest, len(means)).half()}
@@ -132,7 +142,7 @@ def background_prior(
         cues, present = episode_cues(segmenter, [*map(train_part, masks)], episodes, seed, told("presence"))
         decisions, facts = len(present), facts | {"cues": list(CUES), "decisions": len(present)}
         write_learned(out / FILE, Learned(facts, tensors | {"presence": fit_presence(cues, present)}))
-    return BackgroundPriorResult(out / FILE, len(found), near_duplicates, len(tokens), decisions)
+    return BackgroundPriorResult(out / FILE, len(found) + len(apart), near_duplicates, len(tokens), decisions)
 
 
 def sample(

@@ -5,7 +5,7 @@ class chooses where it was left out: among fields, cells, cracks and ores it oft
 and among photographs it finds colours. Zero is the weight unless another is better by more than chance.
 
 The halves of a lone support are of one image, where pixels always do well: there they must do better than patches by
-a margin that photographs do not reach, and then count by half.
+a margin, count by half, and among photographs not at all.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kshot.methods._leave_one_out import HeldOutScores, LeaveOneOut
 from kshot.methods._pixel_classifier import PixelClassifier, fit_pixels, pixel_log_odds
+from kshot.methods.auto.background_prior import DIVERSE
 from kshot.methods.auto.ensemble import STD_ERROR_PENALTY, Ensemble, std_error
 from kshot.methods.base import Support
 from kshot.ops.geometry import to_pixels
@@ -27,9 +28,7 @@ CANDIDATE_WEIGHTS = torch.tensor([0.0, 0.25, 0.5, 1.0, 2.0])
 _LIMIT = 4.0  # patches' logits are clamped to -4..4 before, so that one side does not outvote the other
 # Relative IoU by which a weight above zero has to be better: where images look alike, and on top among photographs.
 _MARGIN, _MARGIN_OF_PHOTOGRAPHS = 0.02, 0.08
-# IoU by which pixels alone have to be better in halves of a lone support, and how it grows with the odds that images
-# are photographs.
-_ONE_SUPPORT_MARGIN, _PHOTOGRAPH_MARGIN = 0.1, 1.2e-3
+_ONE_SUPPORT_MARGIN = 0.1  # IoU by which pixels alone have to be better in halves of a lone support
 _ONE_SUPPORT_WEIGHT = 0.5
 
 
@@ -71,8 +70,9 @@ def _weight(
 ) -> Tensor:
     """() the candidate with the best IoU in left-out supports."""
     if not left_out.left_out[way]:
-        margin = _ONE_SUPPORT_MARGIN + _PHOTOGRAPH_MARGIN * photographs / max(1 - photographs, 1e-4)
-        return _one_support_weight(supports, way, left_out.scores[way], margin)
+        return (
+            CANDIDATE_WEIGHTS[0] if photographs >= DIVERSE else _one_support_weight(supports, way, left_out.scores[way])
+        )
     found = []
     for index, scores in zip(left_out.left_out[way], left_out.scores[way], strict=True):
         hidden = supports[index]
@@ -91,9 +91,7 @@ def _weight(
     return CANDIDATE_WEIGHTS[(gains.mean(0) - penalty).argmax()]
 
 
-def _one_support_weight(
-    supports: Sequence[Support], way: int, scores: Sequence[HeldOutScores], margin: float
-) -> Tensor:
+def _one_support_weight(supports: Sequence[Support], way: int, scores: Sequence[HeldOutScores]) -> Tensor:
     """() the weight where a class has one support: its upper, lower, left and right part tell of the opposite one."""
     samples = next(
         (s.pixels for s in supports if s.pixels is not None and bool((s.pixels.labels == way + 1).any())), None
@@ -108,7 +106,7 @@ def _one_support_weight(
             if classifier is not None:
                 found.append(_ious(classifier.log_odds(hidden.features)[None] > 0, hidden, way)[0])
     patches = torch.stack([each.ious[0] for each in scores]).mean(0).amax()
-    better = bool(found) and bool(torch.stack(found).mean() > patches + margin)
+    better = bool(found) and bool(torch.stack(found).mean() > patches + _ONE_SUPPORT_MARGIN)
     return torch.tensor(_ONE_SUPPORT_WEIGHT if better else 0.0)
 
 

@@ -4,7 +4,8 @@ Fitting:
 
 0. The ensemble's members see supports from near, in crops around what they show (`ops.support_crops`).
 1. The background prior that came with kshot for the backbone (or was given) gets a weight in 0..1: high where images
-   are photographs of many places, low where they look alike (`background_prior`).
+   are photographs of many places, low where they look alike (`background_prior`). With a lone support each query tells
+   whether the two look alike (`lone_support`), and what follows is done for both cases.
 2. The members of the ensemble are `density`, with the prior beside the supports' background, and, where images look
    alike, `attention` and `matching`.
 3. Leave-one-out: each class is searched for in up to five of its supports with the help of the others. The results give
@@ -21,6 +22,7 @@ Scoring a query:
 """
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -32,8 +34,9 @@ from kshot.io.tensor_file import Learned
 from kshot.methods import attention, base, density, matching
 from kshot.methods._leave_one_out import EnsembleMember, LeaveOneOut, leave_one_out, supports_showing
 from kshot.methods._support_tokens import SupportTokens, top_k_log_ratio
-from kshot.methods.auto.background_prior import prior_weight, shipped_prior
+from kshot.methods.auto.background_prior import DIVERSE, prior_weight, shipped_prior, with_background
 from kshot.methods.auto.ensemble import NO_SHIFT, Ensemble, fit_ensemble, fit_inv_temperature
+from kshot.methods.auto.lone_support import LoneSupport
 from kshot.methods.auto.pixels import PixelEvidence, fit_pixel_evidence
 from kshot.methods.auto.presence import (
     exclusive_pairs,
@@ -47,7 +50,6 @@ from kshot.methods.auto.thresholds import CycleConsistency, area_cap_threshold, 
 from kshot.ops.geometry import FeatureMap
 
 _MAX_TOKENS = 1280  # patches of a support beyond which matching and cycle consistency cost more than the encoder
-_DIVERSE = 0.5  # weight of the background prior from which on images count as photographs of many places
 _KAPPA = density.Settings().kappa
 _MAX_LEFT_OUT = 5  # supports of a class that are left out in turn
 _TOP_FRACTION = 0.025  # of an image's patches, the best ones, that presence is judged by
@@ -100,6 +102,8 @@ class _Fitted(NamedTuple):
     """For each class, or none at all; None for a class with several supports."""
     prior_weight: float
     """Weight of the background prior in 0..1; 0 without one."""
+    lone: LoneSupport | None
+    """Where queries tell whether they look like the support: then this is for those that do not."""
     exclusive: Tensor
     """(N, N) bool, pairs of classes that compete."""
     pixels: PixelEvidence | None
@@ -119,30 +123,55 @@ class Task(base.Task):
     crops_supports: ClassVar[bool] = True
 
     def _fitted(self) -> _Fitted:
-        supports, prior = self._images, self._prior()
-        weight = prior_weight(supports, prior, _KAPPA) if prior is not None else 0.0
+        prior = self._prior()
+        if prior is None:
+            return self._fit(None, 0.0)
+        shown = with_background(self._images)
+        lone = LoneSupport(shown[0], prior, _KAPPA) if len(shown) == 1 else None
+        return self._fit(prior, prior_weight(shown, prior, _KAPPA), lone)
+
+    @cached_property
+    def _fitted_alike(self) -> _Fitted:
+        """For queries that look like a lone support; the first one waits for it."""
+        with torch.inference_mode(), self._products():
+            return self._fit(self._prior(), 0.0)
+
+    def _fit(self, prior: Learned | None, weight: float, lone: LoneSupport | None = None) -> _Fitted:
+        """weight: of the background prior, 0..1."""
+        supports = self._images
         members = self._members(prior, weight)
         left_out = leave_one_out(supports, members, _MAX_LEFT_OUT, _TOP_FRACTION, _KAPPA)
         ensemble = self._ensemble(left_out, len(members), weight)
         tasks = tuple(members[index].fit(self.supports) for index in ensemble.used)
         # The task of `density`, where it is used, has stacked the supports already.
         tokens = tasks[0].fitted if ensemble.used[0] == 0 else members[0].fit(self.supports).fitted
-        alike = prior is not None and weight < _DIVERSE
+        alike = prior is not None and weight < DIVERSE
         fractions = _MAX_AREA_RATIO * max_area_fractions(supports) if alike else torch.ones(len(self.classes))
         cycles = self._cycles() if alike else ()
         drawn = self.settings.pixels and any(support.pixels is not None for support in supports)
         pixels = fit_pixel_evidence(supports, left_out, ensemble, 1.0 if prior is None else weight) if drawn else None
-        return _Fitted(tokens, left_out, tasks, ensemble, cycles, weight, exclusive_pairs(supports), pixels, fractions)
+        return _Fitted(
+            tokens, left_out, tasks, ensemble, cycles, weight, lone, exclusive_pairs(supports), pixels, fractions
+        )
 
-    def with_pixels(self, logits: Tensor, image: NDArray[np.uint8]) -> Tensor:
+    def fitted_for(self, features: FeatureMap) -> _Fitted:
+        """What scores the query with these features."""
+        fitted: _Fitted = self.fitted
+        if fitted.lone is None:
+            return fitted
+        with torch.inference_mode(), self._products():
+            alike = fitted.lone.looks_like(features)
+        return self._fitted_alike if alike else fitted
+
+    def with_pixels(self, logits: Tensor, features: FeatureMap, image: NDArray[np.uint8]) -> Tensor:
         """The refined logits (N+1, h, w), and the evidence of single pixels of an image (h, w, 3)."""
-        evidence: PixelEvidence | None = self.fitted.pixels
+        evidence = self.fitted_for(features).pixels
         return logits if evidence is None else evidence.add(logits, image)
 
     def _score(self, features: FeatureMap) -> Tensor:
-        fitted: _Fitted = self.fitted
+        fitted = self.fitted_for(features)
         logits = fitted.ensemble.combine(task.score(features) for task in fitted.tasks)
-        logits[1:] -= self._query_shifts(features, logits)[:, None, None]
+        logits[1:] -= self._query_shifts(fitted, features, logits)[:, None, None]
         return logits.mul_(fitted.ensemble.inv_temperature)
 
     def presence(self, features: FeatureMap, logits: Tensor) -> Tensor:
@@ -155,12 +184,12 @@ class Task(base.Task):
         if model is not None:
             odds = modelled_log_odds(cues, model.to(cues))
         else:
-            odds = left_out_log_odds(cues[:, 0], self.fitted.left_out.top_k_log_ratios)
+            odds = left_out_log_odds(cues[:, 0], self.fitted_for(features).left_out.top_k_log_ratios)
         return torch.sigmoid(odds)
 
     def presence_cues(self, features: FeatureMap, logits: Tensor) -> Tensor:
         """(N, cues) what presence is judged by, see `CUES`; logits: from `score` of these features."""
-        fitted: _Fitted = self.fitted
+        fitted = self.fitted_for(features)
         ratios = torch.stack(
             [
                 top_k_log_ratio(fitted.supports, features, logits, way, _TOP_FRACTION, _KAPPA)
@@ -212,13 +241,13 @@ class Task(base.Task):
             else 0.0,
         )
         # Where images look alike, an object and its surroundings do too, and smoothing would run over the border.
-        if not self.settings.affinity_smoothing or (prior is not None and weight < _DIVERSE):
+        if not self.settings.affinity_smoothing or (prior is not None and weight < DIVERSE):
             settings = replace(settings, affinity_sharpness=0.0)
         if not self.settings.self_support:
             settings = replace(settings, self_support_weight=0.0)
         members = [EnsembleMember(density.Task, settings, self.classes, self.feature_spec, prior)]
         # Photographs of other places say little about which method suits the next one: there `density` alone is best.
-        if self.settings.ensemble and weight < _DIVERSE:
+        if self.settings.ensemble and weight < DIVERSE:
             others: list[tuple[type[base.Task], Any]] = [(attention.Task, attention.Settings())]
             if all(len(support.features.tokens) <= _MAX_TOKENS for support in self._images):
                 others.append((matching.Task, matching.Settings()))
@@ -235,7 +264,7 @@ class Task(base.Task):
         shift = settings.support_threshold_shift * (1 - weight) if len(self.classes) == 1 else 0.0
         # A threshold that was best on photographs of some places is no better than zero on the next, and a single
         # support tells less about it than the query does (`_query_shifts`).
-        if not settings.calibrate_threshold or (weight >= _DIVERSE and not self._one_shot):
+        if not settings.calibrate_threshold or (weight >= DIVERSE and not self._one_shot):
             penalties, shift = torch.full_like(penalties, NO_SHIFT), 0.0
         ensemble = fit_ensemble(left_out.ious, shift * left_out.midpoints, members, penalties)
         if settings.calibrate_scores:
@@ -255,9 +284,9 @@ class Task(base.Task):
             for way, showing in enumerate(shown)
         )
 
-    def _query_shifts(self, features: FeatureMap, logits: Tensor) -> Tensor:
+    def _query_shifts(self, fitted: _Fitted, features: FeatureMap, logits: Tensor) -> Tensor:
         """(N,) how far each class's threshold moves for a query, from the combined logits (N+1, gh, gw)."""
-        settings, fitted = self.settings, self.fitted
+        settings = self.settings
         shifts = torch.zeros(len(self.classes))
         if not settings.calibrate_threshold:
             return shifts

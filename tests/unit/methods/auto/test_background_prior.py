@@ -1,7 +1,6 @@
 """The background prior: what it does to densities by hand, its weight, and how it is saved."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,7 @@ from kshot.errors import BackboneMismatchError, SettingError
 from kshot.io.tensor_file import FILE, Learned, read_learned, write_learned
 from kshot.methods import auto, density, prototype
 from kshot.methods.auto.background_prior import prior_weight, shipped_prior
-from kshot.methods.base import Support
-from kshot.ops.geometry import FeatureMap, Frame
-from tests.support.hand import SPEC, row, support
+from tests.support.hand import SPEC, around, row, support
 
 PLAIN = density.Settings(kappa=1.0, affinity_sharpness=0.0, self_support_weight=0.0)
 WEIGHTS = Path(__file__).parents[5] / "shared/weights/vit-tiny-patch16-224"
@@ -49,45 +46,20 @@ def test_without_any_background_the_prior_is_all_of_it() -> None:
     assert task.score(query)[1, 0].tolist() == pytest.approx([1.0, -1.0])
 
 
-def lone(columns: int, turned: bool) -> Support:
-    """One row whose last cell is the class; the background is alike all over, or turns round once."""
-    angles = torch.linspace(0, 2 * math.pi if turned else 0.0, columns)
-    features = torch.stack([angles.cos(), angles.sin()])[:, None]
-    mask = torch.zeros(1, 1, columns)
-    mask[..., -1] = 1
-    size = (8, 8 * columns)
-    return Support(FeatureMap(features, Frame(size, size, 8), "hand"), mask, torch.ones(1, columns))
-
-
 def test_it_has_weight_where_backgrounds_are_of_many_places() -> None:
     everything = background((0.1, 0.0), (0.0, 0.1), (-0.1, 0.0), (0.0, -0.1))
-    assert prior_weight([lone(40, turned=True)], everything, 20.0) > 0.99
-    assert prior_weight([lone(40, turned=False)], everything, 20.0) < 0.01
     here, there = support(row((1, 0), (0, 1)), [1, 0]), support(row((1, 0), (0, -1)), [1, 0])
     assert prior_weight([here, there], everything, 20.0) > 0.99
     again = support(row((1, 0), (0, 1)), [1, 0])
     assert prior_weight([here, again], everything, 20.0) < 0.01
+    assert prior_weight([here], everything, 20.0) == 1  # its queries tell
     assert prior_weight([support(row((1, 0)), [1])], everything, 20.0) == 1
 
 
-def test_a_lone_support_of_no_known_kind_gives_the_prior_less_weight() -> None:
-    """Its background predicts itself as well, and lies across the prior's one direction, or along it."""
-    weights = [
-        prior_weight([replace(lone(40, turned=True), features=turned(angle))], background((0.9, 0.0)), 2.0)
-        for angle in (0.0, 0.5, 1.0, 1.5)
-    ]
-    assert weights == sorted(weights, reverse=True) and weights[0] > 0.99 and weights[-1] < 0.01
-
-
-def turned(angle: float) -> FeatureMap:
-    """One row of forty cells that are all alike."""
-    size = (8, 320)
-    token = torch.tensor([math.cos(angle), math.sin(angle)])
-    return FeatureMap(token[:, None, None].expand(2, 1, 40).contiguous(), Frame(size, size, 8), "hand")
-
-
-def test_a_query_moves_the_threshold_as_far_as_the_prior_has_weight() -> None:
-    shown, beside = lone(40, turned=True), background((0.1, 0.0), (0.0, 0.1), (-0.1, 0.0), (0.0, -0.1))
+def test_a_query_moves_the_threshold_where_images_do_not_look_alike() -> None:
+    shown, learned = around(40, turned=True), background((0.1, 0.0), (0.0, 0.1), (-0.1, 0.0), (0.0, -0.1))
+    never = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1e6])  # no query looks like the support
+    beside = Learned(learned.facts, dict(learned.tensors) | {"pairs": never})
     still, moved = (
         auto.Task(
             ("a",),
@@ -100,14 +72,16 @@ def test_a_query_moves_the_threshold_as_far_as_the_prior_has_weight() -> None:
     )
     plane = still.score(shown.features)[1].flatten()
     best, worst = plane.topk(1).values.mean(), plane.quantile(0.2)  # 40 cells: a fortieth of the image is one
-    expected = plane - 0.5 * moved.fitted.prior_weight * (best + worst) / 2
+    assert moved.fitted.prior_weight == 1
+    expected = plane - 0.5 * (best + worst) / 2
     torch.testing.assert_close(moved.score(shown.features)[1].flatten(), expected, atol=1e-4, rtol=1e-4)
     two = auto.Task(("a",), (shown, shown), SPEC, auto.Settings(calibrate_scores=False), beside)
-    assert two._query_shifts(shown.features, two.score(shown.features)).tolist() == [0.0]
+    shifts = two._query_shifts(two.fitted, shown.features, two.score(shown.features))
+    assert shifts.tolist() == [0.0]
 
 
 def test_it_can_be_switched_off() -> None:
-    shown, beside = lone(40, turned=True), background((0.9, 0.0))
+    shown, beside = around(40, turned=True), background((0.9, 0.0))
     off = auto.Task(("a",), (shown,), SPEC, auto.Settings(background_prior=False), beside)
     never = auto.Task(("a",), (shown,), SPEC, auto.Settings())
     assert torch.equal(off.score(shown.features), never.score(shown.features))
@@ -171,7 +145,7 @@ def test_what_is_not_for_this_method_or_backbone_is_refused(tmp_path: Path) -> N
 
 
 def test_the_weight_does_not_depend_on_the_order_of_supports() -> None:
-    supports = [lone(columns, turned=columns % 2 == 0) for columns in range(12, 21)]
+    supports = [around(columns, turned=columns % 2 == 0) for columns in range(12, 21)]
     everything = background((0.1, 0.0), (0.0, 0.1), (-0.1, 0.0), (0.0, -0.1))
     assert prior_weight(supports, everything, 20.0) == prior_weight(supports[::-1], everything, 20.0)
 

@@ -1,5 +1,7 @@
 """What the default method learns from its supports, on numbers small enough to count and on drawn images."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +30,18 @@ def test_a_part_that_is_off_leaves_density_as_it_is() -> None:
     torch.testing.assert_close(auto.Task(("c",), supports, SPEC, off).score(query), expected)
 
 
-def alike(task: auto.Task) -> auto.Task:
-    """The same task with a background prior that has no weight."""
+@contextmanager
+def weight_of_prior(weight: float) -> Iterator[pytest.MonkeyPatch]:
+    """Tasks that are fitted meanwhile give the prior this weight, whatever a query says of a lone support."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(auto, "prior_weight", lambda *_: 0.0)
+        patch.setattr(auto, "prior_weight", lambda *_: weight)
+        patch.setattr(auto, "LoneSupport", lambda *_: None)
+        yield patch
+
+
+def alike(task: auto.Task) -> auto.Task:
+    """The same task, all of whose images look alike."""
+    with weight_of_prior(0.0):
         return auto.Task(task.classes, task.supports, task.feature_spec, task.settings, strange_prior())
 
 
@@ -75,10 +85,9 @@ def test_cycle_consistency_moves_the_threshold_of_a_query() -> None:
 
 def test_where_the_prior_has_weight_density_is_alone_and_zero_stays() -> None:
     def task(*shown: int, weight: float, ways: int = 1) -> auto.Task:
-        with pytest.MonkeyPatch.context() as patch:
+        with weight_of_prior(weight) as patch:
             patch.setattr(auto, "_THRESHOLD_PENALTY", 0.0)
             patch.setattr(ensemble, "STD_ERROR_PENALTY", 0.0)
-            patch.setattr(auto, "prior_weight", lambda *_: weight)
             patch.setattr(ensemble, "_MIN_WEIGHT", 0.0)
             return auto.Task(tuple("ab"[:ways]), tuple(areas(*shown, ways=ways)), SPEC, None, strange_prior())
 
@@ -132,8 +141,7 @@ def test_a_part_is_switched_off_on_the_command_line(tmp_path: Path) -> None:
 
 def test_affinity_smoothing_is_on_only_where_the_prior_has_weight() -> None:
     def affinity(weight: float) -> float:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(auto, "prior_weight", lambda *_: weight)
+        with weight_of_prior(weight) as patch:
             patch.setattr(ensemble, "_FIRST_MARGIN", 1.0)
             task = auto.Task(("a",), tuple(areas(20)), SPEC, None, strange_prior())
         return float(task.fitted.tasks[0].settings.affinity_sharpness)
