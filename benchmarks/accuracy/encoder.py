@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.accuracy.methods import Kind, run_episodes
-from benchmarks.settings import VIT_TINY, arguments, facts, figures, open_set, write
+from benchmarks.settings import VIT_TINY, arguments, facts, figures, open_set, percent, write
 from kshot.evaluation import Result
 from kshot.methods._class_embeddings import with_salient_masks
 from kshot.segmenter import Segmenter
@@ -68,6 +68,7 @@ def _figures(result: Result) -> dict[str, Any]:
     return {
         **figures(result),
         "classes": len(result.per_class),
+        "per_class": {name: percent(value) for name, value in result.per_class.items()},
         "working_size": result.settings["backbone"].get("size"),
     }
 
