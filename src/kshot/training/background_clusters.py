@@ -139,9 +139,11 @@ def background_prior(
     if masks:
         settings = {"weights": str(out / FILE)}
         segmenter = Segmenter(backbone=encoder, method="auto", refiner="none", method_settings=settings)
-        cues, present = episode_cues(segmenter, [*map(train_part, masks)], episodes, seed, told("presence"))
+        cues, present, kinds_drawn = episode_cues(
+            segmenter, [*map(train_part, masks)], episodes, seed, told("presence")
+        )
         decisions, facts = len(present), facts | {"cues": list(CUES), "decisions": len(present)}
-        write_learned(out / FILE, Learned(facts, tensors | {"presence": fit_presence(cues, present)}))
+        write_learned(out / FILE, Learned(facts, tensors | {"presence": fit_presence(cues, present, kinds_drawn)}))
     return BackgroundPriorResult(out / FILE, len(found) + len(apart), near_duplicates, len(tokens), decisions)
 
 

@@ -25,13 +25,15 @@ _MIN_SAMPLES = 50
 
 def episode_cues(
     segmenter: Segmenter, data: Sequence[Dataset], episodes: int, seed: int, step: Callable[[int, int], None]
-) -> tuple[Tensor, Tensor]:
-    """Cues (n, cues) and presence (n,) of every class of every episode; step: called with (done, total).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cues (n, cues), presence (n,) and kind (n,) of every class of every episode; step: called with (done, total).
+
+    kind: a number for each data set and each of four kinds of episodes.
 
     segmenter: of method `auto`. episodes: of each data set and each of four kinds; a kind for which a data set has too
     few images is left out. Raises `TrainingError` for fewer than fifty in all.
     """
-    cues, present = [], []
+    cues, present, kinds = [], [], []
     total = len(data) * len(_KINDS) * episodes
     for number, each in enumerate(data):
         runner = EpisodeRunner(segmenter, each, FeatureCache(None))
@@ -51,23 +53,30 @@ def episode_cues(
                 cues.append(task.presence_cues(features, task.score(features)))
                 labels = torch.from_numpy(runner.labels(episode.query, episode.classes))
                 present += [bool((labels == way).any()) for way in range(1, len(episode.classes) + 1)]
+                kinds += [number * len(_KINDS) + kind] * len(episode.classes)
                 step((number * len(_KINDS) + kind) * episodes + place + 1, total)
     if len(present) < _MIN_SAMPLES or all(present) or not any(present):
         raise TrainingError(
             f"{len(present)} classes in queries, {sum(present)} of them present: too few to fit presence to; give "
             "data sets with more images and classes (--masks)"
         )
-    return torch.cat(cues), torch.tensor(present, dtype=torch.float32)
+    return torch.cat(cues), torch.tensor(present, dtype=torch.float32), torch.tensor(kinds)
 
 
-def fit_presence(cues: Tensor, present: Tensor) -> Tensor:
-    """(cues + 1,) weights and constant of the log odds of presence, from cues (n, cues) and presence (n,) of 0 or 1.
+def fit_presence(cues: Tensor, present: Tensor, kinds: Tensor) -> Tensor:
+    """(cues + 1,) weights and constant of the log odds of presence.
 
-    Both outcomes count alike, however often each occurs: even odds are where a class is as likely there as not.
+    From cues (n, cues), presence (n,) of 0 or 1, and the kinds (n,) of their episodes. Within each kind both outcomes
+    count alike, however often each was drawn: even odds are where a class is as likely there as not.
     """
     mean, spread = cues.mean(0), cues.std(0).clamp(min=1e-6)
     inputs = F.pad((cues - mean) / spread, (0, 1), value=1.0).double()
-    counts = torch.where(present > 0, 0.5 / present.mean(), 0.5 / (1 - present.mean())).double()
+    counts = torch.ones(len(present), dtype=torch.float64)
+    for kind in kinds.unique():
+        of_kind = kinds == kind
+        share = present[of_kind].double().mean()
+        if 0 < share < 1:
+            counts[of_kind] = torch.where(present[of_kind] > 0, 0.5 / share, 0.5 / (1 - share))
     model = torch.zeros(inputs.shape[1], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([model], max_iter=200, line_search_fn="strong_wolfe")
 

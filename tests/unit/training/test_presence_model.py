@@ -30,7 +30,7 @@ def made_up(count: int, share: float) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("share", [0.5, 0.2])
 def test_it_agrees_with_scikit_learn(share: float) -> None:
     cues, present = made_up(2000, share)
-    mine = modelled_log_odds(cues, fit_presence(cues, present)).numpy()
+    mine = modelled_log_odds(cues, fit_presence(cues, present, torch.zeros(len(present)))).numpy()
     scaled = (cues - cues.mean(0)) / cues.std(0)
     # The same penalty: 1e-2 times the squared weights beside a mean, where C weighs a sum against half of them.
     other = LogisticRegression(C=1 / (2 * 1e-2 * len(present)), class_weight="balanced", tol=1e-8, max_iter=1000)
@@ -38,9 +38,36 @@ def test_it_agrees_with_scikit_learn(share: float) -> None:
     np.testing.assert_allclose(mine, theirs, atol=5e-3)
 
 
+def test_what_a_kind_of_episodes_draws_more_often_is_no_likelier_there() -> None:
+    """One kind draws queries with the class four times in five, the other one time in five; a third cue tells them
+    apart, and says nothing. scikit-learn, with the same weights, agrees."""
+    parts, kinds = [made_up(4000, share) for share in (0.8, 0.2)], torch.arange(2).repeat_interleave(4000)
+    cues = torch.cat([torch.cat([found for found, _ in parts]), kinds[:, None].float()], 1)
+    present = torch.cat([told for _, told in parts])
+    model = fit_presence(cues, present, kinds)
+    one = modelled_log_odds(cues[:4000], model)
+    other = modelled_log_odds(cues[4000:], model)
+    for odds, told in ((one, present[:4000]), (other, present[4000:])):
+        false_alarms, hits = (float((odds[told == there] > 0).float().mean()) for there in (0, 1))
+        assert hits > 0.7 and hits + false_alarms == pytest.approx(1, abs=0.05)
+    scaled = (cues - cues.mean(0)) / cues.std(0)
+    weights = np.empty(8000)
+    for kind in range(2):
+        share = float(present[kinds == kind].mean())
+        weights[kinds == kind] = np.where(present[kinds == kind] > 0, 0.5 / share, 0.5 / (1 - share))
+    sk = LogisticRegression(C=1 / (2 * 1e-2 * 8000), tol=1e-8, max_iter=1000)
+    theirs = sk.fit(scaled.numpy(), present.numpy(), sample_weight=weights).decision_function(scaled.numpy())
+    np.testing.assert_allclose(modelled_log_odds(cues, model).numpy(), theirs, atol=5e-3)
+
+
+def test_kinds_of_one_outcome_alone_are_kept_as_they_are() -> None:
+    cues, present = made_up(400, 0.5)
+    assert bool(fit_presence(cues, present, present).isfinite().all())
+
+
 def test_a_cue_that_never_changes_does_no_harm() -> None:
     cues, present = made_up(400, 0.5)
-    model = fit_presence(torch.cat([cues, torch.zeros(400, 1)], 1), present)
+    model = fit_presence(torch.cat([cues, torch.zeros(400, 1)], 1), present, torch.zeros(400))
     assert bool(model.isfinite().all())
     odds = modelled_log_odds(torch.cat([cues, torch.zeros(400, 1)], 1), model)
     assert float(((odds > 0) == (present > 0)).float().mean()) > 0.8
