@@ -150,23 +150,48 @@ def _thinned(support: base.Support, labels: Tensor, strides: Sequence[int]) -> t
     return support.features.tokens[kept], weights.flatten(1).T[kept]
 
 
-class PooledTokens:
-    """The q patch tokens of one image, and r pooled ones: the means of `pool` x `pool` patches (`Settings.pool`).
+class QueryAffinity:
+    """How similar the q patch tokens of one image are to each other, whatever is searched for in it.
 
-    `keys` are the pooled tokens (r, c), of unit length, and `sizes` (r,) the patches that each stands for.
+    They are compared with r pooled ones, the keys (r, c): the means of `pool` x `pool` patches (`Settings.pool`), of
+    unit length; `sizes` (r,) are the patches that each stands for.
     """
 
     def __init__(self, features: FeatureMap, settings: Settings, discriminants: Discriminants | None = None):
         self.settings, self.grid_hw = settings, features.grid_hw
-        self.tokens = query_tokens(features, discriminants)
-        self.pool = settings.pool or math.ceil((len(self.tokens) / _MAX_KEYS) ** 0.5)
+        tokens = query_tokens(features, discriminants)
+        self.pool = settings.pool or math.ceil((len(tokens) / _MAX_KEYS) ** 0.5)
         inside = coverage(features.frame).flatten()
-        self.keys = self.tokens
+        keys = tokens
         if self.pool > 1:
-            self.keys = for_products(F.normalize(self._pooled(self.tokens.float()), dim=1))
-        self.sizes = self._pooled(inside[:, None])[:, 0] * (len(inside) / len(self.keys))
+            keys = for_products(F.normalize(self._pooled(tokens.float()), dim=1))
+        self.sizes = self._pooled(inside[:, None])[:, 0] * (len(inside) / len(keys))
+        similar = torch.cat(list(cosines_less_one(tokens, keys)))  # (q, r)
+        sharpness = settings.affinity_sharpness
+        self.affinity = (sharpness * similar).exp_() if sharpness > 0 else None
+        self.kernel = similar.mul_(settings.kappa).exp_() if settings.self_support_weight > 0 else None
 
-    def labels(self, shares: Tensor) -> Tensor:
+    def refine(self, first: Tensor) -> Tensor:
+        """Log ratios (q, ..., N+1) from the supports' densities (q, ..., N+1), after smoothing and self support."""
+        settings = self.settings
+        ratios = self._smoothed(log_ratios(first, DENSITY_FLOOR))
+        if self.kernel is not None:
+            labels = self._labels(_confidences(ratios, settings))
+            mass = labels.sum(0)
+            weight = settings.self_support_weight * mass / (mass + settings.self_support_half_mass)
+            second = weighted(self.kernel, labels.flatten(1)).view_as(first) / mass.clamp(min=1e-6)
+            ratios = self._smoothed(log_ratios((1 - weight) * first + weight * second, DENSITY_FLOOR))
+        return ratios
+
+    def _smoothed(self, ratios: Tensor) -> Tensor:
+        """Their means (q, ...) under the softmax over similar tokens, each of which counts by its size."""
+        if self.affinity is None:
+            return ratios
+        values = torch.cat([self._labels(ratios.flatten(1)), self.sizes[:, None]], 1)
+        sums = weighted(self.affinity, values)
+        return (sums[:, :-1] / sums[:, -1:].clamp(min=_TINY)).view_as(ratios)
+
+    def _labels(self, shares: Tensor) -> Tensor:
         """(r, ...) patches under each key that are labelled, from the labelled share (q, ...) of each patch."""
         pooled = self._pooled(shares.flatten(1)) * self.sizes[:, None]
         return pooled.view(-1, *shares.shape[1:])
@@ -178,37 +203,6 @@ class PooledTokens:
         planes = values.T.reshape(1, -1, *self.grid_hw)
         pooled = F.avg_pool2d(planes, self.pool, ceil_mode=True, count_include_pad=False)
         return pooled[0].flatten(1).T.contiguous()
-
-
-class QueryAffinity(PooledTokens):
-    """How similar the patch tokens of one image are to each other, whatever is searched for in it."""
-
-    def __init__(self, features: FeatureMap, settings: Settings, discriminants: Discriminants | None = None):
-        super().__init__(features, settings, discriminants)
-        similar = torch.cat(list(cosines_less_one(self.tokens, self.keys)))  # (q, r)
-        sharpness = settings.affinity_sharpness
-        self.affinity = (sharpness * similar).exp_() if sharpness > 0 else None
-        self.kernel = similar.mul_(settings.kappa).exp_() if settings.self_support_weight > 0 else None
-
-    def refine(self, first: Tensor) -> Tensor:
-        """Log ratios (q, ..., N+1) from the supports' densities (q, ..., N+1), after smoothing and self support."""
-        settings = self.settings
-        ratios = self._smoothed(log_ratios(first, DENSITY_FLOOR))
-        if self.kernel is not None:
-            labels = self.labels(_confidences(ratios, settings))
-            mass = labels.sum(0)
-            weight = settings.self_support_weight * mass / (mass + settings.self_support_half_mass)
-            second = weighted(self.kernel, labels.flatten(1)).view_as(first) / mass.clamp(min=1e-6)
-            ratios = self._smoothed(log_ratios((1 - weight) * first + weight * second, DENSITY_FLOOR))
-        return ratios
-
-    def _smoothed(self, ratios: Tensor) -> Tensor:
-        """Their means (q, ...) under the softmax over similar tokens, each of which counts by its size."""
-        if self.affinity is None:
-            return ratios
-        values = torch.cat([self.labels(ratios.flatten(1)), self.sizes[:, None]], 1)
-        sums = weighted(self.affinity, values)
-        return (sums[:, :-1] / sums[:, -1:].clamp(min=_TINY)).view_as(ratios)
 
 
 def _confidences(ratios: Tensor, settings: Settings) -> Tensor:

@@ -15,8 +15,7 @@ Fitting:
 Scoring a query:
 
 1. The members' logits are combined, each less its thresholds.
-2. The threshold of a class moves with the query: towards the middle of its own scores, by cycle consistency, and up to
-   a cap on its area (`thresholds`).
+2. The threshold of a lone class with one support moves with the query, towards the middle of its scores.
 3. Presence: a calibrated model over a class's best patches, the image as a whole, and the lead over competing classes
    (`presence`).
 """
@@ -46,14 +45,13 @@ from kshot.methods.auto.presence import (
     presence_cues,
     token_cosines,
 )
-from kshot.methods.auto.thresholds import CycleConsistency, area_cap_threshold, max_area_fractions, query_midpoint
-from kshot.ops.geometry import FeatureMap
+from kshot.ops.geometry import FeatureMap, coverage
 
-_MAX_TOKENS = 1280  # patches of a support beyond which matching and cycle consistency cost more than the encoder
+_MAX_TOKENS = 1280  # patches of a support beyond which matching costs more than the encoder
 _KAPPA = density.Settings().kappa
 _MAX_LEFT_OUT = 5  # supports of a class that are left out in turn
 _TOP_FRACTION = 0.025  # of an image's patches, the best ones, that presence is judged by
-_MAX_AREA_RATIO = 5.0  # area of a class in a query relative to its largest support, at most, where images look alike
+_BACKGROUND_QUANTILE = 0.2  # patches of an image below it are taken not to show the class
 # Relative IoU that a threshold costs, times its square; the halves of a lone support tell less.
 _THRESHOLD_PENALTY, _THRESHOLD_PENALTY_ONE_SHOT = 0.03, 0.15
 
@@ -67,8 +65,7 @@ class Settings:
     self_support: bool = True
     """Let confident patches of the query join the supports."""
     calibrate_threshold: bool = True
-    """Choose thresholds on the supports and move them for each query, by its own scores and, where images look alike,
-    by cycle consistency; false keeps them at zero."""
+    """Choose thresholds on the supports and move them for each query by its own scores; false keeps them at zero."""
     ensemble: bool = True
     """Add `attention` and `matching` to `density`, where images look alike."""
     background_prior: bool = True
@@ -98,8 +95,6 @@ class _Fitted(NamedTuple):
     tasks: tuple[base.Task, ...]
     """Tasks of the members that `ensemble` uses."""
     ensemble: Ensemble
-    cycles: tuple[CycleConsistency | None, ...]
-    """For each class, or none at all; None for a class with several supports."""
     prior_weight: float
     """Weight of the background prior in 0..1; 0 without one."""
     lone: LoneSupport | None
@@ -108,8 +103,6 @@ class _Fitted(NamedTuple):
     """(N, N) bool, pairs of classes that compete."""
     pixels: PixelEvidence | None
     """None where the supports say nothing about single pixels."""
-    max_fractions: Tensor
-    """(N,) fraction of a query that each class may cover."""
 
 
 class Task(base.Task):
@@ -145,14 +138,9 @@ class Task(base.Task):
         tasks = tuple(members[index].fit(self.supports) for index in ensemble.used)
         # The task of `density`, where it is used, has stacked the supports already.
         tokens = tasks[0].fitted if ensemble.used[0] == 0 else members[0].fit(self.supports).fitted
-        alike = prior is not None and weight < DIVERSE
-        fractions = _MAX_AREA_RATIO * max_area_fractions(supports) if alike else torch.ones(len(self.classes))
-        cycles = self._cycles() if alike else ()
         drawn = self.settings.pixels and any(support.pixels is not None for support in supports)
         pixels = fit_pixel_evidence(supports, left_out, ensemble, 1.0 if prior is None else weight) if drawn else None
-        return _Fitted(
-            tokens, left_out, tasks, ensemble, cycles, weight, lone, exclusive_pairs(supports), pixels, fractions
-        )
+        return _Fitted(tokens, left_out, tasks, ensemble, weight, lone, exclusive_pairs(supports), pixels)
 
     def fitted_for(self, features: FeatureMap) -> _Fitted:
         """What scores the query with these features."""
@@ -171,7 +159,7 @@ class Task(base.Task):
     def _score(self, features: FeatureMap) -> Tensor:
         fitted = self.fitted_for(features)
         logits = fitted.ensemble.combine(task.score(features) for task in fitted.tasks)
-        logits[1:] -= self._query_shifts(fitted, features, logits)[:, None, None]
+        logits[1:] -= self._query_shift(fitted, features, logits)
         return logits.mul_(fitted.ensemble.inv_temperature)
 
     def presence(self, features: FeatureMap, logits: Tensor) -> Tensor:
@@ -263,7 +251,7 @@ class Task(base.Task):
         # Among several classes, patches that one gains are lost to another, and absent classes raise false alarms.
         shift = settings.support_threshold_shift * (1 - weight) if len(self.classes) == 1 else 0.0
         # A threshold that was best on photographs of some places is no better than zero on the next, and a single
-        # support tells less about it than the query does (`_query_shifts`).
+        # support tells less about it than the query does (`_query_shift`).
         if not settings.calibrate_threshold or (weight >= DIVERSE and not self._one_shot):
             penalties, shift = torch.full_like(penalties, NO_SHIFT), 0.0
         ensemble = fit_ensemble(left_out.ious, shift * left_out.midpoints, members, penalties)
@@ -271,33 +259,18 @@ class Task(base.Task):
             return replace(ensemble, inv_temperature=fit_inv_temperature(ensemble, left_out))
         return ensemble
 
-    def _cycles(self) -> tuple[CycleConsistency | None, ...]:
-        """For classes with one support; several supports set a threshold better by themselves."""
-        if not self.settings.calibrate_threshold:
-            return ()
-        images = self._images
-        shown = [supports_showing(images, way) for way in range(len(self.classes))]
-        return tuple(
-            CycleConsistency(images[showing[0]], way, _THRESHOLD_PENALTY, density.Settings())
-            if len(showing) == 1 and len(images[showing[0]].features.tokens) <= _MAX_TOKENS
-            else None
-            for way, showing in enumerate(shown)
-        )
-
-    def _query_shifts(self, fitted: _Fitted, features: FeatureMap, logits: Tensor) -> Tensor:
-        """(N,) how far each class's threshold moves for a query, from the combined logits (N+1, gh, gw)."""
+    def _query_shift(self, fitted: _Fitted, features: FeatureMap, logits: Tensor) -> Tensor:
+        """() how far the threshold of a lone class with one support moves, from the combined logits (2, gh, gw)."""
         settings = self.settings
-        shifts = torch.zeros(len(self.classes))
-        if not settings.calibrate_threshold:
-            return shifts
-        if len(self.classes) == 1 and self._one_shot:
-            midpoint = query_midpoint(logits[1], features, _TOP_FRACTION)
-            shifts += settings.query_threshold_shift * fitted.prior_weight * midpoint
-        for way in range(len(self.classes)):
-            margin = logits[way + 1] - torch.cat([logits[: way + 1], logits[way + 2 :]]).amax(0)
-            cycle = fitted.cycles[way] if fitted.cycles else None
-            if cycle is not None:
-                shifts[way] += (1 - fitted.prior_weight) * cycle.threshold(features, margin)
-            cap = area_cap_threshold(margin, features, float(fitted.max_fractions[way]))
-            shifts[way] = shifts[way].maximum(cap)
-        return shifts
+        if not (settings.calibrate_threshold and len(self.classes) == 1 and self._one_shot):
+            return torch.tensor(0.0)
+        share: float = settings.query_threshold_shift * fitted.prior_weight
+        return share * _query_midpoint(logits[1], features)
+
+
+def _query_midpoint(plane: Tensor, features: FeatureMap) -> Tensor:
+    """() middle between the best of a class's scores (gh, gw) in a query and their lowest fifth."""
+    scores = plane[coverage(features.frame) > 0]
+    best = scores.topk(max(1, round(_TOP_FRACTION * len(scores)))).values.mean()
+    midpoint: Tensor = (best + scores.quantile(_BACKGROUND_QUANTILE)) / 2
+    return midpoint

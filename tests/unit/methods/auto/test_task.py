@@ -15,10 +15,9 @@ from kshot.cli import app
 from kshot.methods import density
 from kshot.methods.auto import ensemble
 from kshot.methods.auto import task as auto
-from kshot.methods.base import Support
 from kshot.types import Shot
 from tests.support.drawing import draw
-from tests.support.hand import SPEC, areas, random_support, row, strange_prior, support
+from tests.support.hand import SPEC, areas, row, strange_prior, support
 
 
 def test_a_part_that_is_off_leaves_density_as_it_is() -> None:
@@ -43,44 +42,6 @@ def alike(task: auto.Task) -> auto.Task:
     """The same task, all of whose images look alike."""
     with weight_of_prior(0.0):
         return auto.Task(task.classes, task.supports, task.feature_spec, task.settings, strange_prior())
-
-
-def without_cycles(names: tuple[str, ...], supports: tuple[Support, ...], **settings: bool) -> auto.Task:
-    """A task as `alike` makes it, whose thresholds do not move by cycle consistency."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(auto.Task, "_cycles", lambda self: ())
-        return alike(auto.Task(names, supports, SPEC, auto.Settings(**settings)))
-
-
-def test_classes_with_one_support_have_cycle_consistency_where_images_look_alike() -> None:
-    def task(supports: list[Support], **settings: bool) -> auto.Task:
-        names = tuple("abc"[: len(supports[0].masks)])
-        return auto.Task(names, tuple(supports), SPEC, auto.Settings(**settings))
-
-    def ways_back(*arguments: list[Support], **settings: bool) -> list[bool]:
-        return [cycle is not None for cycle in alike(task(*arguments, **settings)).fitted.cycles]
-
-    assert ways_back(areas(20)) == [True]
-    assert ways_back(areas(20, 20)) == [False]
-    assert ways_back(areas(20, 20, 0, 20, ways=3)) == [False, True, False]  # no support shows the third
-    assert ways_back(areas(20), calibrate_threshold=False) == []
-    assert task(areas(20)).fitted.cycles == ()  # nobody knows whether images are alike
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(auto, "_MAX_TOKENS", 59)  # of 60 cells
-        assert ways_back(areas(20)) == [False]
-
-
-def test_cycle_consistency_moves_the_threshold_of_a_query() -> None:
-    """Off, the margin of the class's cells and of the others is what it is; on, all move by the same."""
-    supports, query = tuple(areas(20)), random_support(7).features
-    on = alike(auto.Task(("a",), supports, SPEC))
-    off = without_cycles(("a",), supports)
-    moved = (on.score(query) - off.score(query))[1] / off.fitted.ensemble.inv_temperature
-    cycle = on.fitted.cycles[0]
-    assert cycle is not None
-    margins = off.score(query)[1] / off.fitted.ensemble.inv_temperature
-    torch.testing.assert_close(moved, -cycle.threshold(query, margins).expand_as(moved), atol=1e-4, rtol=0)
-    assert float(moved.abs().max()) > 1e-3
 
 
 def test_where_the_prior_has_weight_density_is_alone_and_zero_stays() -> None:
@@ -149,33 +110,6 @@ def test_affinity_smoothing_is_on_only_where_the_prior_has_weight() -> None:
     assert affinity(0.9) > 0 == affinity(0.1)
     plain = auto.Task(("a",), tuple(areas(20)), SPEC)
     assert plain.fitted.tasks[0].settings.affinity_sharpness > 0  # nobody knows whether images are alike
-
-
-def test_where_images_look_alike_the_area_of_a_class_is_capped() -> None:
-    """20 of 60 cells show the class: at a growth of 2 no query shows it in more than 40, at a quarter in 5."""
-    supports = tuple(areas(20))
-
-    def found(growth: float, seed: int, **settings: bool) -> int:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(auto, "_MAX_AREA_RATIO", growth)
-            made = without_cycles(("a",), supports, **settings)
-        logits = made.score(random_support(seed).features)
-        return int((logits[1] > 0).sum())
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(auto, "_MAX_AREA_RATIO", 2.0)
-        twice = alike(auto.Task(("a",), supports, SPEC))
-    assert twice.fitted.max_fractions.tolist() == pytest.approx([40 / 60])
-    for seed in range(8):
-        free = found(1000.0, seed)
-        assert (found(0.25, seed), found(2.0, seed)) == (min(free, 5), min(free, 40))
-        assert found(0.25, seed, calibrate_threshold=False) == found(1000.0, seed, calibrate_threshold=False)
-    assert max(found(1000.0, seed) for seed in range(8)) > 5
-
-
-def test_without_a_prior_a_class_may_fill_the_image() -> None:
-    task = auto.Task(("a",), tuple(areas(20)), SPEC)
-    assert task.fitted.max_fractions.tolist() == [1.0]
 
 
 def test_on_fine_grids_matching_is_left_out() -> None:
