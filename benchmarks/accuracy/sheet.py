@@ -25,7 +25,7 @@ _CELL, _TITLE = (168, 128), 14  # width and height of an image, height of a line
 def main() -> None:
     options = _options()
     data = open_set(options.set)
-    drawn = list(draw_episodes(data, "hsnet", 1, options.shot, options.count, options.seed, drop_small=True))
+    drawn = list(draw_episodes(data, options.protocol, 1, options.shot, options.count, options.seed, drop_small=True))
     columns = [("support", [_support(data, e) for e in drawn]), ("truth", [_truth(data, e) for e in drawn])]
     with tempfile.TemporaryDirectory() as folder:
         for method in options.methods:
@@ -39,9 +39,10 @@ def _found(runner: EpisodeRunner, episode: Episode) -> Image.Image:
     result = runner.predict(episode)
     prediction, valid_mask = result.prediction, result.truth != 255
     found, truth = (prediction.mask == 1) & valid_mask, result.truth == 1
-    iou = (found & truth).sum() / max((found | truth).sum(), 1)
+    either = (found | truth).sum()
+    iou = f"{(found & truth).sum() / either:.2f}" if either else "right"
     present = next(iter(prediction.present.values()))
-    return _cell(np.asarray(runner.image(episode.query)), prediction.mask == 1, f"{iou:.2f}  there {present:.2f}")
+    return _cell(np.asarray(runner.image(episode.query)), prediction.mask == 1, f"{iou}  there {present:.2f}")
 
 
 def _support(data: Dataset, episode: Episode) -> Image.Image:
@@ -83,6 +84,7 @@ def _options() -> argparse.Namespace:
     parser = arguments(__doc__, "backbone", "seed")
     parser.add_argument("--set", choices=list(SETS), default="voc")
     parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--protocol", default="hsnet", help="fs-cs: half of the queries lack the class.")
     parser.add_argument("--shot", type=int, default=1)
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--out", type=Path, required=True)
