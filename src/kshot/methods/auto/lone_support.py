@@ -21,7 +21,7 @@ from kshot.io.tensor_file import Learned
 from kshot.methods.auto.background_prior import by_prior, mean_log_ratio
 from kshot.methods.base import Support
 from kshot.ops.geometry import FeatureMap, coverage, near_pairs
-from kshot.ops.similarity import vmf_means
+from kshot.ops.similarity import for_products, vmf_means
 
 _NEAR = 0.28  # fraction of the grid's longer side within which tokens of one image resemble each other in any case
 _STRIDE = 3  # one in so many patches of a query is looked at: more cost time and tell nothing else
@@ -35,8 +35,9 @@ class LoneSupport:
 
     def __init__(self, support: Support, prior: Learned, kappa: float):
         """prior: means (k, c) and shares (k,), and `pairs` (7,) from `pairs_of_photographs`; kappa: of the kernel."""
-        self._prior, self._kappa = prior, kappa
-        self._tokens = support.features.tokens.float()
+        self._kappa, self._shares = kappa, prior.tensor("shares")[:, None]
+        self._tokens = for_products(support.features.tokens.float())
+        self._photographs = for_products(prior.tensor("means").float())
         self._shown = _covered(support.features)
         model = prior.tensor("pairs") if "pairs" in prior.tensors else torch.tensor(_USUAL)
         self._means, self._spreads, self._limit = model[:3], model[3:6], float(model[6])
@@ -55,7 +56,8 @@ class LoneSupport:
         """(3,) log ratios within the support, and between it and the query, and the typicality of its patches."""
         tokens, inside = query.tokens[::_STRIDE].float(), _covered(query)[::_STRIDE]
         own = vmf_means(tokens, self._tokens, self._shown[:, None], self._kappa)[:, 0]
-        between = mean_log_ratio(own, by_prior(tokens, self._prior, self._kappa), inside)
+        photographs = vmf_means(tokens, self._photographs, self._shares, self._kappa)[:, 0]
+        between = mean_log_ratio(own, photographs, inside)
         return torch.stack([self._within, between, self._typicality])
 
     def likeness(self, query: FeatureMap) -> Tensor:
