@@ -67,7 +67,6 @@ ABLATION = (
 )
 MOVED = {
     "query_threshold_shift": (0.0, 0.2, 0.7),
-    "support_threshold_shift": (0.0, 0.25, 1.0),
     "presence_threshold": (0.0, 0.3, 0.7),
 }
 VARIANTS = tuple(Arm(f"{name} {value:g}", "auto", {name: value}) for name, values in MOVED.items() for value in values)

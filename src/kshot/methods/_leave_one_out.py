@@ -64,8 +64,6 @@ class LeaveOneOut:
     """For each class the indices of the supports that were left out in turn; none for a class with one support."""
     scores: tuple[tuple[HeldOutScores, ...], ...]
     """For each class one entry for each support, or half of the only support, that was left out."""
-    midpoints: Tensor
-    """(N,) for a class with one support, the middle between its class and background scores in it; else 0."""
     top_k_log_ratios: Tensor
     """(N,) the top-k mean log-likelihood ratio of each class where it was left out, averaged."""
 
@@ -100,14 +98,14 @@ def leave_one_out(
     fraction, kappa: of `top_k_log_ratio`.
     """
     ways = supports[0].masks.shape[0]
-    midpoints, ratios = torch.zeros(ways), torch.full((ways,), _MAX_LOG_RATIO)
+    ratios = torch.full((ways,), _MAX_LOG_RATIO)
     left_out: list[tuple[int, ...]] = [()] * ways
     scores: list[tuple[HeldOutScores, ...]] = [()] * ways
     searches: dict[tuple[int, tuple[int, ...]], list[int]] = {}  # ways to search for, by support and pool
     for way in range(ways):
         showing = supports_showing(supports, way)
         if len(showing) == 1:
-            midpoints[way], ratios[way] = _within_one_support(supports[showing[0]], way, kappa, fraction)
+            ratios[way] = _within_one_support(supports[showing[0]], way, kappa, fraction)
             scores[way] = _halves(supports[showing[0]], way, members)
         elif showing:
             helpers = evenly_spread(showing, 2 * max_supports)
@@ -121,7 +119,7 @@ def leave_one_out(
     for way in (way for way in range(ways) if left_out[way]):
         scores[way] = tuple(found[way, index][0] for index in left_out[way])
         ratios[way] = torch.stack([found[way, index][1] for index in left_out[way]]).mean()
-    return LeaveOneOut(tuple(left_out), tuple(scores), midpoints, ratios)
+    return LeaveOneOut(tuple(left_out), tuple(scores), ratios)
 
 
 def each_left_out(supports: Sequence[Support], max_supports: int) -> Iterator[tuple[Support, list[Support]]]:
@@ -214,11 +212,8 @@ def _halves(support: Support, way: int, members: Sequence[EnsembleMember]) -> tu
     return tuple(found)
 
 
-def _within_one_support(support: Support, way: int, kappa: float, fraction: float) -> tuple[Tensor, Tensor]:
-    """Two scalars of the support itself: midpoint between class and background log ratios, and top-k log ratio.
-
-    Each patch is compared with the patches outside of its neighbourhood.
-    """
+def _within_one_support(support: Support, way: int, kappa: float, fraction: float) -> Tensor:
+    """() top-k log ratio of the support itself, where each patch is compared with those outside its neighbourhood."""
     tokens, masks = support.features.tokens, support.masks.flatten(1)
     inside = masks[way]
     outside = support.background.flatten() + masks.sum(0) - inside
@@ -227,14 +222,9 @@ def _within_one_support(support: Support, way: int, kappa: float, fraction: floa
     sides = torch.stack([outside, inside], 1)
     means = kernel @ sides / sides.sum(0).clamp(min=1e-6)
     ratios = log_ratios(means, DENSITY_FLOOR)[:, 1].clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
-    midpoint = (_mean(ratios, inside) + _mean(ratios, outside)) / 2
     # A patch whose class lies in its own neighbourhood only says nothing of how the class looks elsewhere.
     usable = (inside > inside.max() / 2) & (means[:, 1] > 0)
     if not bool(usable.any()):
-        return midpoint, torch.tensor(_MAX_LOG_RATIO)
+        return torch.tensor(_MAX_LOG_RATIO)
     count = max(1, round(fraction * float(coverage(support.features.frame).sum())))
-    return midpoint, ratios[usable].topk(min(count, int(usable.sum()))).values.mean()
-
-
-def _mean(values: Tensor, weights: Tensor) -> Tensor:
-    return (values * weights).sum() / weights.sum().clamp(min=1e-6)
+    return ratios[usable].topk(min(count, int(usable.sum()))).values.mean()

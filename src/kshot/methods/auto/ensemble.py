@@ -54,13 +54,13 @@ class Ensemble:
         return self.weights @ (scores.logits - self.thresholds[:, way, None])
 
 
-def fit_ensemble(ious: Sequence[Tensor | None], thresholds: Tensor, members: int, penalties: Tensor) -> Ensemble:
+def fit_ensemble(ious: Sequence[Tensor | None], members: int, penalties: Tensor) -> Ensemble:
     """Weights and thresholds from leave-one-out IoUs; the first member alone where nothing could be left out.
 
-    ious: for each class (samples, members, t) at `CANDIDATE_THRESHOLDS`, or None. thresholds: (N,) from which the
-    candidates count. penalties: (N,) IoU that a candidate costs, times its square.
+    ious: for each class (samples, members, t) at `CANDIDATE_THRESHOLDS`, or None. penalties: (N,) IoU that a candidate
+    costs, times its square.
     """
-    weights, thresholds = torch.eye(members)[0], thresholds.repeat(members, 1)
+    weights, thresholds = torch.eye(members)[0], torch.zeros(members, len(ious))
     measured = {way: samples for way, samples in enumerate(ious) if samples is not None}
     if not measured:
         return Ensemble(weights, thresholds)

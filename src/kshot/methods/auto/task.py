@@ -78,10 +78,9 @@ class Settings:
     """Fit the temperature of the logits on left-out supports."""
     presence: bool = True
     """Judge presence by a calibrated model (`presence`); false takes it from the logits alone."""
-    support_threshold_shift: float = 0.5
-    """Fraction of the way from 0 to the support's midpoint that a threshold moves, for one class with one support."""
     query_threshold_shift: float = 0.4
-    """The same towards the query's midpoint, times the weight of the background prior."""
+    """Fraction of the way from 0 to the middle of the query's scores that a threshold moves, for one class with one
+    support, times the weight of the background prior."""
     presence_threshold: float = 0.5
     """Probability of presence below which a class is left out of the mask."""
     weights: str = field(default="", repr=False)
@@ -248,13 +247,11 @@ class Task(base.Task):
         penalties = torch.tensor(
             [_THRESHOLD_PENALTY if indices else _THRESHOLD_PENALTY_ONE_SHOT for indices in left_out.left_out]
         )
-        # Among several classes, patches that one gains are lost to another, and absent classes raise false alarms.
-        shift = settings.support_threshold_shift * (1 - weight) if len(self.classes) == 1 else 0.0
         # A threshold that was best on photographs of some places is no better than zero on the next, and a single
         # support tells less about it than the query does (`_query_shift`).
         if not settings.calibrate_threshold or (weight >= DIVERSE and not self._one_shot):
-            penalties, shift = torch.full_like(penalties, NO_SHIFT), 0.0
-        ensemble = fit_ensemble(left_out.ious, shift * left_out.midpoints, members, penalties)
+            penalties = torch.full_like(penalties, NO_SHIFT)
+        ensemble = fit_ensemble(left_out.ious, members, penalties)
         if settings.calibrate_scores:
             return replace(ensemble, inv_temperature=fit_inv_temperature(ensemble, left_out))
         return ensemble

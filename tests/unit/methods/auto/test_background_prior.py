@@ -65,7 +65,7 @@ def test_a_query_moves_the_threshold_where_images_do_not_look_alike() -> None:
             ("a",),
             (shown,),
             SPEC,
-            auto.Settings(query_threshold_shift=lean, support_threshold_shift=0.0, calibrate_scores=False),
+            auto.Settings(query_threshold_shift=lean, calibrate_scores=False),
             beside,
         )
         for lean in (0.0, 0.5)
