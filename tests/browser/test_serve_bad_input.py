@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.support.page_server import (
     COIN,
     COIN_IMAGE,
+    answered,
     name_class,
     open_image,
     opened,
@@ -39,10 +40,7 @@ def test_a_stroke_of_ten_thousand_points_is_one_mark(page: Page) -> None:
     page.evaluate(MOVE, [*place(page, 5, 5, COIN_IMAGE), *place(page, 200, 113, COIN_IMAGE)])
     page.mouse.move(*place(page, 200, 113, COIN_IMAGE))
     page.mouse.up()
-    page.wait_for_function(
-        "fetch('/api/images/0').then((answer) => answer.json()).then((image) => image.marks.length === 1)"
-    )
-    (mark,) = page.evaluate("fetch('/api/images/0').then((answer) => answer.json())")["marks"]
+    (mark,) = answered(page, "/api/images/0", lambda image: image["marks"])["marks"]
     assert 10 < len(mark["points"]) <= 4000
     assert {round(max(column)) for column in zip(*mark["points"], strict=True)} == {200, 113}
     assert page.problems == []  # type: ignore[attr-defined]
@@ -53,7 +51,7 @@ def test_a_class_name_of_markup_stays_text(page: Page) -> None:
     open_image(page, "a.png")
     page.mouse.click(*place(page, *COIN, COIN_IMAGE))
     expect(page.get_by_role("textbox", name="Class 1")).to_have_value(MARKUP)
-    page.wait_for_function("fetch('/api/status').then((answer) => answer.json()).then((status) => status.idle)")
+    answered(page, "/api/status", lambda status: status["idle"])
     assert page.evaluate("window.harmed") is None
     assert page.evaluate("document.querySelectorAll('img[src=x]').length") == 0
 
@@ -79,7 +77,7 @@ def test_a_mask_file_of_another_size_does_not_stop_the_page(chromium: Browser, i
         name_class(page, "coin")
         open_image(page, "a.png")
         page.mouse.click(*place(page, *COIN, COIN_IMAGE))
-        page.wait_for_function("fetch('/api/status').then((answer) => answer.json()).then((status) => status.idle)")
+        answered(page, "/api/status", lambda status: status["idle"])
         page.click("#accept")
         expect(page.locator("#progress-text")).to_contain_text("1 of 6 decided")
         page.context.close()
@@ -89,7 +87,5 @@ def test_a_mask_file_of_another_size_does_not_stop_the_page(chromium: Browser, i
         open_image(page, "b.png")
         expect(page.locator("#accept")).to_be_enabled(timeout=60_000)
         page.mouse.click(*place(page, 40, 60, COIN_IMAGE))
-        page.wait_for_function(
-            "fetch('/api/images/1').then((answer) => answer.json()).then((image) => image.marks.length === 1)"
-        )
+        assert len(answered(page, "/api/images/1", lambda image: image["marks"])["marks"]) == 1
         page.context.close()

@@ -5,9 +5,11 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from benchmarks.chromium import executable
 from PIL import Image
@@ -115,3 +117,12 @@ def place(page: Page, x: float, y: float, size: tuple[int, int]) -> tuple[float,
         box["x"] + (box["width"] - scale * width) / 2 + scale * x,
         box["y"] + (box["height"] - scale * height) / 2 + scale * y,
     )
+
+
+def answered(page: Page, path: str, holds: Callable[[Any], Any]) -> Any:
+    """What the server says at a path, as soon as it holds: Playwright's own waiting takes any promise for true."""
+    deadline = time.monotonic() + 60
+    while not holds(answer := page.evaluate("(path) => fetch(path).then((answer) => answer.json())", path)):
+        assert time.monotonic() < deadline, answer
+        page.wait_for_timeout(50)
+    return answer
