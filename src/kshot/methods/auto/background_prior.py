@@ -32,7 +32,7 @@ def shipped_prior(identity: str) -> Learned | None:
 
 
 def prior_weight(supports: Sequence[Support], prior: Learned, kappa: float) -> float:
-    """Weight of the prior in 0..1, from supports that do not depend on the order in which the caller gave them.
+    """Weight of a background prior in 0..1, whatever the order of the supports.
 
     It is low where a support's background is predicted much better by the other supports' background than by the
     prior. Nothing can be said of a lone one (`lone_support`): 1.
