@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from pycocotools.coco import COCO
 
 from kshot.demo.photos import read_truth
@@ -216,8 +216,7 @@ def test_a_broken_image_says_why_and_costs_itself_alone(chromium: Browser, image
     with serving(images, tmp_path / "out") as server:
         page = opened(chromium.new_page(), server.address)
         name_class(page, "coin")
-        click_first = page.locator('.tile[aria-label^="a.png"]')
-        click_first.click()
+        open_image(page, "a.png")
         page.mouse.click(*place(page, *COIN, COIN_IMAGE))
         expect(page.locator(".tile[data-state=failed] .reason")).to_contain_text("not an image", timeout=60_000)
         page.locator(".tile[data-state=failed]").click()
@@ -251,6 +250,29 @@ def test_a_killed_server_loses_nothing_and_the_page_goes_on_with_the_next(
         assert (out / "accepted" / "a.png").read_bytes() == accepted
         assert marks(page, 1) == 1
         page.context.close()
+
+
+def test_nothing_is_drawn_on_an_image_that_is_not_there_yet(page: Page) -> None:
+    """The old image is still seen then, and a click on it would be a mark in the new one."""
+    name_class(page, "coin")
+    open_image(page, "a.png")
+    held: list[Route] = []
+    page.route("**/api/images/1/image?side=1600", lambda route: held.append(route))
+    page.click('.tile[aria-label^="b.png:"]')
+    waited(page, lambda: bool(held))
+    expect(page.locator("#name")).to_have_text("b.png")
+    page.mouse.click(*place(page, *COIN, COIN_IMAGE))
+    page.locator("#canvas").press("p")
+    # A press that begins on the old image and ends on the new one is none either.
+    page.mouse.down()
+    for route in held:
+        route.continue_()
+    page.wait_for_selector("#canvas[aria-busy=false]")
+    page.mouse.up()
+    page.mouse.click(*place(page, 40, 60, COIN_IMAGE))
+    waited(page, lambda: marks(page, 1) == 1)
+    assert marks(page, 0) == 0
+    assert page.problems == []  # type: ignore[attr-defined]
 
 
 def test_two_windows_see_each_other_and_keep_their_own_steps(chromium: Browser, page: Page, server: Server) -> None:

@@ -102,9 +102,10 @@ def name_class(page: Page, name: str) -> None:
 
 
 def open_image(page: Page, name: str) -> None:
-    """Open an image by its tile."""
+    """Open an image by its tile, and wait until it is seen: before, it takes no mark."""
     page.click(f'.tile[aria-label^="{name}:"]')
     page.wait_for_function("name => document.getElementById('name').textContent === name", arg=name)
+    page.wait_for_selector("#canvas[aria-busy=false]")
 
 
 def place(page: Page, x: float, y: float, size: tuple[int, int]) -> tuple[float, float]:

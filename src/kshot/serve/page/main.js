@@ -48,6 +48,7 @@ async function open(index) {
   state.open = index;
   state.row = null;
   $("broken").hidden = true;
+  stage.leave();
   tellImage(); // nothing can be decided before it is seen
   gallery.reveal(index);
   sendLook();
@@ -57,10 +58,13 @@ async function open(index) {
     state.row = detail;
     stage.show(first, { width: detail.width, height: detail.height });
     stage.marks = detail.marks;
+    shown = 0;
     const { pixels, revision } = await mask(index, detail.revision);
     if (mine !== loading) return;
-    shown = revision;
-    stage.setAnswer(pixels);
+    if (revision >= shown) { // a stroke may have been answered first
+      shown = revision;
+      stage.setAnswer(pixels);
+    }
   } catch (error) {
     if (mine !== loading) return;
     stage.show(null, { width: 1, height: 1 });

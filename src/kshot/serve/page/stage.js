@@ -40,6 +40,8 @@ export class Stage {
     this.waiting = undefined;
     this.fitted = true;
     this.space = false;
+    /** Another image is on its way: what is seen is no longer the open one, and nothing can be drawn on it. */
+    this.busy = false;
     /** What the lower canvas shows, as it was when it was last drawn. */
     this.below = "";
     this.pictures = 0;
@@ -47,8 +49,18 @@ export class Stage {
     new ResizeObserver(() => this.resized()).observe(box);
   }
 
+  /** The image that is seen goes; what was being drawn on it is dropped. */
+  leave() {
+    this.busy = true;
+    this.gesture = null;
+    this.box.setAttribute("aria-busy", "true");
+    this.render();
+  }
+
   /** @param {ImageBitmap | null} picture @param {{width: number, height: number}} size */
-  show(picture, size, keepView = false) {
+  show(picture, size) {
+    this.busy = false;
+    this.box.setAttribute("aria-busy", "false");
     this.picture = picture;
     this.window = null;
     this.pictures++;
@@ -56,8 +68,7 @@ export class Stage {
     this.answer = this.layer = null;
     this.gesture = this.crosshair = null;
     this.marks = [];
-    if (!keepView) this.fit();
-    this.render();
+    this.fit();
   }
 
   /** A sharper copy of the same image. @param {ImageBitmap} picture */
@@ -220,7 +231,7 @@ export class Stage {
 
   /** What the tool does at the crosshair. @param {boolean} on */
   press(on) {
-    if (!this.picture || !this.page.ready()) return;
+    if (this.busy || !this.picture || !this.page.ready()) return;
     const { tool, size, grow, current } = this.page.state, { x, y } = (this.crosshair ??= { x: this.size.width / 2, y: this.size.height / 2 });
     if (tool === "point") this.finish({ kind: "press", on, class_index: current, from: { x, y } });
     else this.finish({ kind: "stroke", on: (tool === "brush") === on, class_index: current, radius: size / 2, grow, points: [[x, y]] });
@@ -255,7 +266,7 @@ export class Stage {
     if (/** @type {HTMLElement} */ (event.target).closest("form")) return;
     this.box.focus({ preventScroll: true });
     this.fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
-    if (!this.picture) return;
+    if (this.busy || !this.picture) return;
     try { this.box.setPointerCapture(event.pointerId); } catch { /* a pointer that scripts made */ }
     const { tool, size, grow, current } = this.page.state, here = this.at(event);
     if (this.fingers.size > 1) { this.gesture = { kind: "pinch" }; this.render(); return; }
