@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kshot.__main__ import run as end_as_a_command
 from kshot.errors import KshotError
 from kshot.training.schedule import Schedule
 from kshot.training.trainer import TrainingResult, train
@@ -76,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_as_a_command(main)

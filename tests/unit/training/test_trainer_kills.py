@@ -17,7 +17,12 @@ from tests.support.training_jobs import run
 
 ROOT = Path(__file__).resolve().parents[3]
 JOBS = ["-m", "tests.support.training_jobs"]
-ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+# What ends in a fault of the system says where.
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONFAULTHANDLER": "1",
+}
 
 
 def figures(out: Path) -> list[tuple[object, ...]]:
