@@ -33,7 +33,7 @@ from kshot.ops.geometry import Frame
 from kshot.segmenter import Segmenter
 from kshot.types import Shot
 
-_CLASSES = {"cat": 8, "dog": 12, "aeroplane": 1, "person": 15, "car": 7}
+_CLASSES = {"cat": 8, "dog": 12, "horse": 13, "person": 15, "sheep": 17}
 
 
 def main() -> None:
@@ -133,8 +133,8 @@ def shots_of(root: Path, label: str, shots: int) -> list[Shot]:
         if mask.mean() > 0.05:
             found.append(Shot(root / "JPEGImages" / f"{path.stem}.jpg", mask=mask, label=label))
         if len(found) == shots:
-            break
-    return found
+            return found
+    raise SystemExit(f"{root}: {len(found)} images show enough of a {label}, and {shots} are needed")
 
 
 def _options() -> argparse.Namespace:
