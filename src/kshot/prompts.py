@@ -174,7 +174,8 @@ def grid_mask(mask: NDArray[np.bool_] | Tensor, frame: Frame) -> Tensor:
 
     What a patch has of padding counts as not covered.
     """
-    return to_grid(torch.as_tensor(mask).float(), frame) * coverage(frame)
+    shares = to_grid(torch.as_tensor(mask).float(), frame).clamp(max=1)  # sums of products may come out just above it
+    return shares * coverage(frame)
 
 
 def _encode_words(

@@ -11,7 +11,7 @@ from PIL import Image
 import kshot
 from kshot import prompts
 from kshot.errors import ImageReadError
-from kshot.ops.geometry import Frame
+from kshot.ops.geometry import Frame, coverage
 from kshot.prompts import ShotReader, grid_mask
 from kshot.report import save_supports
 from kshot.types import Shot, SupportSet
@@ -61,3 +61,11 @@ def test_a_mask_covers_the_fraction_of_each_patch_that_it_marks() -> None:
     assert grid_mask(mask, frame).tolist() == [[0.5, 0.5]]
     stacked = torch.from_numpy(np.stack([mask, ~mask]))
     assert grid_mask(stacked, frame).tolist() == [[[0.5, 0.5]], [[0.5, 0.0]]]
+
+
+@pytest.mark.parametrize("width", [*range(97, 400, 37), 500])
+def test_a_patch_is_never_covered_by_more_than_itself(width: int) -> None:
+    frame = Frame.fit((240, width), 96, 8)
+    shares, whole = grid_mask(np.ones((240, width), bool), frame), coverage(frame)
+    assert bool((shares <= whole).all())  # sums of products may come out just above one
+    torch.testing.assert_close(shares, whole, atol=1e-6, rtol=0)

@@ -137,12 +137,13 @@ def test_auto_is_the_first_engine_that_agrees(reference: Backbone, monkeypatch: 
 def test_an_engine_that_does_not_agree_is_refused_with_its_figures(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A network of which nothing may change, so that bfloat16 is too coarse for it."""
+    """A network of which more is asked than any engine can give, on processors with and without bfloat16."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(engines, "MIN_COSINE", 1.1)
     backbone = load_backbone("tiny", device="cpu")
+    refused = r"tiny: the engine openvino\.\w+ is not used: .*mean cosine (0\.9|1\.0)\d* \(at least 1\.1\)"
     for _ in range(2):  # the second time from what was kept of the first
-        with pytest.raises(BackboneError, match=r"tiny: the engine openvino\.\w+ is not used: .*mean cosine 0\.9"):
+        with pytest.raises(BackboneError, match=refused):
             accelerate(backbone, "openvino")
     assert accelerate(backbone, "auto") is backbone
 
